@@ -1,0 +1,1 @@
+"""The tested code behind the Batch Normalization book."""

@@ -1,0 +1,1 @@
+"""What batch normalization is: scaling, the transform and its gradients, inference."""
