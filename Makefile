@@ -1,0 +1,68 @@
+# `make` lists the targets. TORCH=cpu or TORCH=cu130 chooses a build of torch, see README.md.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+ENV := $(VENV)/.installed
+SITE := _build/html
+
+# One thread each: several chapters, tests or timings run side by side.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+book: site  ## build the book and serve it on localhost
+	$(PY) book/_ext/serve.py --port $(PORT) $(SITE)
+
+test: $(ENV) browser lint unit notebooks site browse  ## everything that continuous integration runs
+
+lab: $(ENV)  ## open the chapters in JupyterLab
+	$(BIN)/jupyter-lab --notebook-dir=book
+
+bench: $(ENV)  ## time bncore beside its peers
+	@for file in benchmarks/*.py; do $(PY) $$file || exit 1; done
+
+record: $(ENV)  ## run chapters and keep their text outputs; CHAPTER=mechanics/forward for one
+	$(PY) book/_ext/record.py $(CHAPTER)
+
+site: $(ENV)  ## build the site without serving it
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+lint: $(ENV)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --exclude "*.ipynb" .
+
+unit: $(ENV)  ## test bncore
+	$(BIN)/pytest tests -n 2 --ignore tests/site --cov --cov-report=term
+
+notebooks: $(ENV)  ## compare every printed number of every chapter with a fresh run
+	BNCORE_FACE=text TQDM_DISABLE=1 $(BIN)/pytest --nbval --nbval-current-env -n 2 --dist loadfile -p no:cacheprovider book
+
+browse: site browser  ## drive the built site in Chromium
+	$(BIN)/pytest tests/site
+
+browser: $(ENV)
+	@$(PY) tests/site/browser.py
+
+clean:  ## remove what was built, environment included
+	rm -rf _build $(VENV) text .pytest_cache .ruff_cache .hypothesis .coverage
+
+$(ENV): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+ifdef TORCH
+	$(PY) -m pip install --quiet uv
+	$(BIN)/uv pip install --python $(PY) --torch-backend=$(TORCH) -r requirements.txt
+else
+	$(PY) -m pip install --quiet -r requirements.txt
+endif
+	$(PY) -m pip install --quiet --editable .
+	@touch $@
+
+.PHONY: help book test lab bench record site lint unit notebooks browse browser clean

@@ -1,0 +1,17 @@
+"""Small repairs to what Jupyter Book 1.0 does to its pages."""
+
+
+def _declare_each_script_once(app, pagename, templatename, context, doctree):
+    """Jupyter Book loads sphinx-thebe twice, whose inline `const` then fails on every page."""
+    seen, kept = set(), []
+    for script in context.get("script_files", []):
+        body = getattr(script, "attributes", {}).get("body")
+        if body is None or body not in seen:
+            kept.append(script)
+        seen.add(body)
+    context["script_files"] = kept
+
+
+def setup(app):
+    app.connect("html-page-context", _declare_each_script_once, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
