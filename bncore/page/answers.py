@@ -6,14 +6,16 @@ expected array: entries that cancel to almost nothing are held to the scale of t
 
 import math
 from collections.abc import Mapping
-from numbers import Number
+from numbers import Number, Real
 
 import numpy as np
 
 DIGITS = 4
 
 
-def difference(expected: object, answer: object, rtol: float, atol: float, name: str = "the answer"):
+def difference(
+    expected: object, answer: object, rtol: Real, atol: Real, name: str = "the answer"
+) -> str | None:
     """Return what distinguishes `answer` from `expected`, or None if they agree.
 
     Parameters
@@ -172,7 +174,9 @@ def _array_text(array, kind):
         scale = float(np.abs(finite).max()) if finite.size else 0.0
         places = DIGITS - 1 - math.floor(math.log10(scale)) if scale > 0 else 0
         array = np.round(array.astype(float), min(max(places, 0), 300)) + 0.0
-    text = np.array2string(array, separator=", ", threshold=60, precision=DIGITS + 4)
+    text = np.array2string(
+        array, separator=", ", threshold=60, precision=DIGITS + 4, prefix=f"{kind}("
+    )
     return f"{kind}({text})"
 
 

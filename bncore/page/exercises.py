@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from random import Random
 
 import hypothesis
@@ -49,8 +50,8 @@ class Exercise:
     reference: Callable
     inputs: st.SearchStrategy
     wrong: Sequence[Callable]
-    rtol: float = 1e-6
-    atol: float = 1e-9
+    rtol: Real = 1e-6
+    atol: Real = 1e-9
     judge: Callable | None = None
     examples: int = 100
     parameters: tuple[str, ...] = field(init=False)
@@ -75,8 +76,8 @@ def exercise(
     *,
     inputs: st.SearchStrategy,
     wrong: Sequence[Callable],
-    rtol: float = 1e-6,
-    atol: float = 1e-9,
+    rtol: Real = 1e-6,
+    atol: Real = 1e-9,
     judge: Callable | None = None,
     examples: int = 100,
 ) -> Callable[[Callable], Callable]:
@@ -162,14 +163,13 @@ def check(name: str, answer: object) -> Result:
     found = _smallest_failure(asked, answer)
     if found is None:
         return Result(True, f"Correct: {name}. No generated input tells it from the reference.")
-    trial = found if isinstance(found, _Trial) else _try(asked, answer, found)
-    if trial.unattempted:
+    if found.unattempted:
         return Result(False, f"Not attempted yet: {name}.\n{asked.statement}")
-    return _not_yet(asked, trial.report(asked))
+    return _not_yet(asked, found.report(asked))
 
 
 def _not_yet(asked: Exercise, problem: str) -> Result:
-    return Result(False, f"Not yet: {asked.name}. {problem[0].upper()}{problem[1:]}")
+    return Result(False, f"Not yet ({asked.name}): {problem}")
 
 
 def _known() -> str:
@@ -203,7 +203,7 @@ class _Trial:
     expected: str | None = None
 
     def report(self, asked: Exercise) -> str:
-        lines = [f"{self.problem}."]
+        lines = [f"{self.problem.rstrip('.')}."]
         if self.arguments:
             lines.append("The smallest input found that shows it:")
             named = zip(asked.parameters, self.arguments, strict=True)
@@ -228,21 +228,24 @@ def _try(asked: Exercise, answer: Callable, generated: tuple | Mapping) -> _Tria
             warnings.simplefilter("ignore")
             returned = answer(*given)
     except NotImplementedError:
-        return _Trial(arguments, "it is not implemented", unattempted=True)
+        return _Trial(arguments, "the function is not implemented", unattempted=True)
     except (Exception, SystemExit) as error:
         text = str(error)
         said = f": {text}" if text else ""
-        return _Trial(arguments, f"it raises {type(error).__name__}{said}".rstrip("."))
+        return _Trial(arguments, f"the function raises {type(error).__name__}{said}")
     if returned is Ellipsis:
-        return _Trial(arguments, "it returns ...", unattempted=True)
+        return _Trial(arguments, "the function returns ...", unattempted=True)
     if returned is None and _body_is_ellipsis(answer):
-        return _Trial(arguments, "it has no body", unattempted=True)
+        return _Trial(arguments, "the function has no body", unattempted=True)
     for name, before, after in zip(asked.parameters, arguments, given, strict=True):
         if not identical(before, after):
-            return _Trial(
-                arguments, f"it changes its argument {name}: work on a copy", returned=shown(after)
-            )
-    expected = asked.reference(*copy.deepcopy(arguments))
+            problem = f"the function changes its argument {name} to {shown(after)}: work on a copy"
+            return _Trial(arguments, problem)
+    try:
+        expected = asked.reference(*copy.deepcopy(arguments))
+    except Exception as error:
+        problem = f"the exercise is broken: its reference raises {type(error).__name__}: {error}"
+        return _Trial(arguments, problem)
     if asked.judge is None or returned is None:
         problem = difference(expected, returned, asked.rtol, asked.atol)
     else:
@@ -258,33 +261,31 @@ def _try(asked: Exercise, answer: Callable, generated: tuple | Mapping) -> _Tria
 def _body_is_ellipsis(answer: Callable) -> bool:
     """Whether a function does nothing, as the starter of an exercise does."""
     code = getattr(answer, "__code__", None)
-    return code is not None and code.co_code == _starter.__code__.co_code
+    return code is not None and len(code.co_code) == len(_starter.__code__.co_code)
 
 
 def _starter(): ...
 
 
-def _smallest_failure(asked: Exercise, answer: Callable) -> tuple | Mapping | _Trial | None:
+def _smallest_failure(asked: Exercise, answer: Callable) -> _Trial | None:
     def fails(generated):
         with contextlib.redirect_stdout(io.StringIO()):
             return _try(asked, answer, generated).problem is not None
 
+    limits = hypothesis.settings(max_examples=asked.examples, database=None, deadline=None)
     try:
-        return hypothesis.find(
-            asked.inputs,
-            fails,
-            settings=hypothesis.settings(
-                max_examples=asked.examples, database=None, deadline=None, derandomize=True
-            ),
-            random=Random(0),
-        )
+        smallest = hypothesis.find(asked.inputs, fails, settings=limits, random=Random(0))
     except hypothesis.errors.NoSuchExample:
         return None
     except hypothesis.errors.Flaky:
-        return _Trial((), "it returns different values for the same input: fix its seed")
+        smallest = None
+    trial = smallest is not None and _try(asked, answer, smallest)
+    if trial and trial.problem:
+        return trial
+    return _Trial((), "the function returns different values for the same input: fix its seed")
 
 
-def numbers(low: float = -4.0, high: float = 4.0, step: float = 0.5) -> st.SearchStrategy[float]:
+def numbers(low: Real = -4, high: Real = 4, step: Real = 0.5) -> st.SearchStrategy[float]:
     """Floats on a grid, which shrink towards the one nearest to zero.
 
     Parameters

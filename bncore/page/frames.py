@@ -15,6 +15,7 @@ _HEADER = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _SIZE = re.compile(r' width="[\d.]+pt"| height="[\d.]+pt"')
 _REFERENCE = re.compile(r' id="|href="#|url\(#')
+_COORDINATES = re.compile(r' d="[^"]*"|points="[^"]*"')
 _LONG_NUMBER = re.compile(r"(\d+\.\d\d)\d+")
 
 
@@ -36,7 +37,8 @@ def to_svg(fig, name):
     svg = _METADATA.sub("", _HEADER.sub("", buffer.getvalue()))
     head, rest = svg.split(">", 1)
     head = _SIZE.sub("", head) + ' aria-hidden="true" focusable="false"'
-    body = _REFERENCE.sub(rf"\g<0>{name}-", _LONG_NUMBER.sub(r"\1", rest))
+    body = _COORDINATES.sub(lambda match: _LONG_NUMBER.sub(r"\1", match[0]), rest)
+    body = _REFERENCE.sub(rf"\g<0>{name}-", body)
     return themed(head + ">" + body)
 
 

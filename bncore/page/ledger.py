@@ -73,24 +73,21 @@ class Ledger:
 
     def _row(self, claim: Claim, evidence: Evidence) -> str:
         verdict = evidence.verdict
-        source = f"{_link(claim.key, f'bibliography.html#cite-{claim.key}')}, {escape(claim.locator)}"
+        source = _link(claim.key, f"bibliography.html#cite-{claim.key}")
         cells = [
-            ("Verdict", f'<td role="cell" data-label="Verdict">{_badge(claim, verdict)}</td>'),
-            (
-                "Claim",
-                '<th scope="row" role="rowheader" data-label="Claim">'
-                f'<div class="bn-statement">{inline(claim.statement)}</div>'
-                f"{_details(claim, evidence)}</th>",
-            ),
-            ("Source", f'<td role="cell" data-label="Source">{source}</td>'),
+            f'<td role="cell" data-label="Verdict">{_badge(claim, verdict)}</td>',
+            '<th scope="row" role="rowheader" data-label="Claim">'
+            f'<div class="bn-statement">{inline(claim.statement)}</div>'
+            f"{_details(claim, evidence)}</th>",
+            f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}</td>',
         ]
         if self.whole_book:
             chapter = _link(claim.chapter, f"{claim.chapter}.html")
-            cells.append(("Chapter", f'<td role="cell" data-label="Chapter">{chapter}</td>'))
+            cells.append(f'<td role="cell" data-label="Chapter">{chapter}</td>')
         return (
             f'<tr role="row" id="claim-{claim.id}" data-verdict="{verdict}" '
             f'data-chapter="{claim.chapter}" data-source="{claim.key}">'
-            f"{''.join(cell for _, cell in cells)}</tr>"
+            f"{''.join(cells)}</tr>"
         )
 
     def _filters(self) -> str:
@@ -147,7 +144,7 @@ def _link(text: str, page: str) -> str:
     if root is None:
         return escape(text)
     prefix = f"{root.rstrip('/')}/" if root else ""
-    return f'<a class="reference internal" href="{escape(prefix)}book/{escape(page)}">{escape(text)}</a>'
+    return f'<a href="{escape(prefix)}book/{escape(page)}">{escape(text)}</a>'
 
 
 def _badge(claim: Claim, verdict: str) -> str:

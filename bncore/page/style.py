@@ -46,11 +46,11 @@ CSS_NAMES = {
     OCHRE: "ochre",
 }
 
-# A figure five inches wide with 11-point type is still legible on a phone 340 pixels wide.
+# A figure five inches wide with 12-point type is still legible on a phone 340 pixels wide.
 WIDTH = 5.0
 
 RC = {
-    "figure.figsize": (WIDTH, 3.2),
+    "figure.figsize": (WIDTH, 3.3),
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
     "savefig.facecolor": "none",
@@ -58,8 +58,8 @@ RC = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
-    "axes.titlesize": 11,
-    "axes.labelsize": 11,
+    "axes.titlesize": 13,
+    "axes.labelsize": 13,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
@@ -70,12 +70,12 @@ RC = {
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "font.size": 11,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "font.size": 12,
     "font.family": "DejaVu Sans",
     "legend.frameon": False,
-    "legend.fontsize": 10,
+    "legend.fontsize": 12,
     "lines.linewidth": 2,
     "svg.fonttype": "path",
     "svg.hashsalt": "bncore",
@@ -97,7 +97,7 @@ def axes(rows=1, height=None, **kwargs):
     rows : int
         Number of panels.
     height : float, optional
-        Height of the figure in inches; by default 3.2 for one panel and 2.4 for each of several.
+        Height of the figure in inches; by default 3.3 for one panel and 2.5 for each of several.
     **kwargs
         Passed on to `matplotlib.pyplot.subplots`.
 
@@ -108,5 +108,5 @@ def axes(rows=1, height=None, **kwargs):
     """
     use()
     if height is None:
-        height = 3.2 if rows == 1 else 2.4 * rows
+        height = 3.3 if rows == 1 else 2.5 * rows
     return plt.subplots(rows, 1, figsize=(WIDTH, height), **kwargs)
