@@ -46,6 +46,13 @@ def vector(name, value, features, of):
     finite(name, value)
 
 
+def no_negative(name, value):
+    """Refuse negative entries of a vector."""
+    if (value < 0).any():
+        j = int((value < 0).argmax())
+        raise ValueError(f"{name}[{j}] is {value[j]}, expected at least 0")
+
+
 def number(name, value):
     """The value as a float. Refuse anything but a real number; a boolean is not a number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -65,11 +72,58 @@ def nonnegative(name, value):
 
 def positive_integer(name, value):
     """The value as an int. Refuse zero, negative integers and anything but an integer."""
+    return integer(name, value, least=1)
+
+
+def integer(name, value, least):
+    """The value as an int. Refuse smaller integers and anything but an integer."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is a {_type_name(value)}, expected an integer")
-    if value < 1:
-        raise ValueError(f"{name} is {value}, expected at least 1")
+    if value < least:
+        raise ValueError(f"{name} is {value}, expected at least {least}")
     return int(value)
+
+
+def fraction(name, value):
+    """The value as a float. Refuse anything outside [0, 1]."""
+    return _within(name, value, "a number in [0, 1]", lambda v: 0 <= v <= 1)
+
+
+def values_per_feature(name, x, features=None, least=1):
+    """Number of values of each feature of a batch, of which there must be ``least``.
+
+    Refuse anything but finite numbers with features on axis 1, ``features`` of them if given.
+    """
+    floating(name, x)
+    if x.ndim < 2:
+        raise ValueError(f"{name} has shape {x.shape}, expected (batch, features, *spatial)")
+    if features is not None and x.shape[1] != features:
+        raise ValueError(f"{name} has {x.shape[1]} features on axis 1, expected {features}")
+    count = x.shape[0] * math.prod(x.shape[2:])
+    if x.shape[1] == 0:
+        raise ValueError(f"{name} has shape {x.shape}, expected at least one feature on axis 1")
+    if count < least:
+        raise ValueError(
+            f"{name} has shape {x.shape}, {count} values of each feature, expected at least {least}"
+        )
+    finite(name, x)
+    return count
+
+
+def fixed_statistics(mean, var, gamma, beta, eps, features=None, of="mean"):
+    """Refuse anything but the parameters of a batch norm in inference; gamma, beta may be None."""
+    if features is None:
+        floating("mean", mean)
+        if mean.ndim != 1:
+            raise ValueError(f"mean has shape {mean.shape}, expected (features,)")
+        features = len(mean)
+    vector("mean", mean, features, of)
+    vector("var", var, features, of)
+    no_negative("var", var)
+    for name, value in (("gamma", gamma), ("beta", beta)):
+        if value is not None:
+            vector(name, value, features, of)
+    positive("eps", eps)
 
 
 def _within(name, value, expected, holds):

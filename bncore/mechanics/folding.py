@@ -1,4 +1,4 @@
-"""Folding: a batch norm with fixed statistics is an affine map, so the layer before it can absorb it.
+"""Folding: a batch norm with fixed statistics is an affine map, and the layer before absorbs it.
 
 The folded layer computes the same function in one pass over the data instead of two.
 Source: Ioffe and Szegedy (2015), Algorithm 2, line 11; weight layouts are torch's.
@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from bncore.mechanics import _arguments as check
+
+__all__ = ["affine_map", "fold_conv", "fold_linear"]
 
 Vector = Float[np.ndarray, "features"]
 
@@ -157,9 +159,9 @@ def _shift(bias, mean, beta, scale):
 
 def _fold(weight, bias, mean, var, gamma, beta, eps, groups, transposed):
     features = weight.shape[1] * groups if transposed else weight.shape[0]
-    check.fixed_statistics(mean, var, gamma, beta, eps, features, "output features of weight")
+    check.fixed_statistics(mean, var, gamma, beta, eps, features, "weight")
     if bias is not None:
-        check.vector("bias", bias, features, "output features of weight")
+        check.vector("bias", bias, features, "weight")
     check.finite("weight", weight)
 
     scale = _scale(var, gamma, eps)

@@ -70,8 +70,9 @@ class RunningStatistics:
     ):
         check.positive_integer("num_features", num_features)
         if momentum is not None:
-            check.momentum("momentum", momentum)
-        check.floating_dtype("dtype", dtype)
+            check.fraction("momentum", momentum)
+        if np.dtype(dtype) not in check.FLOATS:
+            raise TypeError(f"dtype is {dtype!r}, expected float16, float32 or float64")
         self.num_features = num_features
         self.momentum = momentum
         self.num_batches_tracked = 0
@@ -89,15 +90,16 @@ class RunningStatistics:
             If x has another number of features, fewer than two values of each, or a value that is
             not finite. The averages then stay as they were.
         """
-        m = check.batch("x", x, self.num_features, least=2)
+        m = check.values_per_feature("x", x, self.num_features, least=2)
         mean, var = _moments(x)
         weight = 1 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
         self.num_batches_tracked += 1
         self.mean = self._average(weight, self.mean, mean)
-        self.var = self._average(weight, self.var, var * (m / (m - 1)))
+        self.var = self._average(weight, self.var, m * var / (m - 1))
 
     def _average(self, weight, running, batch):
-        return (weight * batch + (1 - weight) * running).astype(running.dtype)
+        average = weight * batch + (1 - weight) * running.astype(np.float64)
+        return average.astype(running.dtype)
 
 
 def population_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
@@ -141,7 +143,7 @@ def population_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
     for k, (m, x) in enumerate(_checked(batches, least=2), start=1):
         batch_mean, batch_var = _moments(x)
         mean = mean + (batch_mean - mean) / k
-        var = var + (batch_var * (m / (m - 1)) - var) / k
+        var = var + (m * batch_var / (m - 1) - var) / k
         dtype = np.promote_types(dtype, x.dtype)
     return mean.astype(dtype), var.astype(dtype)
 
@@ -237,8 +239,8 @@ def normalize(
     ----------
     Ioffe and Szegedy (2015), Algorithm 2, line 11.
     """
-    check.batch("x", x, least=1)
-    check.fixed_statistics(mean, var, gamma, beta, eps, x.shape[1], "features of x")
+    check.values_per_feature("x", x)
+    check.fixed_statistics(mean, var, gamma, beta, eps, x.shape[1], "x")
     scale, _ = affine_map(mean.astype(np.float64), var, gamma, None, eps)
     dtype = np.result_type(x, mean, np.float32)
     y = x - _beside(mean.astype(dtype), x)
@@ -270,7 +272,7 @@ def _checked(batches, least):
     """Yield each batch with its number of values a feature; the first fixes the features."""
     features = None
     for index, x in enumerate(batches):
-        m = check.batch(f"batches[{index}]", x, features, least=least)
+        m = check.values_per_feature(f"batches[{index}]", x, features, least=least)
         features = x.shape[1]
         yield m, x
     if features is None:

@@ -1,7 +1,8 @@
 """Feature scaling: put the columns of a data matrix on one scale before learning from it.
 
-Each scaling is fitted on training data, keeps that data's statistics, and applies them to any other data.
-Sources: LeCun, Bottou, Orr and Müller (1998), section 4.3; Kessy, Lewin and Strimmer (2018) on whitening.
+Each scaling is fitted on training data, keeps its statistics and applies them to any other data.
+Sources: LeCun et al. (1998), "Efficient BackProp", section 4.3; on whitening Kessy et al. (2018),
+"Optimal whitening and decorrelation".
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,15 @@ import numpy as np
 from jaxtyping import Float
 
 from bncore.mechanics import _arguments as check
+
+__all__ = [
+    "MinMax",
+    "PCAWhitening",
+    "Standardization",
+    "ZCAWhitening",
+    "condition_number",
+    "gradient_descent_rate",
+]
 
 Data = Float[np.ndarray, "samples features"]
 
@@ -95,7 +105,9 @@ class Standardization:
         mean, centred = _centre(X)
         scale = np.sqrt(np.square(centred).mean(axis=0) + eps)
         if eps == 0:
-            _refuse_flat(X, scale, "standardisation divides by its deviation; drop it or set eps > 0")
+            _refuse_flat(
+                X, scale, "standardisation divides by its deviation; drop it or set eps > 0"
+            )
         return cls(mean, scale)
 
     def apply(self, X: Data) -> Data:
@@ -111,7 +123,8 @@ class Standardization:
 class PCAWhitening:
     """Rotate to the principal axes, then give each axis variance 1.
 
-    Z = (X - mean) V diag(1 / scale),    Cov(X) = V diag(variance) V',    scale = sqrt(variance + eps)
+    Z = (X - mean) V diag(1 / scale),    scale = sqrt(variance + eps),
+    Cov(X) = V diag(variance) V'
 
     On the training data Cov(Z) = I when eps = 0. Standardising each feature only makes the
     diagonal of the covariance 1; whitening removes the correlations too.
@@ -233,9 +246,7 @@ def condition_number(X: Data) -> float:
     return float(np.square(singular[0] / singular[-1]))
 
 
-def gradient_descent_rate(
-    condition_number: float, step: Literal["best", "1/L"] = "best"
-) -> float:
+def gradient_descent_rate(condition_number: float, step: Literal["best", "1/L"] = "best") -> float:
     """Factor by which gradient descent shrinks the error at each step of least squares.
 
     ||w_{t+1} - w*|| <= rate ||w_t - w*||
@@ -294,7 +305,7 @@ def _rank(singular, X):
 
 
 def _refuse_flat(X, spread, reason):
-    flat = np.flatnonzero((X == X[0]).all(axis=0) | (spread == 0))
+    flat = np.flatnonzero((X[0] == X).all(axis=0) | (spread == 0))
     if flat.size:
         j = flat[0]
         raise ValueError(
