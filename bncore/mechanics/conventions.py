@@ -175,7 +175,7 @@ _STATE = ("gamma", "beta", "mean", "var", "updates")
 
 
 def convert_settings(
-    settings: Mapping[str, float | None], source: str, target: str
+    settings: Mapping[str, float | int | None], source: str, target: str
 ) -> dict[str, float | None]:
     """Translate momentum and epsilon, so that the target keeps the same averages as the source.
 
@@ -267,7 +267,7 @@ def convert_state(
     *,
     batch_size: int | None = None,
     updates: int | None = None,
-    settings: Mapping[str, float | None] = MappingProxyType({}),
+    settings: Mapping[str, float | int | None] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """Translate a layer's state to what the target would hold after the same training batches.
 

@@ -19,7 +19,7 @@ def affine_map(
     var: Vector,
     gamma: Vector | None = None,
     beta: Vector | None = None,
-    eps: float = 1e-5,
+    eps: float | int = 1e-5,
 ) -> tuple[Vector, Vector]:
     """Write normalisation with fixed statistics as ``scale * x + shift``.
 
@@ -63,7 +63,7 @@ def fold_linear(
     var: Vector,
     gamma: Vector | None = None,
     beta: Vector | None = None,
-    eps: float = 1e-5,
+    eps: float | int = 1e-5,
 ) -> tuple[Float[np.ndarray, "features inputs"], Vector]:
     """Fold a batch norm with fixed statistics into the linear layer before it.
 
@@ -101,7 +101,7 @@ def fold_conv(
     var: Vector,
     gamma: Vector | None = None,
     beta: Vector | None = None,
-    eps: float = 1e-5,
+    eps: float | int = 1e-5,
     *,
     groups: int = 1,
     transposed: bool = False,

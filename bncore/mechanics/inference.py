@@ -65,7 +65,7 @@ class RunningStatistics:
     def __init__(
         self,
         num_features: int,
-        momentum: float | None = 0.1,
+        momentum: float | int | None = 0.1,
         dtype: DTypeLike = np.float64,
     ):
         check.positive_integer("num_features", num_features)
@@ -202,7 +202,7 @@ def normalize(
     var: Vector,
     gamma: Vector | None = None,
     beta: Vector | None = None,
-    eps: float = 1e-5,
+    eps: float | int = 1e-5,
 ) -> Float[np.ndarray, "batch features *spatial"]:
     """Normalise each feature with fixed statistics, then scale and shift it.
 

@@ -6,7 +6,7 @@ Sources: LeCun et al. (1998), "Efficient BackProp", section 4.3; on whitening Ke
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -43,7 +43,7 @@ class MinMax:
     maximum: Float[np.ndarray, "features"]
 
     @classmethod
-    def fit(cls, X: Data) -> Self:
+    def fit(cls, X: Data) -> "MinMax":
         """Keep the extremes of X.
 
         Raises
@@ -89,7 +89,7 @@ class Standardization:
     scale: Float[np.ndarray, "features"]
 
     @classmethod
-    def fit(cls, X: Data, eps: float = 0.0) -> Self:
+    def fit(cls, X: Data, eps: float | int = 0.0) -> "Standardization":
         """Keep the mean and the standard deviation of each feature of X.
 
         Raises
@@ -145,7 +145,7 @@ class PCAWhitening:
     scale: Float[np.ndarray, "features"]
 
     @classmethod
-    def fit(cls, X: Data, eps: float = 0.0) -> Self:
+    def fit(cls, X: Data, eps: float | int = 0.0) -> "PCAWhitening":
         """Keep the mean and the principal axes of X.
 
         Raises
@@ -246,7 +246,9 @@ def condition_number(X: Data) -> float:
     return float(np.square(singular[0] / singular[-1]))
 
 
-def gradient_descent_rate(condition_number: float, step: Literal["best", "1/L"] = "best") -> float:
+def gradient_descent_rate(
+    condition_number: float | int, step: Literal["best", "1/L"] = "best"
+) -> float:
     """Factor by which gradient descent shrinks the error at each step of least squares.
 
     ||w_{t+1} - w*|| <= rate ||w_t - w*||

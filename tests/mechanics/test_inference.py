@@ -1,0 +1,423 @@
+"""Estimates of the population statistics and normalisation with them, against torch and NumPy."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncore.mechanics.inference import (
+    RunningStatistics,
+    affine_map,
+    exact_statistics,
+    normalize,
+    population_statistics,
+)
+
+ESTIMATES = (population_statistics, exact_statistics)
+spatial_shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def torch_layer(features, spatial, **settings):
+    kind = [torch.nn.BatchNorm1d, torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d]
+    return kind[len(spatial)](features, **settings)
+
+
+def batches_of(seed, spatial=(), features=3, count=5, dtype=np.float64, offset=0.0):
+    """Batches of unequal size whose features differ in scale."""
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** rng.uniform(-2, 2, (features, *[1] * len(spatial)))
+    return [
+        (rng.normal(size=(size, features, *spatial)) * scale + offset * scale).astype(dtype)
+        for size in rng.integers(2, 9, count)
+    ]
+
+
+def pooled(batches):
+    """All values of each feature, one feature a column."""
+    return np.concatenate([np.moveaxis(x, 1, -1).reshape(-1, x.shape[1]) for x in batches])
+
+
+@given(
+    seed=seeds,
+    spatial=spatial_shapes,
+    momentum=st.none() | st.floats(0, 1),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_running_statistics_agree_with_torch(seed, spatial, momentum, dtype):
+    running = RunningStatistics(3, momentum, dtype=dtype)
+    layer = torch_layer(
+        3, spatial, momentum=momentum, dtype=torch.from_numpy(np.ones(1, dtype)).dtype
+    )
+    batches = batches_of(seed, spatial, dtype=dtype)
+    for x in batches:
+        running.update(x)
+        layer(torch.from_numpy(x))
+    size = np.abs(pooled(batches)).max(axis=0)
+    rounding = 8 * np.finfo(dtype).eps
+    error = np.abs(running.mean - layer.running_mean.numpy())
+    assert (error <= rounding * np.maximum(size, 1)).all()
+    np.testing.assert_allclose(running.var, layer.running_var.numpy(), rtol=rounding)
+    assert running.num_batches_tracked == layer.num_batches_tracked
+    assert running.mean.dtype == running.var.dtype == dtype
+
+
+@given(seed=seeds, momentum=st.none() | st.floats(0, 1))
+def test_running_statistics_are_torchs_bit_for_bit_where_sums_are_exact(seed, momentum):
+    rng = np.random.default_rng(seed)
+    running = RunningStatistics(4, momentum)
+    layer = torch.nn.BatchNorm1d(4, momentum=momentum, dtype=torch.float64)
+    for _ in range(6):
+        x = rng.integers(-8, 9, (2 ** rng.integers(1, 6), 4)).astype(np.float64)
+        running.update(x)
+        layer(torch.from_numpy(x))
+    np.testing.assert_array_equal(running.mean, layer.running_mean.numpy())
+    np.testing.assert_array_equal(running.var, layer.running_var.numpy())
+
+
+def test_running_statistics_start_at_zero_and_one_and_forget_them_geometrically():
+    running = RunningStatistics(2, 0.25)
+    np.testing.assert_array_equal(running.mean, [0, 0])
+    np.testing.assert_array_equal(running.var, [1, 1])
+    x = np.array([[3.0, -1.0], [5.0, -1.0]])
+    for t in range(1, 10):
+        running.update(x)
+        left = 0.75**t
+        np.testing.assert_allclose(running.mean, (1 - left) * np.array([4, -1]), rtol=1e-14)
+        np.testing.assert_allclose(running.var, left + (1 - left) * np.array([2, 0]), rtol=1e-14)
+
+
+def test_momentum_zero_never_moves_and_momentum_one_keeps_the_last_batch():
+    first, second = batches_of(0, count=2)
+    never, last = RunningStatistics(3, 0), RunningStatistics(3, 1)
+    for x in (first, second):
+        never.update(x)
+        last.update(x)
+    np.testing.assert_array_equal(never.mean, 0)
+    np.testing.assert_array_equal(never.var, 1)
+    np.testing.assert_allclose(last.mean, second.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(last.var, second.var(axis=0, ddof=1), rtol=1e-12)
+
+
+def test_an_earlier_mean_stays_what_it_was_after_an_update():
+    running = RunningStatistics(3)
+    mean, var = running.mean, running.var
+    running.update(batches_of(0)[0])
+    np.testing.assert_array_equal(mean, 0)
+    np.testing.assert_array_equal(var, 1)
+
+
+@given(seed=seeds, spatial=spatial_shapes)
+def test_population_statistics_are_the_cumulative_average(seed, spatial):
+    batches = batches_of(seed, spatial)
+    running = RunningStatistics(3, momentum=None)
+    for x in batches:
+        running.update(x)
+    mean, var = population_statistics(iter(batches))
+    np.testing.assert_allclose(mean, running.mean, atol=1e-12 * np.abs(pooled(batches)).max())
+    np.testing.assert_allclose(var, running.var, rtol=1e-12)
+
+
+@given(seed=seeds, size=st.integers(2, 9), spatial=spatial_shapes)
+def test_population_statistics_are_algorithm_2_for_equal_batches(seed, size, spatial):
+    batches = np.random.default_rng(seed).normal(size=(4, size, 3, *spatial))
+    m = size * np.prod(spatial, dtype=int)
+    per_batch = np.moveaxis(batches, 2, -1).reshape(4, m, 3)
+    mean, var = population_statistics(batches)
+    np.testing.assert_allclose(mean, per_batch.mean(axis=1).mean(axis=0), atol=1e-13)
+    np.testing.assert_allclose(var, m / (m - 1) * per_batch.var(axis=1).mean(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_population_variance_is_unbiased_for_independent_draws(m):
+    population = np.array([0.0, 1.0, 5.0, 7.0, 7.5])
+    every_batch = [np.array(b)[:, None] for b in itertools.product(population, repeat=m)]
+    mean, var = population_statistics(every_batch)
+    np.testing.assert_allclose(mean, population.mean(), rtol=1e-12)
+    np.testing.assert_allclose(var, population.var(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("m", [2, 3, 4, 5])
+def test_population_variance_is_too_large_without_replacement(m):
+    population = np.array([0.0, 1.0, 5.0, 7.0, 7.5])
+    every_batch = [np.array(b)[:, None] for b in itertools.combinations(population, m)]
+    mean, var = population_statistics(every_batch)
+    np.testing.assert_allclose(mean, population.mean(), rtol=1e-12)
+    np.testing.assert_allclose(var, population.var() * 5 / 4, rtol=1e-12)
+
+
+def test_population_variance_is_too_small_when_neighbouring_values_agree():
+    rows = np.random.default_rng(0).normal(size=(200, 4, 1, 1))
+    alike = np.broadcast_to(rows, (200, 4, 1, 8))
+    _, var = population_statistics(alike)
+    _, independent = population_statistics(rows)
+    np.testing.assert_allclose(var, independent * (4 - 1) * 8 / (4 * 8 - 1), rtol=1e-12)
+
+
+@given(
+    seed=seeds,
+    spatial=spatial_shapes,
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+)
+def test_exact_statistics_are_those_of_the_concatenation(seed, spatial, dtype):
+    batches = batches_of(seed, spatial, dtype=dtype)
+    together = pooled(batches).astype(np.float64)
+    mean, var = exact_statistics(iter(batches))
+    rounding = 8 * np.finfo(mean.dtype).eps
+    assert (np.abs(mean - together.mean(axis=0)) <= rounding * np.abs(together).max(axis=0)).all()
+    np.testing.assert_allclose(var, together.var(axis=0), rtol=rounding)
+
+
+@given(seed=seeds)
+def test_exact_statistics_do_not_depend_on_how_the_values_are_cut_into_batches(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(30, 2))
+    cuts = np.sort(rng.choice(np.arange(1, 30), 6, replace=False))
+    for whole, cut in zip(exact_statistics([x]), exact_statistics(np.split(x, cuts)), strict=True):
+        np.testing.assert_allclose(cut, whole, rtol=1e-12, atol=1e-14)
+
+
+@given(seed=seeds)
+def test_exact_statistics_survive_an_offset_of_1e8_deviations(seed):
+    rng = np.random.default_rng(seed)
+    deviations = [rng.integers(-8, 9, (size, 3)).astype(float) for size in (5, 1, 12, 7)]
+    _, expected = exact_statistics(deviations)
+    mean, var = exact_statistics([x + 1e8 for x in deviations])
+    np.testing.assert_allclose(var, expected, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(var, (pooled(deviations) + 1e8).var(axis=0), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(mean, (pooled(deviations) + 1e8).mean(axis=0), rtol=1e-15)
+
+
+def test_exact_statistics_allow_batches_of_one_and_changing_spatial_shapes():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=shape) for shape in ((1, 2, 1, 1), (3, 2, 4, 5), (2, 2, 6, 1))]
+    mean, var = exact_statistics(batches)
+    np.testing.assert_allclose(mean, pooled(batches).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(var, pooled(batches).var(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e8 + 0.1, -3e-7])
+def test_the_variance_of_a_constant_is_never_negative(value):
+    x = np.full((7, 2, 3), value)
+    running = RunningStatistics(2, momentum=1.0)
+    running.update(x)
+    for var in (running.var, population_statistics([x, x])[1], exact_statistics([x, x, x])[1]):
+        assert (var >= 0).all()
+        np.testing.assert_allclose(var, 0, atol=1e-30 * value**2)
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
+def test_statistics_of_half_precision_come_in_float32_and_do_not_overflow(estimate):
+    batches = [np.array([[-6e4], [6e4]], np.float16)] * 100
+    mean, var = estimate(batches)
+    assert mean.dtype == var.dtype == np.float32
+    assert mean == 0
+    assert var == {exact_statistics: 1, population_statistics: 2}[estimate] * np.float32(6e4) ** 2
+    assert estimate([*batches, np.ones((2, 1))])[0].dtype == np.float64
+
+
+@given(
+    seed=seeds,
+    spatial=spatial_shapes,
+    dtype=st.sampled_from([np.float32, np.float64]),
+    eps=st.floats(1e-8, 1.0),
+    affine=st.booleans(),
+)
+def test_normalize_agrees_with_torch(seed, spatial, dtype, eps, affine):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(5, 3, *spatial)).astype(dtype)
+    mean, var, gamma, beta = rng.normal(size=(4, 3)).astype(dtype)
+    var = np.abs(var) + dtype(0.01)
+    gamma, beta = (gamma, beta) if affine else (None, None)
+    tensors = [None if a is None else torch.from_numpy(a) for a in (x, mean, var, gamma, beta)]
+    expected = torch.nn.functional.batch_norm(*tensors, training=False, eps=eps).numpy()
+    y = normalize(x, mean, var, gamma, beta, eps)
+    assert y.dtype == dtype
+    size = 1 + np.abs(expected) + np.abs(3 / np.sqrt(var)).max()
+    assert (np.abs(y - expected) <= 16 * np.finfo(dtype).eps * size).all()
+
+
+@given(seed=seeds, spatial=spatial_shapes)
+def test_normalize_is_the_affine_map(seed, spatial):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(5, 3, *spatial))
+    mean, gamma, beta = rng.normal(size=(3, 3))
+    var = rng.uniform(0, 2, 3)
+    along = (3, *[1] * len(spatial))
+    for g, b in itertools.product((gamma, None), (beta, None)):
+        scale, shift = affine_map(mean, var, g, b)
+        y = x * scale.reshape(along) + shift.reshape(along)
+        np.testing.assert_allclose(normalize(x, mean, var, g, b), y, rtol=1e-9, atol=1e-9)
+
+
+def test_normalize_keeps_the_digits_that_scale_and_shift_lose():
+    mean, var = np.full(1, 1e8), np.full(1, 1.0)
+    x = 1e8 + np.array([[-1.5], [0.25]])
+    np.testing.assert_allclose(normalize(x, mean, var, eps=1e-20), [[-1.5], [0.25]], rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_normalize_keeps_the_dtype_and_computes_halves_in_float32(dtype):
+    x = np.array([[40000.0], [-40000.0]]).astype(dtype)
+    y = normalize(x, np.full(1, -40000, dtype), np.full(1, 60000, dtype), np.full(1, 0.5, dtype))
+    assert y.dtype == dtype
+    np.testing.assert_allclose(
+        y, [[40000 / (60000 + 1e-5) ** 0.5], [0]], rtol=np.finfo(dtype).eps * 4
+    )
+
+
+@pytest.mark.parametrize("statistics_dtype", [np.float16, np.float32, np.float64])
+def test_affine_map_and_normalize_mix_dtypes(statistics_dtype):
+    mean, var = np.ones(2, statistics_dtype), np.ones(2, np.float16)
+    scale, shift = affine_map(mean, var)
+    assert scale.dtype == shift.dtype == statistics_dtype
+    assert normalize(np.ones((1, 2), np.float16), mean, var).dtype == np.float16
+
+
+def odd_memory(x):
+    """The same values reversed and strided, broadcast where they repeat, and read-only."""
+    strided = np.repeat(x[::-1], 2, axis=0)[::-2]
+    strided.flags.writeable = False
+    return strided
+
+
+@given(seed=seeds, spatial=spatial_shapes)
+def test_strided_read_only_input_gives_the_same_and_is_left_alone(seed, spatial):
+    x = batches_of(seed, spatial)[0]
+    strided = odd_memory(x)
+    np.testing.assert_array_equal(strided, x)
+    vectors = [odd_memory(v) for v in np.random.default_rng(seed).uniform(0.1, 1, (4, 3))]
+    kept = [v.copy() for v in vectors]
+    np.testing.assert_allclose(normalize(strided, *vectors), normalize(x, *kept), rtol=1e-12)
+    for estimate in ESTIMATES:
+        for a, b in zip(estimate([strided]), estimate([x]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(strided, x)
+    np.testing.assert_array_equal(vectors, kept)
+
+
+def test_zero_stride_input_works():
+    x = np.broadcast_to(np.array([1.0, 2.0, 4.0]), (4, 3))
+    running = RunningStatistics(3, momentum=1.0)
+    running.update(x)
+    np.testing.assert_array_equal(running.mean, [1, 2, 4])
+    np.testing.assert_array_equal(running.var, 0)
+    one = np.broadcast_to(np.array(1.0), (3,))
+    np.testing.assert_array_equal(normalize(x, one, one, one, one, 3.0)[0], [1, 1.5, 2.5])
+
+
+BAD_BATCHES = [
+    ([[1.0, 2.0]], TypeError, "is a list, expected a plain numpy.ndarray"),
+    (np.ones((2, 3), int), TypeError, "has dtype int64, expected float16, float32 or float64"),
+    (np.ones((2, 3), complex), TypeError, "has dtype complex128, expected float16"),
+    (np.ones(3), ValueError, r"has shape \(3,\), expected \(batch, features, \*spatial\)"),
+    (np.ones((0, 3)), ValueError, r"has shape \(0, 3\), 0 values of each feature, expected at"),
+    (np.ones((2, 3, 0)), ValueError, r"has shape \(2, 3, 0\), 0 values of each feature"),
+    (np.array([[1, 2, 3], [1, np.nan, 3]]), ValueError, r"\[1, 1\] is nan, expected finite"),
+    (np.array([[1, 2, np.inf]] * 2), ValueError, r"\[0, 2\] is inf, expected finite"),
+]
+
+
+@pytest.mark.parametrize(("x", "error", "message"), BAD_BATCHES)
+def test_bad_batches_are_refused(unchecked, x, error, message):
+    good = np.random.default_rng(0).normal(size=(4, 3))
+    running = RunningStatistics(3)
+    running.update(good)
+    mean, var = running.mean.copy(), running.var.copy()
+    with pytest.raises(error, match="^x.*" + message):
+        running.update(x)
+    np.testing.assert_array_equal(running.mean, mean)
+    np.testing.assert_array_equal(running.var, var)
+    assert running.num_batches_tracked == 1
+    with pytest.raises(error, match="^x.*" + message):
+        normalize(x, np.ones(3), np.ones(3))
+    for estimate in ESTIMATES:
+        with pytest.raises(error, match=r"^batches\[1\].*" + message):
+            estimate([good, x])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
+def test_a_batch_of_one_has_no_variance(unchecked, shape):
+    x = np.ones(shape)
+    message = r"1 values of each feature, expected at least 2"
+    with pytest.raises(ValueError, match=r"^x has shape \(1, 3.*" + message):
+        RunningStatistics(3).update(x)
+    with pytest.raises(ValueError, match=r"^batches\[0\] has shape \(1, 3.*" + message):
+        population_statistics([x])
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 2, 3), (4, 4)])
+def test_other_features_are_refused_not_broadcast(unchecked, shape):
+    x = np.ones(shape)
+    with pytest.raises(ValueError, match=rf"x has {shape[1]} features on axis 1, expected 3"):
+        RunningStatistics(3).update(x)
+    for estimate in ESTIMATES:
+        with pytest.raises(ValueError, match=rf"batches\[1\] has {shape[1]} features on axis 1"):
+            estimate([np.ones((2, 3)), x])
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
+def test_no_batches_are_refused(estimate):
+    with pytest.raises(ValueError, match="batches is empty, expected at least one batch"):
+        estimate([])
+    with pytest.raises(ValueError, match=r"has shape \(2, 0\), expected at least one feature"):
+        estimate([np.ones((2, 0))])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"num_features": 0}, ValueError, "num_features is 0, expected at least 1"),
+        ({"num_features": 2.0}, TypeError, "num_features is a float, expected an integer"),
+        ({"num_features": True}, TypeError, "num_features is a bool, expected an integer"),
+        ({"momentum": -0.1}, ValueError, r"momentum is -0.1, expected a number in \[0, 1\]"),
+        ({"momentum": 1.1}, ValueError, r"momentum is 1.1, expected a number in \[0, 1\]"),
+        ({"momentum": np.nan}, ValueError, r"momentum is nan, expected a number in \[0, 1\]"),
+        ({"momentum": "0.1"}, TypeError, "momentum is a str, expected a real number"),
+        ({"momentum": True}, TypeError, "momentum is a bool, expected a real number"),
+        ({"dtype": np.int64}, TypeError, "dtype is <class 'numpy.int64'>, expected float16"),
+    ],
+)
+def test_bad_settings_are_refused(unchecked, arguments, error, message):
+    with pytest.raises(error, match=message):
+        RunningStatistics(**{"num_features": 3} | arguments)
+
+
+BAD_STATISTICS = [
+    ({"mean": np.ones(1)}, ValueError, r"mean has shape \(1,\), expected \(3,\)"),
+    ({"mean": np.ones((1, 3))}, ValueError, r"mean has shape \(1, 3\), expected"),
+    ({"mean": [0.0] * 3}, TypeError, "mean is a list, expected a plain numpy.ndarray"),
+    ({"var": np.ones(1)}, ValueError, r"var has shape \(1,\), expected \(3,\)"),
+    ({"var": np.ones(3, int)}, TypeError, "var has dtype int64, expected float16"),
+    ({"var": np.array([1, -0.5, 1])}, ValueError, r"var\[1\] is -0.5, expected at least 0"),
+    ({"var": np.array([1, 1, np.nan])}, ValueError, r"var\[2\] is nan, expected finite"),
+    ({"gamma": np.ones(())}, ValueError, r"gamma has shape \(\), expected \(3,\)"),
+    ({"beta": np.ones((3, 1))}, ValueError, r"beta has shape \(3, 1\), expected \(3,\)"),
+    ({"beta": 0.0}, TypeError, "beta is a float, expected a plain numpy.ndarray"),
+    ({"eps": 0.0}, ValueError, "eps is 0.0, expected a finite number above 0"),
+    ({"eps": -1e-5}, ValueError, "eps is -1e-05, expected a finite number above 0"),
+    ({"eps": np.inf}, ValueError, "eps is inf, expected a finite number above 0"),
+    ({"eps": "1"}, TypeError, "eps is a str, expected a real number"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD_STATISTICS)
+def test_bad_statistics_are_refused(unchecked, bad, error, message):
+    good = {"mean": np.ones(3), "var": np.ones(3), "gamma": np.ones(3), "beta": np.ones(3)}
+    with pytest.raises(error, match=message):
+        normalize(np.ones((2, 3)), **good | bad)
+    if "mean" not in bad:
+        with pytest.raises(error, match=message):
+            affine_map(**good | bad)
+
+
+def test_affine_map_takes_the_number_of_features_from_mean(unchecked):
+    with pytest.raises(ValueError, match=r"var has shape \(3,\), expected \(1,\): .* of mean"):
+        affine_map(np.ones(1), np.ones(3))
+    with pytest.raises(ValueError, match=r"mean has shape \(1, 3\), expected \(features,\)"):
+        affine_map(np.ones((1, 3)), np.ones(3))
+    with pytest.raises(TypeError, match="mean is a list, expected a plain"):
+        affine_map([0.0], np.ones(1))
