@@ -94,29 +94,23 @@ def _array_difference(expected, answer, rtol, atol, name):
     if expected.dtype.kind not in "biufc" or answer.dtype.kind not in "biufc":
         same = np.array_equal(expected, answer)
         return None if same else f"{name} is not what is expected"
-    missing = np.isnan(answer) & ~np.isnan(expected)
-    if missing.any():
-        return f"{name} has NaN{_at(missing)}, where a number is expected"
     agree = (answer == expected) | (np.isnan(answer) & np.isnan(expected))
-    finite = np.isfinite(expected)
-    scale = np.abs(expected[finite]).max() if finite.any() else 0.0
-    both = finite & np.isfinite(answer)
-    apart = np.full(expected.shape, np.inf)
+    both = np.isfinite(expected) & np.isfinite(answer)
+    if (lost := ~agree & ~both).any():
+        index = np.unravel_index(np.argmax(lost), lost.shape)
+        return f"{name} is {answer[index]:.4g}{_at(index)}, expected {expected[index]:.4g}"
     wide = np.result_type(expected, answer, np.float64)
+    apart = np.zeros(expected.shape)
     apart[both] = np.abs(answer[both].astype(wide) - expected[both].astype(wide))
-    wrong = ~agree & ~(apart <= atol + rtol * float(scale))
-    if not wrong.any():
+    scale = np.abs(expected[both].astype(wide)).max(initial=0.0)
+    if (apart <= atol + rtol * float(scale)).all():
         return None
-    worst = np.where(wrong, apart, -1.0)
-    index = np.unravel_index(np.argmax(worst), worst.shape)
-    return f"{name} is off by {apart[index]:.2g}{_at(wrong, index)}"
+    index = np.unravel_index(np.argmax(apart), apart.shape)
+    return f"{name} is off by {apart[index]:.2g}{_at(index)}"
 
 
-def _at(mask, index=None):
-    if mask.ndim == 0:
-        return ""
-    index = np.unravel_index(np.argmax(mask), mask.shape) if index is None else index
-    return f" at index {[int(i) for i in index]}"
+def _at(index):
+    return f" at index {[int(i) for i in index]}" if index else ""
 
 
 def _same_precision(expected, answer):

@@ -9,6 +9,7 @@ import copy
 import difflib
 import inspect
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,6 @@ from random import Random
 import hypothesis
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from bncore.page.answers import difference, identical, shown
 
@@ -199,19 +199,16 @@ class _Trial:
     arguments: tuple
     problem: str | None
     unattempted: bool = False
-    returned: str | None = None
-    expected: str | None = None
+    outcome: tuple[tuple[str, object], ...] = ()
 
     def report(self, asked: Exercise) -> str:
-        lines = [f"{self.problem.rstrip('.')}."]
+        lines = [self.problem if self.problem.endswith((".", "?")) else f"{self.problem}."]
         if self.arguments:
             lines.append("The smallest input found that shows it:")
             named = zip(asked.parameters, self.arguments, strict=True)
             lines += [_labelled(name, shown(value)) for name, value in named]
-        if self.returned is not None:
-            lines += ["Returned:", _labelled("", self.returned)]
-        if self.expected is not None:
-            lines += ["Expected:", _labelled("", self.expected)]
+        for heading, value in self.outcome:
+            lines += [f"{heading}:", _labelled("", shown(value))]
         return "\n".join(lines)
 
 
@@ -253,18 +250,14 @@ def _try(asked: Exercise, answer: Callable, generated: tuple | Mapping) -> _Tria
             problem = asked.judge(returned, *copy.deepcopy(arguments))
         except Exception as error:
             problem = f"the answer cannot be judged ({type(error).__name__}: {error})"
-    if asked.judge is not None:
-        return _Trial(arguments, problem, returned=shown(returned))
-    return _Trial(arguments, problem, returned=shown(returned), expected=shown(expected))
+    outcome = [("Returned", returned), *([] if asked.judge else [("Expected", expected)])]
+    return _Trial(arguments, problem, outcome=tuple(outcome))
 
 
 def _body_is_ellipsis(answer: Callable) -> bool:
     """Whether a function does nothing, as the starter of an exercise does."""
     code = getattr(answer, "__code__", None)
-    return code is not None and len(code.co_code) == len(_starter.__code__.co_code)
-
-
-def _starter(): ...
+    return code is not None and len(code.co_code) == len((lambda: None).__code__.co_code)
 
 
 def _smallest_failure(asked: Exercise, answer: Callable) -> _Trial | None:
@@ -347,10 +340,15 @@ def arguments(
             axis: limits if isinstance(limits, int) else draw(st.integers(*limits))
             for axis, limits in sizes.items()
         }
+
+        def draw_array(axes, entries):
+            shape = tuple(size[axis] for axis in axes)
+            count = math.prod(shape)
+            drawn = draw(st.lists(entries, min_size=count, max_size=count))
+            return np.array(drawn, dtype).reshape(shape)
+
         return tuple(
-            draw(kind)
-            if isinstance(kind, st.SearchStrategy)
-            else draw(hnp.arrays(dtype, tuple(size[axis] for axis in kind[0]), elements=kind[1]))
+            draw(kind) if isinstance(kind, st.SearchStrategy) else draw_array(*kind)
             for kind in arrays
         )
 

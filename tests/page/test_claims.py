@@ -1,0 +1,394 @@
+"""Verdicts follow from measurements; the ledger shows them, and its errors teach."""
+
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncore.page import claims
+from bncore.page.claims import VERDICTS, Claim, Evidence, Measurement, claim
+from bncore.page.ledger import SYMBOLS, Ledger, inline
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+good = Measurement("error", 0.0, at_most=1)
+bad = Measurement("error", 2.0, at_most=1)
+lost = Measurement("error", math.nan, at_most=1)
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    registry = {}
+    monkeypatch.setattr(claims, "REGISTRY", registry)
+    return registry
+
+
+@given(st.floats(), finite, st.booleans())
+def test_a_measurement_holds_fails_or_decides_nothing(value, threshold, upper):
+    bound = {"at_most": threshold} if upper else {"at_least": threshold}
+    measurement = Measurement("error", value, **bound)
+    if math.isnan(value):
+        assert not measurement.holds
+        assert not measurement.fails
+    else:
+        assert measurement.holds == (value <= threshold if upper else value >= threshold)
+        assert measurement.fails != measurement.holds
+
+
+@pytest.mark.parametrize("bounds", [{}, {"at_most": 1, "at_least": 0}])
+def test_exactly_one_threshold(bounds):
+    with pytest.raises(ValueError, match="expected exactly one of at_most and at_least"):
+        Measurement("error", 0.5, **bounds)
+
+
+@pytest.mark.parametrize("threshold", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", ["at_most", "at_least"])
+def test_a_threshold_that_decides_nothing_is_refused(name, threshold):
+    with pytest.raises(ValueError, match=f"{name} of measurement 'error' is .*finite"):
+        Measurement("error", 0.5, **{name: threshold})
+
+
+def test_a_measurement_says_what_was_measured():
+    with pytest.raises(ValueError, match="what is empty"):
+        Measurement(" ", 0.5, at_most=1)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("value", {"value": "1", "at_most": 1}), ("at_most", {"value": 1, "at_most": "1"})],
+)
+def test_a_measurement_is_a_number(name, arguments):
+    with pytest.raises(TypeError, match=f"{name} of measurement 'error' is a str"):
+        Measurement("error", **arguments)
+
+
+one_or_more = st.lists(st.sampled_from([good, bad, lost]), min_size=1, max_size=4)
+
+
+@given(one_or_more)
+def test_printed_alone_holds_fails_or_is_undecided(printed):
+    verdict = Evidence(printed=printed).verdict
+    if bad in printed:
+        assert verdict == "fails"
+    elif lost in printed:
+        assert verdict == "undecided"
+    else:
+        assert verdict == "holds"
+
+
+@given(one_or_more, one_or_more)
+def test_a_misprint_fails_as_printed_and_holds_corrected(printed, corrected):
+    verdict = Evidence(printed=printed, corrected=corrected, correction="$x$").verdict
+    assert (verdict == "misprinted") == (bad in printed and set(corrected) == {good})
+    if set(printed) == {good}:
+        assert verdict == "holds"
+
+
+@given(one_or_more, one_or_more)
+def test_a_dependence_shows_both_sides(under, otherwise):
+    verdict = Evidence(under=("m > 2", under), otherwise=("m = 2", otherwise)).verdict
+    assert verdict == ("depends" if set(under) == {good} and bad in otherwise else "undecided")
+
+
+def test_a_reason_makes_a_claim_untestable():
+    assert Evidence(reason="a matter of taste").verdict == "untestable"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"reason": ""},
+        {"corrected": [good], "correction": "$x$"},
+        {"printed": [bad], "corrected": [good]},
+        {"printed": [bad], "correction": "$x$"},
+        {"under": ("a", [good])},
+        {"otherwise": ("a", [bad])},
+        {"printed": [good], "reason": "too hard"},
+        {"printed": [good], "under": ("a", [good]), "otherwise": ("b", [bad])},
+    ],
+)
+def test_evidence_takes_one_form(parts):
+    with pytest.raises(ValueError, match=r"evidence has .*expected one of: printed;"):
+        Evidence(**parts)
+
+
+@pytest.mark.parametrize("side", [(" ", [bad]), ("m = 2", [])])
+@pytest.mark.parametrize("name", ["under", "otherwise"])
+def test_each_side_has_a_condition_and_a_measurement(name, side):
+    sides = {"under": ("m > 2", [good]), "otherwise": ("m = 2", [bad]), name: side}
+    with pytest.raises(ValueError, match=f"{name} is .*expected a condition in words"):
+        Evidence(**sides)
+
+
+def register(**changes):
+    words = {
+        "id": "a-claim",
+        "source": "ioffe2015, Algorithm 1",
+        "statement": "It is so.",
+        "chapter": "mechanics/forward",
+        "verdict": "holds",
+    }
+
+    @claim(**(words | changes))
+    def judge():
+        return Evidence(printed=[good])
+
+    return judge
+
+
+def test_a_claim_is_registered_beside_its_judge(registry):
+    judge = register()
+    (entry,) = registry.values()
+    assert entry.judge is judge
+    assert (entry.key, entry.locator) == ("ioffe2015", "Algorithm 1")
+    assert entry.evidence().verdict == entry.verdict == "holds"
+
+
+def test_reloading_a_module_replaces_its_claims(registry):
+    register()
+    judge = register()
+    assert [entry.judge for entry in registry.values()] == [judge]
+
+
+def test_two_claims_do_not_share_an_id():
+    register()
+    with pytest.raises(ValueError, match=r"id 'a-claim' is already the claim of .*judge"):
+
+        @claim(
+            id="a-claim",
+            source="ioffe2015, Algorithm 2",
+            statement="Another.",
+            chapter="mechanics/forward",
+            verdict="holds",
+        )
+        def another():
+            return Evidence(printed=[good])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": "A claim"}, "id is 'A claim', expected lower-case words joined by hyphens"),
+        ({"id": ""}, "id is '', expected lower-case"),
+        ({"source": "ioffe2015"}, "source of claim 'a-claim' is 'ioffe2015', expected a bib"),
+        ({"source": ", Algorithm 1"}, "source of claim 'a-claim' is"),
+        ({"statement": "  "}, "statement of claim 'a-claim' is empty"),
+        ({"chapter": "forward"}, "chapter of claim 'a-claim' is 'forward', expected 'wing/cha"),
+        ({"verdict": "true"}, "verdict of claim 'a-claim' is 'true', expected one of holds, fai"),
+    ],
+)
+def test_a_malformed_claim_is_refused_and_not_registered(registry, changes, message):
+    with pytest.raises(ValueError, match=message):
+        register(**changes)
+    assert not registry
+
+
+def test_a_judge_takes_no_arguments():
+    with pytest.raises(ValueError, match=r"judges claim 'a-claim' takes \(x\), expected no arg"):
+
+        @claim(
+            id="a-claim",
+            source="ioffe2015, Algorithm 1",
+            statement="It is so.",
+            chapter="mechanics/forward",
+            verdict="holds",
+        )
+        def judge(x):
+            return Evidence(printed=[good])
+
+
+def test_a_judge_returns_evidence():
+    entry = Claim("a", "b, c", "d", "e/f", "holds", lambda: True)
+    with pytest.raises(TypeError, match="judges claim 'a' returned a bool, expected Evidence"):
+        entry.evidence()
+
+
+def entries():
+    def judge():
+        return Evidence(printed=[good])
+
+    def row(id, verdict, evidence, chapter="mechanics/forward"):
+        return Claim(
+            id, f"{id}2015, (3)", f"**{id}** $a < b$ & c", chapter, verdict, judge
+        ), evidence
+
+    return [
+        row("first", "holds", Evidence(printed=[good])),
+        row("second", "fails", Evidence(printed=[bad])),
+        row(
+            "third",
+            "misprinted",
+            Evidence(printed=[bad], corrected=[good], correction="rather $a > b$"),
+        ),
+        row(
+            "fourth",
+            "depends",
+            Evidence(under=("$m > 2$", [good]), otherwise=("$m = 2$", [bad])),
+            "mechanics/backward",
+        ),
+        row("fifth", "untestable", Evidence(reason="a matter of taste")),
+        row("sixth", "holds", Evidence(printed=[lost])),
+    ]
+
+
+class Tree(HTMLParser):
+    """Checks that tags nest, and collects tags with their attributes, and the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag != "input":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return "".join(self.words)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def test_every_verdict_has_a_symbol():
+    assert set(SYMBOLS) == {*VERDICTS, "undecided"}
+    assert len(set(SYMBOLS.values())) == len(SYMBOLS)
+
+
+def test_the_text_names_each_verdict_and_counts():
+    assert repr(Ledger(entries())).splitlines() == [
+        "first   holds",
+        "second  fails",
+        "third   misprinted",
+        "fourth  depends",
+        "fifth   untestable",
+        "sixth   undecided (recorded: holds)",
+        "6 claims: 1 holds, 1 fails, 1 depends, 1 misprinted, 1 untestable, 1 undecided",
+    ]
+    assert repr(Ledger([])) == "0 claims"
+    assert repr(Ledger(entries()[:1])).endswith("\n1 claim: 1 holds")
+
+
+def test_only_text_is_shown_where_only_text_is_recorded(monkeypatch):
+    ledger = Ledger(entries())
+    monkeypatch.setenv("BNCORE_FACE", "text")
+    assert ledger._repr_mimebundle_() == {"text/plain": repr(ledger)}
+    monkeypatch.delenv("BNCORE_FACE")
+    assert ledger._repr_mimebundle_() == {"text/plain": repr(ledger), "text/html": ledger.html()}
+
+
+@pytest.mark.parametrize("whole_book", [False, True])
+def test_the_table_can_be_read_without_colour_or_sight(whole_book):
+    tree = Tree(Ledger(entries(), whole_book).html())
+    columns = [attrs for attrs in tree.all("th") if attrs["scope"] == "col"]
+    assert len(columns) == 3 + whole_book
+    assert len([attrs for attrs in tree.all("th") if attrs["scope"] == "row"]) == 6
+    assert len(tree.all("caption")) == 1
+    for verdict, symbol in SYMBOLS.items():
+        assert f"{symbol} {verdict}" in tree.text
+    assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in tree.all("pre"))
+
+
+def test_each_row_carries_what_the_filters_need():
+    tree = Tree(Ledger(entries(), whole_book=True).html())
+    rows = [attrs for attrs in tree.all("tr") if "id" in attrs]
+    assert [row["id"] for row in rows] == [f"claim-{claim.id}" for claim, _ in entries()]
+    for row, (entry, evidence) in zip(rows, entries(), strict=True):
+        assert row["data-verdict"] == evidence.verdict
+        assert row["data-chapter"] == entry.chapter
+        assert row["data-source"] == entry.key
+    assert [attrs["name"] for attrs in tree.all("select")] == ["verdict", "chapter", "source"]
+    assert all("hidden" in form for form in tree.all("form"))
+    offered = len(SYMBOLS) + 2 + len(entries())
+    assert len(tree.all("option")) == offered + len(tree.all("select"))
+
+
+def test_a_chapter_has_no_filters():
+    assert not Tree(Ledger(entries()).html()).all("form")
+
+
+def test_a_row_shows_measurement_threshold_correction_reason_and_code():
+    html = Ledger(entries()).html()
+    text = Tree(html).text
+    assert "error: 2, threshold ≤ 1 ✗ fails" in text
+    assert "error: 0, threshold ≤ 1 ✓ holds" in text
+    assert "error: nan, threshold ≤ 1 ! undecided" in text
+    assert r"rather \(a > b\)" in text
+    assert r"Under \(m > 2\)" in text
+    assert r"Otherwise: \(m = 2\)" in text
+    assert "a matter of taste" in text
+    assert "return Evidence(printed=[good])" in text
+    assert "(recorded: holds)" in text
+
+
+def test_values_are_shown_to_two_digits():
+    evidence = Evidence(printed=[Measurement("a", 0.123456, at_least=0.1)])
+    html = Ledger([(entries()[0][0], evidence)]).html()
+    assert "a: 0.12, threshold ≥ 0.1 ✓ holds" in Tree(html).text
+
+
+def test_code_shows_without_pygments_and_a_name_without_code(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pygments", None)
+    assert "return Evidence(printed=[good])" in Tree(Ledger(entries()).html()).text
+    namespace = {"Evidence": Evidence, "good": good}
+    exec("def hidden(): return Evidence(printed=[good])", namespace)
+    entry = Claim("a", "b2015, c", "d", "e/f", "holds", namespace["hidden"])
+    assert "hidden" in Tree(Ledger([(entry, entry.evidence())]).html()).text
+
+
+@pytest.mark.parametrize(
+    ("root", "start"), [("../", "../book/"), ("..", "../book/"), ("", "book/"), ("../..", "../../")]
+)
+def test_links_lead_from_the_page_to_the_site(monkeypatch, root, start):
+    monkeypatch.setenv("BNCORE_PAGE_ROOT", root)
+    links = [a["href"] for a in Tree(Ledger(entries(), whole_book=True).html()).all("a")]
+    assert len(links) == 3 * len(entries())
+    assert all(link.startswith(start) for link in links)
+    assert any(link.endswith("book/bibliography.html#cite-first2015") for link in links)
+    assert any(link.endswith("book/mechanics/backward.html") for link in links)
+    assert any(link.endswith("book/claims.html#claim-second") for link in links)
+
+
+def test_nothing_is_linked_in_a_live_notebook(monkeypatch):
+    monkeypatch.delenv("BNCORE_PAGE_ROOT", raising=False)
+    assert not Tree(Ledger(entries(), whole_book=True).html()).all("a")
+
+
+words = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]))
+
+
+@given(words)
+def test_inline_text_loses_nothing_but_its_marks_and_opens_no_tag(text):
+    tree = Tree(inline(text))
+    assert {tag for tag, _ in tree.tags} <= {"span", "code", "strong", "em"}
+
+    def bare(marked):
+        return re.sub(r"[$`*\\()]", "", marked)
+
+    assert bare(tree.text) == bare(text)
+
+
+@pytest.mark.parametrize(
+    ("markdown", "html"),
+    [
+        (r"$a < b$", r'<span class="math notranslate nohighlight">\(a &lt; b\)</span>'),
+        ("`a<b` & *c* **d**", "<code>a&lt;b</code> &amp; <em>c</em> <strong>d</strong>"),
+        ("costs $5", "costs $5"),
+        ("$a^*b^*$", r'<span class="math notranslate nohighlight">\(a^*b^*\)</span>'),
+    ],
+)
+def test_inline(markdown, html):
+    assert inline(markdown) == html

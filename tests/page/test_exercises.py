@@ -1,0 +1,477 @@
+"""The checker accepts right answers, and answers wrong ones with a small counterexample."""
+
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import find, given
+from hypothesis import strategies as st
+
+from bncore.page import exercises
+from bncore.page.answers import difference, identical, shown
+from bncore.page.exercises import arguments, check, exercise, numbers
+
+Pair = namedtuple("Pair", ["mean", "var"])
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    registry = {}
+    monkeypatch.setattr(exercises, "REGISTRY", registry)
+    return registry
+
+
+def pose(reference, inputs, name="the-exercise", wrong=(abs,), **options):
+    reference.__doc__ = reference.__doc__ or "Do as the reference does.\n\nIn more words."
+    return exercise(name, inputs=inputs, wrong=wrong, **options)(reference)
+
+
+@pytest.fixture
+def mean():
+    def mean(x, shift):
+        return x.mean(axis=0) + shift
+
+    return pose(mean, arguments("batch features", numbers(), batch=(1, 4), features=(1, 3)))
+
+
+def test_the_reference_passes(mean):
+    result = check("the-exercise", mean)
+    assert result.passed
+    assert result
+    assert repr(result).startswith("Correct: the-exercise.")
+
+
+def test_a_wrong_answer_meets_the_smallest_input_that_shows_it(mean):
+    result = check("the-exercise", lambda x, shift: x.mean(axis=0) - shift)
+    assert not result
+    assert repr(result).splitlines() == [
+        "Not yet (the-exercise): the answer is off by 1 at index [0].",
+        "The smallest input found that shows it:",
+        "    x = array([[0.]])",
+        "    shift = 0.5",
+        "Returned:",
+        "    array([-0.5])",
+        "Expected:",
+        "    array([0.5])",
+    ]
+
+
+def test_a_wrong_size_shrinks_to_the_smallest_batch_that_shows_it(mean):
+    text = repr(check("the-exercise", lambda x, shift: x.sum(axis=0) / 2 + shift))
+    assert "    x = array([[0.5]])\n    shift = 0" in text
+    several = repr(check("the-exercise", lambda x, shift: x[0] + shift))
+    assert "    x = array([[0. ],\n               [0.5]])" in several
+
+
+def test_the_same_answer_gets_the_same_text_every_time(mean):
+    texts = {repr(check("the-exercise", lambda x, shift: x.max(axis=0) + shift)) for _ in range(3)}
+    assert len(texts) == 1
+
+
+def unfinished(x, shift): ...
+
+
+def unfinished_with_words(x, shift):
+    """Return the mean."""
+
+
+def unfinished_with_pass(x, shift):
+    pass
+
+
+def unfinished_ellipsis(x, shift):
+    return ...
+
+
+def unfinished_error(x, shift):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        unfinished,
+        unfinished_with_words,
+        unfinished_with_pass,
+        unfinished_ellipsis,
+        unfinished_error,
+    ],
+)
+def test_a_starter_is_not_a_mistake(mean, answer):
+    result = check("the-exercise", answer)
+    assert not result
+    assert repr(result) == "Not attempted yet: the-exercise.\nDo as the reference does."
+
+
+def changes_list(x, shift):
+    x[...] = 1
+    return x.mean(axis=0)
+
+
+def forgets_return(x, shift):
+    x.mean(axis=0) + shift
+
+
+def divides_by_zero(x, shift):
+    return 1 / 0
+
+
+def asserts_silently(x, shift):
+    raise AssertionError
+
+
+def leaves(x, shift):
+    raise SystemExit("bye")
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (forgets_return, "the answer is None: is a `return` missing?"),
+        (divides_by_zero, "the function raises ZeroDivisionError: division by zero."),
+        (asserts_silently, "the function raises AssertionError."),
+        (leaves, "the function raises SystemExit: bye."),
+        (changes_list, "the function changes its argument x to array([[1.]]): work on a copy."),
+        (lambda x, shift: list(x[0]), "the answer is a list, expected a NumPy array."),
+        (lambda x, shift: x + shift, "the answer has shape (1, 1), expected (1,)."),
+        (
+            lambda x, shift: (x.mean(axis=0) + shift).astype("float32"),
+            "the answer has dtype float32, expected float64.",
+        ),
+        (
+            lambda x, shift: x.mean(axis=0) * np.nan,
+            "the answer is nan at index [0], expected 0.",
+        ),
+        (lambda x, shift: x.mean(axis=0) - np.inf, "the answer is -inf at index [0], expected 0."),
+    ],
+)
+def test_each_mistake_is_named_with_an_input_and_no_stack_trace(mean, answer, problem):
+    text = repr(check("the-exercise", answer))
+    assert text.startswith(f"Not yet (the-exercise): {problem}\nThe smallest input found")
+    assert "x = array([[0.]])" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("answer", [lambda x: x, lambda x, shift, eps: x, lambda: 0])
+def test_a_wrong_signature_is_named(mean, answer):
+    text = repr(check("the-exercise", answer))
+    assert "expected it to take 2 in this order: (x, shift)." in text
+
+
+def test_parameters_may_have_other_names_and_defaults(mean):
+    assert check("the-exercise", lambda a, b, c=0: mean(a, b))
+
+
+def test_a_function_without_a_signature_is_tried():
+    pose(lambda x: x, inputs=st.tuples(st.integers(0, 3)))
+    assert check("the-exercise", int)
+
+
+@pytest.mark.parametrize("answer", [3, None, "mean", np.zeros(2)])
+def test_an_answer_is_a_function(mean, answer):
+    text = repr(check("the-exercise", answer))
+    assert text.startswith("Not yet (the-exercise): the answer is ")
+    assert text.endswith("expected a function.")
+
+
+def test_an_unknown_name_meets_the_close_ones(mean):
+    result = check("the-exercice", mean)
+    assert not result
+    assert repr(result) == "There is no exercise 'the-exercice'. Did you mean 'the-exercise'?"
+    assert repr(check("zzz", mean)).endswith("The exercises are: the-exercise.")
+
+
+def test_an_unknown_name_where_there_is_no_exercise():
+    assert repr(check("zzz", abs)).endswith("The exercises are: none.")
+
+
+def test_a_function_that_changes_its_mind_is_found_out(mean):
+    calls = []
+
+    def fickle(x, shift):
+        calls.append(0)
+        return mean(x, shift) + (len(calls) % 5 == 3)
+
+    text = repr(check("the-exercise", fickle))
+    assert "the function returns different values for the same input: fix its seed." in text
+
+
+def test_an_interrupt_passes_through(mean):
+    def interrupted(x, shift):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("the-exercise", interrupted)
+
+
+def test_prints_show_for_the_shown_input_alone(mean, capsys):
+    def chatty(x, shift):
+        print("called with", shift)
+        return x.mean(axis=0)
+
+    check("the-exercise", chatty)
+    assert capsys.readouterr().out == "called with 0.5\n"
+
+
+def test_a_broken_reference_is_not_the_learners_fault():
+    def broken(x):
+        raise ValueError("no")
+
+    pose(broken, st.tuples(st.just(1.0)))
+    text = repr(check("the-exercise", lambda x: x))
+    assert "the exercise is broken: its reference raises ValueError: no." in text
+
+
+def test_inputs_by_name_reach_the_parameters():
+    def ratio(above, below):
+        return above / below
+
+    pose(ratio, st.fixed_dictionaries({"below": numbers(0.5, 2), "above": numbers()}))
+    assert check("the-exercise", ratio)
+    text = repr(check("the-exercise", lambda above, below: below / 2))
+    assert "    above = 0\n    below = 0.5\nReturned:\n    0.25" in text
+
+
+def test_several_right_answers_are_judged():
+    def root():
+        return 2.0
+
+    def judge(answer):
+        return None if answer**2 == 4 else f"its square is {answer**2}, expected 4."
+
+    pose(root, arguments(), judge=judge)
+    assert check("the-exercise", lambda: -2.0)
+    text = "Not yet (the-exercise): its square is 9, expected 4.\nReturned:\n    3"
+    assert repr(check("the-exercise", lambda: 3)) == text
+    assert "the answer cannot be judged (TypeError: " in repr(check("the-exercise", lambda: "3"))
+    assert "is a `return` missing?" in repr(check("the-exercise", lambda: print(end="")))
+
+
+def test_tolerances_are_those_of_the_exercise():
+    pose(lambda x: x, st.tuples(numbers(1, 4)), rtol=0.1, atol=0)
+    assert check("the-exercise", lambda x: 1.09 * x)
+    assert not check("the-exercise", lambda x: 1.11 * x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "The exercise"}, "name is 'The exercise', expected lower-case words"),
+        ({"wrong": []}, "wrong of exercise 'the-exercise' is empty"),
+    ],
+)
+def test_a_malformed_exercise_is_refused(registry, options, message):
+    with pytest.raises(ValueError, match=message):
+        pose(lambda x: x, arguments(), **options)
+    assert not registry
+
+
+def test_a_reference_states_the_exercise():
+    with pytest.raises(ValueError, match="reference of exercise 'a' has no docstring"):
+        exercise("a", inputs=arguments(), wrong=[abs])(lambda: 0)
+
+
+def test_two_exercises_do_not_share_a_name(mean):
+    def other(x):
+        return x
+
+    with pytest.raises(ValueError, match=r"name 'the-exercise' is already the exercise of .*mean"):
+        pose(other, arguments())
+    pose(mean, arguments())
+
+
+@given(st.integers(-20, 20), st.integers(0, 20), st.sampled_from([0.25, 0.5, 1]), st.data())
+def test_numbers_lie_on_the_grid_and_shrink_towards_zero(first, count, step, data):
+    low, high = first * step, (first + count) * step
+    value = data.draw(numbers(low, high, step))
+    assert low <= value <= high
+    assert value % step == 0
+
+
+def test_numbers_shrink_to_the_one_nearest_zero():
+    assert find(numbers(-2, 3), lambda value: True) == 0
+    assert find(numbers(0.5, 3), lambda value: True) == 0.5
+    assert find(numbers(-3, -1), lambda value: True) == -1
+
+
+@pytest.mark.parametrize(
+    ("range_", "message"),
+    [
+        ((0, 1, 0), "step is 0, expected a positive number"),
+        ((0, 1, -1), "step is -1, expected a positive number"),
+        ((0.1, 0.4, 0.5), "low is 0.1 and high is 0.4, expected a multiple of 0.5 between"),
+    ],
+)
+def test_numbers_need_a_grid(range_, message):
+    with pytest.raises(ValueError, match=message):
+        numbers(*range_)
+
+
+@given(st.data())
+def test_axes_of_one_name_have_one_size(data):
+    kinds = ("batch features length", ("features", numbers(1, 2)), "", st.just("kept"))
+    strategy = arguments(*kinds, dtype="float32", batch=(2, 4), features=3, length=(1, 2))
+    x, gamma, scalar, kept = data.draw(strategy)
+    assert x.ndim == 3
+    assert 2 <= x.shape[0] <= 4
+    assert x.shape[1:2] == gamma.shape == (3,)
+    assert x.dtype == gamma.dtype == np.float32
+    assert scalar.shape == ()
+    assert ((gamma >= 1) & (gamma <= 2)).all()
+    assert kept == "kept"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"batch": 2}, "axes without a size: features; sizes without an axis: none"),
+        (
+            {"batch": 2, "features": 1, "time": 3},
+            "axes without a size: none; sizes without an axis: time",
+        ),
+    ],
+)
+def test_each_axis_has_a_size(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        arguments("batch features", **sizes)
+
+
+values = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.integers(-5, 5),
+        st.floats(-5, 5, width=16),
+        st.sampled_from(["", "train"]),
+        arguments("a b", a=(0, 2), b=(1, 2)).map(lambda drawn: drawn[0]),
+        arguments("a", a=(1, 3)).map(lambda drawn: torch.tensor(drawn[0])),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner).map(lambda pair: Pair(*pair)),
+        st.dictionaries(st.sampled_from("abc"), inner, max_size=2),
+    ),
+    max_leaves=6,
+)
+
+
+@given(values)
+def test_a_value_agrees_with_itself(value):
+    assert difference(value, value, 0.0, 0.0) is None
+    assert identical(value, value)
+    assert shown(value) == shown(value)
+
+
+@given(arguments("a b", a=(1, 3), b=(1, 3)), st.data())
+def test_the_worst_entry_is_found(drawn, data):
+    (expected,) = drawn
+    at = tuple(data.draw(st.integers(0, n - 1)) for n in expected.shape)
+    answer = expected + 1e-12
+    answer[at] += 100
+    assert difference(expected, answer, 1e-6, 1e-9).endswith(f"off by 1e+02 at index {list(at)}")
+
+
+def test_cancelled_entries_are_held_to_the_scale_of_their_neighbours():
+    expected = np.array([1.0, 0.0])
+    assert difference(expected, np.array([1.0, 0.9e-6]), 1e-6, 0.0) is None
+    assert difference(expected, np.array([1.0, 1.1e-6]), 1e-6, 0.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "problem"),
+    [
+        (True, 1, "the answer is an int, expected a bool"),
+        (True, np.False_, "the answer is the opposite of what is expected"),
+        (1.0, True, "the answer is a bool, expected a number"),
+        (1.0, np.ones(1), "the answer is a ndarray, expected a number"),
+        (1.0, "1", "the answer is a str, expected a number"),
+        (1.0, 2, "the answer is off by 1"),
+        (np.nan, 2, "the answer is 2, expected nan"),
+        ("train", "eval", "the answer is not what is expected"),
+        ("train", 1, "the answer is an int, expected a str"),
+        (np.array([1, 2]), np.array([1.0, 2.0]), "the answer has dtype float64, expected int64"),
+        (np.array(["a"]), np.array(["b"]), "the answer is not what is expected"),
+        (np.array([True, False]), np.array([True, True]), "the answer is off by 1 at index [1]"),
+        (torch.ones(1), np.ones(1), "the answer is a ndarray, expected a torch tensor"),
+        (np.ones(1), torch.ones(1), "the answer is a Tensor, expected a NumPy array"),
+        (
+            torch.ones(1),
+            torch.ones(1).double(),
+            "the answer has dtype torch.float64, expected torch.float32",
+        ),
+        (torch.ones(2), 2 * torch.ones(2), "the answer is off by 1 at index [0]"),
+        ((1, 2), 1, "the answer is an int, expected a tuple of 2 values"),
+        ([1, 2], [1], "the answer has 1 values, expected 2"),
+        ((1, 2), (1, 3), "value 1 of the answer is off by 1"),
+        (Pair(1, 2), (1,), "the answer has 1 values, expected 2 (mean, var)"),
+        (Pair(1, 2), (1, None), "var is None: is a `return` missing?"),
+        ({"a": 1}, 1, "the answer is an int, expected a dictionary"),
+        ({"a": 1}, {}, "the answer has the keys none, expected 'a'"),
+        ({"a": 1}, {"a": 2}, "entry 'a' is off by 1"),
+    ],
+)
+def test_a_difference_is_put_in_words(expected, answer, problem):
+    assert difference(expected, answer, 1e-6, 1e-9) == problem
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer"),
+    [
+        (1, 1.0),
+        (1.0, np.float32(1)),
+        (1.0, np.array(1.0)),
+        (np.array([1, 2]), np.array([1, 2], dtype=np.int32)),
+        (np.array([np.nan, np.inf]), np.array([np.nan, np.inf])),
+        (Pair(1, 2), (1, 2)),
+        (None, None),
+        (np.array(["a"]), np.array(["a"])),
+    ],
+)
+def test_forms_that_mean_the_same_agree(expected, answer):
+    assert difference(expected, answer, 1e-6, 1e-9) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (1, 1.0),
+        (np.zeros(2), np.zeros((2, 1))),
+        ([1, 2], [1]),
+        ({"a": 1}, {"a": 2}),
+        (SimpleNamespace(x=1), SimpleNamespace(x=2)),
+        (0.0, 1.0),
+        (torch.zeros(1), torch.ones(1)),
+    ],
+)
+def test_changed_arguments_are_noticed(first, second):
+    assert not identical(first, second)
+    assert identical(first, first)
+
+
+def test_nan_and_functions_are_not_changes():
+    assert identical([float("nan"), abs], [float("nan"), abs])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1 / 3, "0.3333"),
+        (np.float32(0.5), "0.5"),
+        (np.int64(3), "3"),
+        (np.array([1 / 3, -1e-17, 100.0]), "array([  0.3,   0. , 100. ])"),
+        (np.array([1e-7, 2e-7 / 3]), "array([1.00e-07, 6.67e-08])"),
+        (np.array([-0.0]), "array([0.])"),
+        (np.array([1, 2]), "array([1, 2])"),
+        (np.zeros((0, 2)), "an empty array of shape (0, 2)"),
+        (torch.tensor([0.5]), "tensor([0.5])"),
+        (Pair(1.0, (2,)), "Pair(mean=1, var=(2,))"),
+        ([1, "a", None], "[1, 'a', None]"),
+        ({"a": 0.25}, "{'a': 0.25}"),
+        (np.tanh, "tanh"),
+        (object(), "an object"),
+        ("a" * 300, "'" + "a" * 199 + "…"),
+    ],
+)
+def test_values_are_shown_rounded_and_without_addresses(value, text):
+    assert shown(value) == text
