@@ -26,10 +26,17 @@ def html(explorer, folder, url):
     -------
     str
         A `<figure>` that shows the first frame and its caption without any script.
+
+    Raises
+    ------
+    ValueError
+        If the page already has a figure of this name, whose frames would be lost.
     """
     name = explorer.name
     here = folder / name
-    here.mkdir(parents=True, exist_ok=True)
+    if here.exists():
+        raise ValueError(f"two figures of this page are named {name!r}: rename one")
+    here.mkdir(parents=True)
     alts = {}
     for indices in positions(explorer):
         values = explorer.at(indices)
@@ -45,7 +52,7 @@ def html(explorer, folder, url):
         f'<div class="bn-frame" role="img" aria-label="{escape(alts[first])}" '
         f'style="aspect-ratio: {ratio}">'
         f'<img src="{url}/{name}/{first}" alt="" loading="lazy"></div>'
-        f'<div class="bn-controls">{controls}</div>'
+        f'<div class="bn-controls" hidden>{controls}</div>'
         f"<figcaption>{escape(explorer.caption)}</figcaption>"
         f'<script type="application/json" class="bn-alts">{_json(alts)}</script>'
         "</figure>"

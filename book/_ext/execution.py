@@ -124,10 +124,6 @@ def _hash(*parts):
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _store(app):
-    return Store(Path(app.doctreedir).parent / "executed")
-
-
 def _chapters(env):
     paths = {docname: Path(env.doc2path(docname)) for docname in env.found_docs}
     return {docname: path for docname, path in paths.items() if path.suffix == ".ipynb"}
@@ -135,7 +131,7 @@ def _chapters(env):
 
 def execute_stale_chapters(app, env, added, changed, removed):
     """Run what is not fresh, two chapters at a time, and tell Sphinx which pages to read again."""
-    store = app.bn_store = _store(app)
+    store = app.bn_store = Store(ROOT / "_build" / "executed")
     chapters = _chapters(env)
     stale = {d: path for d, path in chapters.items() if not store.is_fresh(d, path)}
     cells = sum(cell.cell_type == "code" for path in stale.values() for cell in read(path).cells)

@@ -10,6 +10,14 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120
 
+# Two chapters run at once on two cores; more threads than that would only wait.
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",
+}
+
 _WHAT_WAS_IMPORTED = """
 import json, sys
 print(json.dumps(sorted(
@@ -48,31 +56,30 @@ def run(path, environment, on_cell=lambda: None):
         If a cell fails.
     """
     notebook = read(path)
+    imported = _run_and_ask(notebook, path.parent, environment, _WHAT_WAS_IMPORTED, on_cell)
+    return notebook, [Path(file) for file in json.loads(imported)]
+
+
+def ask_after(path, code):
+    """What `code` prints in a kernel that has just run the notebook at `path`."""
+    return _run_and_ask(read(path), path.parent, {"BNCORE_FACE": "text"}, code)
+
+
+def _run_and_ask(notebook, folder, environment, question, on_cell=lambda: None):
+    """Execute `notebook` in place, then return what `question` prints, which is not kept."""
     client = NotebookClient(
         notebook,
         timeout=TIMEOUT,
         kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
-    kernel_environment = {**os.environ, **one_thread_each(), "TQDM_DISABLE": "1", **environment}
-    with client.setup_kernel(env=kernel_environment):
-        for index, cell in enumerate(notebook.cells):
+    cells = notebook.cells
+    with client.setup_kernel(env={**os.environ, **QUIET, **environment}):
+        for index, cell in enumerate(cells):
             client.execute_cell(cell, index)
             if cell.cell_type == "code":
                 on_cell()
-        imported = _ask(client, _WHAT_WAS_IMPORTED)
-    return notebook, [Path(file) for file in json.loads(imported)]
-
-
-def _ask(client, code):
-    """What `code` prints in the client's kernel; the notebook does not keep it."""
-    cells = client.nb.cells
-    cells.append(nbformat.v4.new_code_cell(code))
-    client.execute_cell(cells[-1], len(cells) - 1)
-    return "".join(output["text"] for output in cells.pop().outputs)
-
-
-def one_thread_each():
-    """Two chapters run at once on two cores; more threads than that would only wait."""
-    return {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        cells.append(nbformat.v4.new_code_cell(question))
+        client.execute_cell(cells[-1], len(cells) - 1)
+        return "".join(output["text"] for output in cells.pop().outputs)

@@ -1,4 +1,4 @@
-"""Small repairs to what Jupyter Book 1.0 does to its pages."""
+"""Small repairs to what Jupyter Book 1.0 and Sphinx 7 do to their pages."""
 
 
 def _declare_each_script_once(app, pagename, templatename, context, doctree):
@@ -12,6 +12,15 @@ def _declare_each_script_once(app, pagename, templatename, context, doctree):
     context["script_files"] = kept
 
 
+def _leave_entries_their_role(app, pagename, templatename, context, doctree):
+    """Sphinx calls the bibliography a list although its entries, by their own role, are no list items."""
+    if "body" in context:
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
+
+
 def setup(app):
+    app.connect("html-page-context", _leave_entries_their_role, priority=900)
     app.connect("html-page-context", _declare_each_script_once, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -56,6 +56,7 @@
       });
     }
 
+    figure.querySelector(".bn-controls").hidden = false;
     for (const slider of sliders) {
       slider.disabled = false;
       announce(slider);

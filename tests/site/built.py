@@ -1,0 +1,19 @@
+"""What there is to look at: the built site's pages, and the screens on which they are read."""
+
+from pathlib import Path
+
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
+
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 360, "height": 780}
+
+
+def pages(pattern="**/*.html"):
+    """Every page of the built site, as paths below its root."""
+    found = sorted(str(path.relative_to(SITE)) for path in SITE.glob(pattern))
+    return [page for page in found if not page.startswith(("_static/", "_frames/"))]
+
+
+def chapters():
+    """The pages that show figures."""
+    return [page for page in pages() if "bn-figure" in (SITE / page).read_text(encoding="utf-8")]

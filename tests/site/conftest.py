@@ -1,0 +1,93 @@
+"""The built site, served on localhost, and a browser to look at it."""
+
+import functools
+import http.server
+import threading
+
+import pytest
+from browser import MISSING, find
+from built import DESKTOP, PHONE, SITE
+from playwright.sync_api import sync_playwright
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def address():
+    """The address at which the built site is served."""
+    if not (SITE / "index.html").exists():
+        pytest.fail("the site is not built: run `make site` first")
+    handler = functools.partial(_Handler, directory=SITE)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A running browser."""
+    path = find()
+    if path is None:
+        pytest.fail(MISSING)
+    arguments = [
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    """Open a page of the site; what went wrong on the way is in the page's `complaints`."""
+    contexts = []
+
+    def open_page(page, viewport=DESKTOP, theme="light", javascript=True):
+        context = chromium.new_context(
+            viewport=viewport,
+            color_scheme=theme,
+            java_script_enabled=javascript,
+            has_touch=viewport is PHONE,
+        )
+        contexts.append(context)
+        tab = context.new_page()
+        tab.complaints = _complaints(tab, address)
+        tab.goto(f"{address}/{page}")
+        tab.wait_for_load_state("networkidle")
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def _complaints(tab, address):
+    found = []
+
+    def console(message):
+        if message.type in ("error", "warning"):
+            found.append(f"console {message.type}: {message.text}")
+
+    def request(request):
+        if not request.url.startswith((address, "data:", "blob:")):
+            found.append(f"request to another host: {request.url}")
+
+    def response(response):
+        if response.status >= 400:
+            found.append(f"{response.status}: {response.url}")
+
+    tab.on("console", console)
+    tab.on("pageerror", lambda error: found.append(f"uncaught: {error}"))
+    tab.on("request", request)
+    tab.on("response", response)
+    tab.on("requestfailed", lambda request: found.append(f"failed: {request.url}"))
+    return found

@@ -1,0 +1,189 @@
+"""Interactive figures in the browser: by keyboard, by pointer, without script, and within budget."""
+
+import gzip
+import json
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+from built import PHONE, SITE, chapters, pages
+from notebooks import ask_after
+
+from bncore.page.static_face import file_name
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPLORER = "figure.bn-explore"
+MEGABYTE = 1_000_000
+TEXT = (".html", ".css", ".js", ".svg", ".json", ".txt", "/")
+
+SHOWN = "figure => figure.dataset.shown"
+SETTLED = """figure => figure.dataset.shown ===
+    [...figure.querySelectorAll('input')].map(slider => slider.value).join('-') + '.svg'"""
+
+PICTURE_IS_THE_FRAME = """async figure => {
+    const file = await (await fetch(`${figure.dataset.frames}/${figure.dataset.shown}`)).text();
+    const holder = document.createElement('div');
+    holder.innerHTML = file;
+    return holder.innerHTML === figure.querySelector('.bn-frame').innerHTML;
+}"""
+
+TIME_OF_A_MOVE = """async ([figure, step]) => {
+    const slider = figure.querySelector('input');
+    slider.value = (Number(slider.value) + step) % (Number(slider.max) + 1);
+    const wanted = [...figure.querySelectorAll('input')].map(s => s.value).join('-') + '.svg';
+    const start = performance.now();
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    while (figure.dataset.shown !== wanted) await new Promise(requestAnimationFrame);
+    await new Promise(done => requestAnimationFrame(() => {
+        const channel = new MessageChannel();
+        channel.port1.onmessage = done;
+        channel.port2.postMessage(null);
+    }));
+    return performance.now() - start;
+}"""
+
+
+def explorers(tab):
+    """Handles to the interactive figures of a page, each once it shows its frame."""
+    handles = tab.query_selector_all(EXPLORER)
+    for handle in handles:
+        handle.scroll_into_view_if_needed()
+        settle(tab, handle)
+    return handles
+
+
+def settle(tab, figure):
+    tab.wait_for_function(SETTLED, arg=figure)
+
+
+def value_shown(slider):
+    return slider.evaluate("slider => slider.parentElement.querySelector('output').value")
+
+
+def test_every_chapter_has_two_interactive_figures():
+    few = [
+        page
+        for page in pages("book/mechanics/*.html")
+        if (SITE / page).read_text(encoding="utf-8").count('class="bn-figure bn-explore"') < 2
+    ]
+    assert few == []
+
+
+@pytest.mark.parametrize("page", chapters())
+def test_the_keyboard_moves_every_slider(page, visit):
+    tab = visit(page)
+    for figure in explorers(tab):
+        for slider in figure.query_selector_all("input"):
+            before, picture = value_shown(slider), figure.evaluate(SHOWN)
+            slider.focus()
+            at_the_end = slider.evaluate("slider => slider.value === slider.max")
+            slider.press("ArrowLeft" if at_the_end else "ArrowRight")
+            settle(tab, figure)
+            assert value_shown(slider) != before
+            assert slider.get_attribute("aria-valuetext") == value_shown(slider)
+            assert figure.evaluate(SHOWN) != picture
+            assert figure.evaluate(PICTURE_IS_THE_FRAME)
+
+
+@pytest.mark.parametrize("page", chapters())
+def test_the_pointer_moves_every_slider(page, visit):
+    tab = visit(page, viewport=PHONE)
+    for figure in explorers(tab):
+        for slider in figure.query_selector_all("input"):
+            slider.scroll_into_view_if_needed()
+            box = slider.bounding_box()
+            assert box["height"] >= 44, "a finger needs 44 pixels"
+            middle = box["y"] + box["height"] / 2
+            tab.mouse.move(box["x"] + box["width"] / 2, middle)
+            tab.mouse.down()
+            for share in (0.9, 0.02):
+                tab.mouse.move(box["x"] + box["width"] * share, middle, steps=3)
+            tab.mouse.up()
+            settle(tab, figure)
+            assert slider.evaluate("slider => slider.value") == "0"
+            assert figure.evaluate(PICTURE_IS_THE_FRAME)
+
+
+@pytest.mark.parametrize("page", chapters())
+def test_without_script_the_first_frame_and_its_caption_show(page, visit):
+    tab = visit(page, javascript=False)
+    for figure in tab.locator("figure.bn-figure").all():
+        figure.scroll_into_view_if_needed()
+        image = figure.locator("img")
+        assert image.is_visible()
+        assert image.bounding_box()["height"] > 50
+        assert figure.locator("figcaption").inner_text().strip()
+        for slider in figure.locator("input").all():
+            assert not slider.is_visible()
+
+
+@pytest.mark.parametrize("page", pages("book/**/*.html"))
+def test_a_page_arrives_within_its_budget(page, chromium, address):
+    transferred = {}
+    tab = chromium.new_page()
+    answers = []
+    tab.on("response", lambda answer: answers.append(answer))
+    tab.goto(f"{address}/{page}")
+    tab.wait_for_load_state("networkidle")
+    for answer in answers:
+        body = answer.body()
+        is_text = answer.url.split("?")[0].endswith(TEXT)
+        transferred[answer.url] = len(gzip.compress(body, 6)) if is_text else len(body)
+    tab.close()
+    total = sum(transferred.values())
+    heaviest = sorted(transferred.items(), key=lambda item: -item[1])[:5]
+    assert total <= MEGABYTE, f"{total} bytes; heaviest: {heaviest}"
+
+
+@pytest.mark.parametrize("page", chapters())
+def test_a_move_is_painted_within_fifty_milliseconds(page, visit):
+    tab = visit(page)
+    for figure in explorers(tab):
+        figure.query_selector("input").focus()
+        tab.wait_for_load_state("networkidle")
+        times = [tab.evaluate(TIME_OF_A_MOVE, [figure, step]) for step in (1, 2, 3, 1, 1, 2, 3, 1, 1)]
+        assert statistics.median(times) <= 50, (page, times)
+
+
+RERENDER = """
+import json as _json
+from bncore.page import Explorer as _Explorer
+from bncore.page.frames import to_svg as _to_svg
+_explorers = {v.name: v for v in list(globals().values()) if isinstance(v, _Explorer) and v.grids}
+print(_json.dumps({
+    _name: [_to_svg(_e.figure(**_e.at(_indices)), _name) for _indices in _wanted[_name]]
+    for _name, _e in _explorers.items()
+}))
+"""
+
+
+@pytest.mark.parametrize("page", pages("book/mechanics/*.html"))
+def test_the_picture_is_the_one_that_the_code_computes(page, visit):
+    """Run the chapter afresh, draw some frames from its own functions, and find them on the page."""
+    tab = visit(page)
+    figures = {
+        handle.get_attribute("id").removeprefix("figure-"): handle for handle in explorers(tab)
+    }
+    rng = random.Random(page)
+    wanted = {}
+    for name, figure in figures.items():
+        lengths = [int(s.get_attribute("max")) + 1 for s in figure.query_selector_all("input")]
+        wanted[name] = [[rng.randrange(n) for n in lengths] for _ in range(2)]
+    path = ROOT / page.replace(".html", ".ipynb")
+    computed = json.loads(ask_after(path, f"_wanted = {wanted!r}\n{RERENDER}"))
+    assert computed.keys() == figures.keys()
+    for name, figure in figures.items():
+        for indices, svg in zip(wanted[name], computed[name], strict=True):
+            for slider, index in zip(figure.query_selector_all("input"), indices, strict=True):
+                slider.fill(str(index))
+            settle(tab, figure)
+            assert figure.evaluate(SHOWN) == file_name(indices)
+            assert figure.evaluate(
+                """(figure, svg) => {
+                    const holder = document.createElement('div');
+                    holder.innerHTML = svg;
+                    return holder.innerHTML === figure.querySelector('.bn-frame').innerHTML;
+                }""",
+                svg,
+            )

@@ -1,0 +1,169 @@
+"""Every page: nothing complains, all mathematics is typeset, everyone can read it."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from built import DESKTOP, PHONE, SITE, chapters, pages
+
+BOOK = pages("book/**/*.html")
+
+UNRENDERED = """() => [...document.querySelectorAll('.math')]
+    .filter(e => !e.querySelector('mjx-container') || e.querySelector('mjx-merror, [data-mjx-error]'))
+    .map(e => e.textContent.slice(0, 80))"""
+
+LEFT_OVER = r"""() => {
+    const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (walker.nextNode()) {
+        const node = walker.currentNode;
+        if (node.parentElement.closest('pre, code, script, style, mjx-container')) continue;
+        if (/\\\(|\\\[|\$[^$]+\$|\\frac|\{cite\}|\{prf:/.test(node.data)) found.push(node.data.trim());
+    }
+    return found;
+}"""
+
+WITHOUT_ALTERNATIVE = """() => [
+    ...[...document.querySelectorAll('img, svg')]
+        .filter(e => !e.closest('[aria-hidden=true], button, mjx-container, .bn-frame')
+            && !(e.getAttribute('alt') || e.getAttribute('aria-label'))),
+    ...[...document.querySelectorAll('[role=img]')].filter(e => !e.getAttribute('aria-label')),
+].map(e => e.outerHTML.slice(0, 120))"""
+
+TOO_WIDE = """() => document.documentElement.scrollWidth - document.documentElement.clientWidth"""
+
+SMALL_FIGURE_TEXT = """() => [...document.querySelectorAll('.bn-frame')]
+    .map(e => 12 * e.clientWidth / Number(e.style.aspectRatio.split('/')[0]))
+    .filter(size => size < 9.5)"""
+
+
+def serious(tab):
+    """What axe finds of serious or critical impact."""
+    found = Axe().run(tab).response["violations"]
+    return [
+        f"{violation['id']}: {node['html'][:160]}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+
+
+def test_the_root_leads_to_the_first_page(visit):
+    assert visit("index.html").url.endswith("/book/intro.html")
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page != "index.html"])
+def test_a_page_loads_without_a_complaint(page, visit):
+    tab = visit(page)
+    tab.wait_for_timeout(100)
+    assert tab.complaints == []
+
+
+@pytest.mark.parametrize("page", BOOK)
+def test_all_mathematics_is_typeset(page, visit):
+    tab = visit(page)
+    tab.wait_for_function("() => !window.MathJax || MathJax.startup.promise")
+    tab.evaluate("() => window.MathJax && MathJax.startup.promise")
+    assert tab.evaluate(UNRENDERED) == []
+    assert tab.evaluate(LEFT_OVER) == []
+
+
+@pytest.mark.parametrize("page", BOOK)
+def test_every_picture_has_a_text_alternative(page, visit):
+    assert visit(page).evaluate(WITHOUT_ALTERNATIVE) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("page", BOOK)
+def test_axe_finds_nothing_serious(page, viewport, theme, visit):
+    tab = visit(page, viewport=viewport, theme=theme)
+    tab.evaluate("() => document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    assert serious(tab) == []
+
+
+@pytest.mark.parametrize("page", BOOK)
+def test_a_phone_shows_the_whole_width(page, visit):
+    tab = visit(page, viewport=PHONE)
+    assert tab.evaluate(TOO_WIDE) <= 0
+    assert tab.evaluate(SMALL_FIGURE_TEXT) == []
+
+
+@pytest.mark.parametrize("page", chapters())
+def test_figures_follow_the_theme(page, visit):
+    def ink(theme):
+        tab = visit(page, theme=theme)
+        tab.locator("figure.bn-figure").first.scroll_into_view_if_needed()
+        tab.wait_for_selector(".bn-frame svg")
+        return tab.evaluate(
+            """() => {
+                const mark = document.querySelector('.bn-frame svg [style*="fill: var(--bn-ink"]');
+                return getComputedStyle(mark).fill;
+            }"""
+        )
+
+    light, dark = ink("light"), ink("dark")
+    assert _brightness(light) < 60
+    assert _brightness(dark) > 180
+
+
+def _brightness(colour):
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.anchors = [], set()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors.update(filter(None, (attributes.get("id"), attributes.get("name"))))
+        link = attributes.get("href" if tag in ("a", "link") else "src")
+        if link:
+            self.links.append(link)
+
+
+@pytest.fixture(scope="module")
+def parsed():
+    """Links and anchors of every page."""
+    found = {}
+    for page in pages():
+        found[page] = _Links()
+        found[page].feed((SITE / page).read_text(encoding="utf-8"))
+    return found
+
+
+def test_every_link_inside_the_site_resolves(parsed):
+    broken = []
+    for page, document in parsed.items():
+        for link in document.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = page if not parts.path else _join(page, unquote(parts.path))
+            if not (SITE / target).is_file():
+                broken.append(f"{page}: {link}")
+            elif parts.fragment and target in parsed:
+                if unquote(parts.fragment) not in parsed[target].anchors:
+                    broken.append(f"{page}: {link} (no such anchor)")
+    assert broken == []
+
+
+def test_pages_name_no_script_style_or_image_of_another_host():
+    pattern = re.compile(r"""<(?:script|img|iframe|source)[^>]*\ssrc=["'](?:https?:)?//|<link[^>]*rel=["'](?:stylesheet|preload|icon)["'][^>]*href=["'](?:https?:)?//""")
+    named = {page: pattern.findall((SITE / page).read_text(encoding="utf-8")) for page in pages()}
+    assert {page: found for page, found in named.items() if found} == {}
+
+
+def _join(page, path):
+    parts = []
+    for part in (PurePosixPath(page).parent / path).parts:
+        if part == "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts)
