@@ -1,0 +1,149 @@
+"""Gradient descent on least squares runs as its eigenvalues foretell."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncore.chapters.mechanics.scaling import experiments
+from bncore.mechanics import scaling
+
+seeds = st.integers(0, 10_000)
+
+
+def data(seed, features=4, samples=30):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(samples, features)) * np.exp(rng.normal(size=features))
+    return X, rng.normal(size=samples)
+
+
+def spd(seed, size):
+    root = np.random.default_rng(seed).normal(size=(size, size + 2))
+    return root @ root.T
+
+
+@given(seeds)
+def test_descent_takes_the_steps_of_torch_sgd(seed):
+    X, y = data(seed)
+    step = experiments.best_step(X)
+    start = np.random.default_rng(seed).normal(size=4)
+    weight = torch.tensor(start, requires_grad=True)
+    optimiser = torch.optim.SGD([weight], lr=step)
+    wanted = [start]
+    for _ in range(5):
+        optimiser.zero_grad()
+        loss = (torch.tensor(X) @ weight - torch.tensor(y)).square().mean() / 2
+        loss.backward()
+        optimiser.step()
+        wanted.append(weight.detach().numpy().copy())
+    np.testing.assert_allclose(experiments.descend(X, y, step, 5, start), wanted, rtol=1e-9)
+
+
+@given(seeds)
+def test_the_excess_loss_is_the_loss_less_its_minimum(seed):
+    X, y = data(seed)
+    W = np.random.default_rng(seed).normal(size=(3, 4))
+
+    def loss(w):
+        return np.square(X @ w - y).mean() / 2
+
+    least = loss(np.linalg.lstsq(X, y)[0])
+    wanted = [loss(w) - least for w in W]
+    np.testing.assert_allclose(experiments.excess_loss(X, y, W), wanted, rtol=1e-7)
+
+
+@given(seeds)
+def test_the_foretold_excess_loss_is_the_measured_one(seed):
+    X, y = data(seed)
+    step = experiments.best_step(X)
+    measured = experiments.excess_loss(X, y, experiments.descend(X, y, step, 40))
+    foretold = experiments.foretold_excess_loss(X, y, step, np.arange(41.0))
+    np.testing.assert_allclose(foretold, measured, rtol=1e-6, atol=1e-12 * measured[0])
+
+
+@given(seeds)
+def test_descent_from_the_worst_start_attains_the_rate(seed):
+    X, y = data(seed)
+    values, vectors = np.linalg.eigh(X.T @ X / len(X))
+    optimum = np.linalg.lstsq(X, y)[0]
+    start = optimum + vectors[:, 0] + vectors[:, -1]
+    W = experiments.descend(X, y, experiments.best_step(X), 8, start)
+    errors = np.linalg.norm(W - optimum, axis=1)
+    rate = scaling.gradient_descent_rate(values[-1] / values[0])
+    np.testing.assert_allclose(errors, errors[0] * rate ** np.arange(9), rtol=1e-6)
+    assert experiments.steps_to_shrink(rate, errors[0] / errors[-1]) == pytest.approx(8, rel=1e-5)
+
+
+def test_an_intercept_is_a_column_of_ones():
+    X, _ = data(0)
+    np.testing.assert_array_equal(experiments.with_intercept(X)[:, 0], 1)
+    np.testing.assert_array_equal(experiments.with_intercept(X)[:, 1:], X)
+
+
+@given(seeds, st.integers(2, 6))
+def test_the_condition_is_numpys(seed, size):
+    H = spd(seed, size)
+    assert experiments.condition(H) == pytest.approx(np.linalg.cond(H), rel=1e-6)
+
+
+@given(seeds)
+def test_two_features_are_best_scaled_to_equal_variances(seed):
+    H = spd(seed, 2)
+    best, d = experiments.best_diagonal_scaling(H)
+    variances = np.square(d) * np.diag(H)
+    assert variances[0] == pytest.approx(variances[1], rel=1e-3)
+    assert np.prod(d) == pytest.approx(1)
+    assert experiments.condition(d[:, None] * H * d) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_scaling_lies_within_the_bounds_of_van_der_sluis(seed, size):
+    H = spd(seed, size)
+    d = 1 / np.sqrt(np.diag(H))
+    unit = d[:, None] * H * d
+    smallest, _ = experiments.extreme_eigenvalues(unit)
+    best, found = experiments.best_diagonal_scaling(H)
+    assert 1 / smallest <= best * (1 + 1e-9)
+    assert best <= experiments.condition(unit) * (1 + 1e-9)
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        other = found * np.exp(0.1 * rng.normal(size=size))
+        assert experiments.condition(other[:, None] * H * other) >= best * (1 - 1e-3)
+
+
+@pytest.mark.parametrize("features", [3, 5, 20])
+def test_standardising_idle_features_makes_the_condition_worse(features):
+    H = experiments.idle_features(features)
+    d = 1 / np.sqrt(np.diag(H))
+    unit = d[:, None] * H * d
+    assert np.linalg.eigvalsh(unit)[0] == pytest.approx(0.01, rel=1e-6)
+    assert experiments.condition(H) < 0.8 * experiments.condition(unit)
+
+
+@given(seeds)
+def test_the_logistic_optimum_is_that_of_torch(seed):
+    X, _ = data(seed, features=2, samples=80)
+    X = scaling.Standardization.fit(X).apply(X)
+    labels = (np.random.default_rng(seed).random(80) < 0.5).astype(float)
+    w, H = experiments.logistic_optimum(X, labels)
+
+    def loss(weight):
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            torch.tensor(X) @ weight, torch.tensor(labels)
+        )
+
+    weight = torch.tensor(w, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(weight), weight)
+    np.testing.assert_allclose(gradient, 0, atol=1e-8)
+    hessian = torch.autograd.functional.hessian(loss, weight)
+    np.testing.assert_allclose(H, hessian, rtol=1e-6, atol=1e-8)
+    W = experiments.logistic_descent(X, labels, 1.0, 500)
+    np.testing.assert_allclose(W[-1], w, atol=1e-6)
+
+
+def test_separable_classes_are_refused():
+    X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+    with pytest.raises(ValueError, match="labels are separable by X, or nearly so"):
+        experiments.logistic_optimum(X, np.array([0.0, 0.0, 1.0, 1.0]))
