@@ -321,7 +321,8 @@ def convert_state(
             f"the initial value weighs 1 after {updates} updates, expected less: {target} keeps no "
             "initial value, and there is nothing else"
         )
-    if old.initial is not None and (arrays["var"] < (1 - _slack(arrays["var"])) * left).any():
+    least = left * (1 - _rounding(arrays["var"], updates))
+    if (arrays["var"] < least).any():
         raise ValueError(
             f"{old.names['var']} is {arrays['var'].min():g}, expected at least {left:g}, the part "
             f"of the initial value after {updates} updates: check momentum and updates"
@@ -416,8 +417,6 @@ def _newest_weight(convention, momentum):
                 f"momentum is None, expected a number: {convention.title} has no plain average"
             )
         return None
-    if convention.momentum_weighs is None:
-        raise ValueError(f"momentum is {momentum}, expected None: {convention.title} has none")
     momentum = check.fraction("momentum", momentum)
     return momentum if convention.momentum_weighs == "new" else _complement(momentum)
 
@@ -489,9 +488,9 @@ def _convert(value, old, new, which, left, factor):
     return (batches * scale + after).astype(value.dtype)
 
 
-def _slack(var):
-    """Relative rounding error that a running average in var's dtype may have gathered."""
-    return 16 * np.finfo(var.dtype).eps
+def _rounding(var, updates):
+    """Relative error that a running average in var's dtype may have gathered."""
+    return 2 * np.finfo(var.dtype).eps * ((updates or 0) + 1)
 
 
 def _update_rule(convention):
