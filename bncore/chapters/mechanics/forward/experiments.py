@@ -1,0 +1,111 @@
+"""How a deep network's accuracy on the digits depends on learning rate, start and normalisation.
+
+``python -m bncore.chapters.mechanics.forward.experiments`` runs the full sweep (some minutes on
+one core) and rewrites sweep.json, which the chapter shows.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from tqdm.auto import tqdm
+
+from bncore.lab import data, networks, probes, training
+
+WIDTHS = (64, 50, 50, 50, 50, 50, 10)
+NETWORKS = {
+    "sigmoid": {"activation": "sigmoid"},
+    "sigmoid, batch norm": {"activation": "sigmoid", "normalization": "batch"},
+    "sigmoid, gain 4": {"activation": "sigmoid", "gain": 4.0},
+    "ReLU, gain √2": {"activation": "relu", "gain": 2**0.5},
+    "ReLU, gain √2, batch norm": {"activation": "relu", "normalization": "batch", "gain": 2**0.5},
+}
+LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+SEEDS = (0, 1, 2, 3, 4)
+STEPS = 300
+PATIENCE = 3000
+RECORD = Path(__file__).with_name("sweep.json")
+
+
+def accuracy(network: str, learning_rate: float, seed: int, steps: int = STEPS) -> float:
+    """Test accuracy of one of NETWORKS on the digits after training on batches of 64.
+
+    The seed draws the weights and the order of the batches; the split is always the same.
+    """
+    split = data.digits()
+    model = networks.mlp(WIDTHS, **NETWORKS[network], seed=seed)
+    training.train(model, split, steps, 64, learning_rate, seed)
+    return probes.test_accuracy(model, split)
+
+
+def sweep(
+    names: Sequence[str], learning_rates: Sequence[float], seeds: Sequence[int], steps: int
+) -> dict[str, Float[np.ndarray, "rates seeds"]]:
+    """Test accuracy of each network at each learning rate for each seed."""
+    runs = [
+        (name, i, j)
+        for name in names
+        for i in range(len(learning_rates))
+        for j in range(len(seeds))
+    ]
+    table = {name: np.empty((len(learning_rates), len(seeds))) for name in names}
+    for name, i, j in tqdm(runs, desc="Sweep", unit="run", delay=2, leave=False):
+        table[name][i, j] = accuracy(name, learning_rates[i], seeds[j], steps)
+    return table
+
+
+def percentile_run(
+    normalization: str | None, split: data.Split, steps: int = 600, every: int = 10, seed: int = 0
+) -> training.History:
+    """Train three hidden layers of 100 sigmoids, the architecture of Ioffe and Szegedy's Figure 1.
+
+    Records ``accuracy`` on the test set and ``percentiles``: the 15th, 50th and 85th, over the
+    training set, of the input of each sigmoid of the last hidden layer (records, units, 3).
+    The gain 2 lets the network train without batch norm too, though late.
+    """
+
+    def percentiles(model, split):
+        inputs = probes.inputs_of(model, ["activation3"], split.x_train, "batch")["activation3"]
+        return np.percentile(inputs, (15, 50, 85), axis=0).T
+
+    model = networks.mlp((64, 100, 100, 100, 10), "sigmoid", normalization, gain=2.0, seed=seed)
+    record = {"accuracy": probes.test_accuracy, "percentiles": percentiles}
+    return training.train(model, split, steps, 60, 1.0, seed, record, every=every)
+
+
+def full() -> dict[str, Any]:
+    """Every network at every learning rate, and the plain sigmoid network for ten times as long."""
+    short = sweep(list(NETWORKS), LEARNING_RATES, SEEDS, STEPS)
+    patient = sweep(["sigmoid"], LEARNING_RATES, SEEDS, PATIENCE)["sigmoid"]
+    return {
+        "configuration": {
+            "widths": WIDTHS,
+            "networks": NETWORKS,
+            "learning_rates": LEARNING_RATES,
+            "seeds": SEEDS,
+            "batch_size": 64,
+            "steps": STEPS,
+            "patient_steps": PATIENCE,
+        },
+        "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
+        "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores, 1 thread",
+        "accuracy": {name: table.round(4).tolist() for name, table in short.items()},
+        "accuracy_patient": patient.round(4).tolist(),
+    }
+
+
+def recorded() -> Mapping[str, Any]:
+    """The recorded sweep, in the form of ``full``."""
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    RECORD.write_text(json.dumps(full(), ensure_ascii=False) + "\n", encoding="utf-8")
