@@ -7,6 +7,7 @@ without it nothing is linked. BNCORE_FACE is `text` where only text is recorded.
 import inspect
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -165,10 +166,11 @@ def _details(claim: Claim, evidence: Evidence) -> str:
         parts.append(f'<p class="bn-heading">Correction</p><p>{inline(evidence.correction)}</p>')
     if evidence.reason:
         parts.append(f'<p class="bn-heading">Why not</p><p>{inline(evidence.reason)}</p>')
+    place = f"{claim.judge.__module__}.{claim.judge.__qualname__}"
     name = _link(claim.id, f"claims.html#claim-{claim.id}")
     return (
         f"<details><summary>Evidence</summary>{''.join(parts)}"
-        f'<p class="bn-heading">Judged by</p>{_source_code(claim)}'
+        f'<p class="bn-heading">Judged by <code>{escape(place)}</code></p>{_source_code(claim)}'
         f'<p class="bn-id">{name}</p></details>'
     )
 
@@ -184,9 +186,11 @@ def _measurement(measurement: Measurement) -> str:
 
 def _source_code(claim: Claim) -> str:
     try:
-        code = inspect.getsource(claim.judge)
+        code = textwrap.dedent(inspect.getsource(claim.judge))
     except (OSError, TypeError):
-        return f"<p><code>{escape(claim.judge.__qualname__)}</code></p>"
+        return ""
+    if function := re.search(r"^def ", code, re.MULTILINE):
+        code = code[function.start() :]
     try:
         from pygments import highlight
         from pygments.formatters import HtmlFormatter

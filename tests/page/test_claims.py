@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -330,8 +331,21 @@ def test_a_row_shows_measurement_threshold_correction_reason_and_code():
     assert r"Under \(m > 2\)" in text
     assert r"Otherwise: \(m = 2\)" in text
     assert "a matter of taste" in text
-    assert "return Evidence(printed=[good])" in text
+    assert "def judge():\n    return Evidence(printed=[good])" in text
+    assert "test_claims.entries.<locals>.judge" in text
     assert "(recorded: holds)" in text
+
+
+def test_the_code_starts_at_the_function_and_not_at_its_registration(registry):
+    register()
+    (entry,) = registry.values()
+    text = Tree(Ledger([(entry, entry.evidence())]).html()).text
+    assert "@claim" not in text
+    assert "judgedef judge():\n    return" in text
+    entry = replace(entry, judge=lambda: Evidence(printed=[good]))
+    assert (
+        "lambda: Evidence(printed=[good])" in Tree(Ledger([(entry, entry.evidence())]).html()).text
+    )
 
 
 def test_values_are_shown_to_two_digits():
