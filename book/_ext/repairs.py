@@ -1,5 +1,11 @@
 """Small repairs to what Jupyter Book 1.0 and Sphinx 7 do to their pages."""
 
+import re
+
+from markupsafe import Markup
+
+_ICON_SCRIPT = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
+
 
 def _declare_each_script_once(app, pagename, templatename, context, doctree):
     """Jupyter Book loads sphinx-thebe twice, whose inline `const` then fails on every page."""
@@ -20,7 +26,13 @@ def _leave_entries_their_role(app, pagename, templatename, context, doctree):
         )
 
 
+def _load_icons_once(app, pagename, templatename, context, doctree):
+    """The theme loads its icons twice: as a font, and as half a megabyte of script; the font will do."""
+    context["without_icon_script"] = lambda head: Markup(_ICON_SCRIPT.sub("", head))
+
+
 def setup(app):
+    app.connect("html-page-context", _load_icons_once)
     app.connect("html-page-context", _leave_entries_their_role, priority=900)
     app.connect("html-page-context", _declare_each_script_once, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

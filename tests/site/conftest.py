@@ -48,29 +48,52 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, address):
-    """Open a page of the site; what went wrong on the way is in the page's `complaints`."""
-    contexts = []
+    """Open a page of the site afresh, to do something with it."""
+    opened = []
 
     def open_page(page, viewport=DESKTOP, theme="light", javascript=True):
-        context = chromium.new_context(
-            viewport=viewport,
-            color_scheme=theme,
-            java_script_enabled=javascript,
-            has_touch=viewport is PHONE,
-        )
-        contexts.append(context)
-        tab = context.new_page()
-        tab.complaints = _complaints(tab, address)
-        tab.goto(f"{address}/{page}")
-        tab.wait_for_load_state("networkidle")
-        return tab
+        opened.append(_open(chromium, f"{address}/{page}", viewport, theme, javascript))
+        return opened[-1]
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for tab in opened:
+        tab.context.close()
 
 
-def _complaints(tab, address):
+@pytest.fixture(scope="session")
+def look(chromium, address):
+    """A page of the site with everything unfolded, to look at and not to touch: tests share it."""
+    tabs = {}
+
+    def open_page(page, viewport=DESKTOP, theme="light"):
+        key = (page, viewport is PHONE, theme)
+        if key not in tabs:
+            tabs[key] = _open(chromium, f"{address}/{page}", viewport, theme)
+            tabs[key].evaluate(UNFOLD)
+        return tabs[key]
+
+    return open_page
+
+
+UNFOLD = "() => document.querySelectorAll('details').forEach(e => { e.open = true; })"
+
+
+def _open(chromium, url, viewport, theme, javascript=True):
+    context = chromium.new_context(
+        viewport=viewport,
+        color_scheme=theme,
+        java_script_enabled=javascript,
+        has_touch=viewport is PHONE,
+    )
+    tab = context.new_page()
+    tab.complaints = _complaints(tab, url.split("/", 3)[2])
+    tab.goto(url)
+    tab.wait_for_load_state("networkidle")
+    return tab
+
+
+def _complaints(tab, host):
+    """What goes wrong in `tab` from now on: a list that fills."""
     found = []
 
     def console(message):
@@ -78,7 +101,7 @@ def _complaints(tab, address):
             found.append(f"console {message.type}: {message.text}")
 
     def request(request):
-        if not request.url.startswith((address, "data:", "blob:")):
+        if not request.url.startswith((f"http://{host}/", "data:", "blob:")):
             found.append(f"request to another host: {request.url}")
 
     def response(response):
