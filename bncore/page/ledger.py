@@ -142,10 +142,11 @@ def _count(verdicts: Iterable[str]) -> str:
 
 def _link(text: str, page: str) -> str:
     root = os.environ.get("BNCORE_PAGE_ROOT")
+    shown = escape(text).replace("/", "/<wbr>")
     if root is None:
-        return escape(text)
+        return shown
     prefix = f"{root.rstrip('/')}/" if root else ""
-    return f'<a href="{escape(prefix)}book/{escape(page)}">{escape(text)}</a>'
+    return f'<a href="{escape(prefix)}book/{escape(page)}">{shown}</a>'
 
 
 def _badge(claim: Claim, verdict: str) -> str:

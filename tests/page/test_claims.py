@@ -247,7 +247,7 @@ class Tree(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag != "input":
+        if tag not in ("input", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
