@@ -18,7 +18,7 @@ def floating(name, value):
     Of NumPy's subclasses only memmap is let in: matrices and masked arrays compute differently.
     """
     if type(value) not in (np.ndarray, np.memmap):
-        raise TypeError(f"{name} is a {_type_name(value)}, expected a plain numpy.ndarray")
+        raise TypeError(f"{name} is a {type_name(value)}, expected a plain numpy.ndarray")
     if value.dtype not in FLOATS:
         raise TypeError(
             f"{name} has dtype {value.dtype}, expected float16, float32 or float64 in native "
@@ -56,7 +56,7 @@ def no_negative(name, value):
 def number(name, value):
     """The value as a float. Refuse anything but a real number; a boolean is not a number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is a {_type_name(value)}, expected a real number")
+        raise TypeError(f"{name} is a {type_name(value)}, expected a real number")
     return float(value)
 
 
@@ -78,7 +78,7 @@ def positive_integer(name, value):
 def integer(name, value, least):
     """The value as an int. Refuse smaller integers and anything but an integer."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} is a {_type_name(value)}, expected an integer")
+        raise TypeError(f"{name} is a {type_name(value)}, expected an integer")
     if value < least:
         raise ValueError(f"{name} is {value}, expected at least {least}")
     return int(value)
@@ -133,5 +133,5 @@ def _within(name, value, expected, holds):
     return result
 
 
-def _type_name(value):
+def type_name(value):
     return "None" if value is None else type(value).__name__

@@ -1,17 +1,19 @@
 """The batch-normalizing transform and its gradients.
 
 y = gamma * x_hat + beta,    x_hat = (x - mean) / sqrt(var + eps),    statistics over the batch.
-Ioffe and Szegedy (2015), Algorithm 1 and section 3.
+Ioffe and Szegedy (2015), Algorithm 1 and section 3. ``textbook`` has the same in ten lines each.
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from bncore.mechanics import _arguments as check
-from bncore.mechanics._blocks import along_features, centred, feature_sum
+from bncore.mechanics._blocks import centred, pattern
 
 Batch = Float[np.ndarray, "batch features *spatial"]
 Vector = Float[np.ndarray, "features"]
@@ -31,7 +33,7 @@ class Gradients(NamedTuple):
 class Steps(NamedTuple):
     """Every partial derivative on the way back, in the order in which the chain rule meets them.
 
-    In ``dvar`` the mean is held fixed; ``dmean`` counts the path through the variance too.
+    ``dvar`` holds the mean fixed; ``dmean`` includes the path through the variance.
     """
 
     dx_hat: Batch
@@ -44,17 +46,17 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cache:
-    """What ``forward`` keeps for ``backward``: the input itself, not a copy, and its statistics.
+    """What ``forward`` keeps for ``backward``: x itself, not a copy, and its statistics.
 
-    The mean is kept in two parts, shift + residual, because one number of x's precision cannot
-    hold the mean of a batch far from 0 to a small fraction of its deviation.
+    The mean is kept in two parts, shift + residual: one number in the precision of x cannot hold
+    the mean of a batch that lies far from 0 to a small fraction of the batch's deviation.
 
     Attributes
     ----------
     x : Float[ndarray, "batch features *spatial"]
-        The input of ``forward``. Changing it before ``backward`` is an error.
-    gamma : Float[ndarray, "features"] or None
-        A copy of the scale.
+        The input of ``forward``. It must not change before ``backward``.
+    gamma, beta : Float[ndarray, "features"] or None
+        Copies of the affine parameters.
     eps : float
         Added to the variance.
     shift : Float[ndarray, "features"]
@@ -67,9 +69,375 @@ class Cache:
 
     x: Batch
     gamma: Vector | None
-    beta_dtype: np.dtype | None
+    beta: Vector | None
     eps: float
     shift: Vector
     residual: Vector
     var: Vector
     fingerprint: bytes
+
+    @property
+    def batch_size(self) -> int:
+        """m, the number of values that each feature's statistics average."""
+        return self.x.size // self.x.shape[1]
+
+    @property
+    def mean(self) -> Vector:
+        """Batch mean, in double precision."""
+        return self.shift + self.residual
+
+    @property
+    def inv_std(self) -> Vector:
+        """1 / sqrt(var + eps), in double precision."""
+        return 1 / np.sqrt(self.var + self.eps)
+
+    @property
+    def scale(self) -> Vector:
+        """gamma / sqrt(var + eps), the slope of y in x when the statistics are fixed."""
+        return self.inv_std if self.gamma is None else self.gamma * self.inv_std
+
+    @property
+    def x_hat(self) -> Batch:
+        """The normalised input, computed anew at each access, in the dtype of x."""
+        return (self.x_centred * _spread(self.inv_std, self)).astype(self.x.dtype)
+
+    @property
+    def x_centred(self) -> Batch:
+        """x - mean, computed anew at each access, in double precision."""
+        deviation = np.subtract(self.x, _spread(self.shift, self), dtype=np.float64)
+        return deviation - _spread(self.residual, self)
+
+
+def forward(
+    x: Batch, gamma: Vector | None = None, beta: Vector | None = None, eps: float = 1e-5
+) -> tuple[Batch, Cache]:
+    """Normalise each feature over the batch, then scale and shift it.
+
+    y = gamma * (x - mean) / sqrt(var + eps) + beta
+
+    Mean and biased variance are taken over every axis but axis 1, that of the features. Half and
+    single precision are computed in single precision, with totals in double.
+
+    Parameters
+    ----------
+    x : Float[ndarray, "batch features *spatial"]
+        float16, float32 or float64, with at least two values a feature.
+    gamma, beta : Float[ndarray, "features"], optional
+        Scale and shift in the dtype of x, or in float32 for a float16 x. None means 1 and 0.
+    eps : float
+        Positive. It keeps the division finite and makes the mean of x_hat² var / (var + eps).
+
+    Returns
+    -------
+    y : Float[ndarray, "batch features *spatial"]
+        In the dtype of x. A feature that is constant over the batch becomes beta exactly.
+    cache : Cache
+        What ``backward`` needs. It refers to x, so do not overwrite x before ``backward``.
+
+    Raises
+    ------
+    TypeError
+        If an array is not a plain floating-point array, a parameter's dtype does not fit that of
+        x, or eps is not a real number.
+    ValueError
+        If x has fewer than two axes, no features or fewer than two values a feature; if a
+        parameter's shape is not (features,); if anything is NaN or infinite; if eps is not positive
+        or too small for the precision; or if the values of x spread so widely that their squares
+        overflow.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), Algorithm 1.
+    Chan, Golub and LeVeque (1983), on shifting data before summing their squares.
+    """
+    _check_batch(x)
+    _check_parameter("gamma", gamma, x)
+    _check_parameter("beta", beta, x)
+    eps = _checked_eps(eps, x)
+
+    cache = Cache(np.asarray(x), _copy(gamma), _copy(beta), eps, *_statistics(x), _fingerprint(x))
+    scale = cache.scale
+    offset = -cache.residual * scale
+    if beta is not None:
+        offset += beta
+    scale, offset = _working(x, scale, offset)
+
+    y = np.empty(x.shape, x.dtype)
+    for block, piece, room in centred(x, cache.shift):
+        np.multiply(piece, scale[block.columns], out=room)
+        np.add(room, offset[block.columns], out=block.of(y), casting="same_kind")
+    return y, cache
+
+
+def backward(dy: Batch, cache: Cache) -> Gradients:
+    """Carry the gradient of a loss from y back to x, gamma and beta.
+
+    dbeta  = sum(dy)
+    dgamma = sum(dy * x_hat)
+    dx     = gamma / sqrt(var + eps) * (dy - dbeta / m - x_hat * dgamma / m)
+
+    Parameters
+    ----------
+    dy : Float[ndarray, "batch features *spatial"]
+        Gradient of the loss with respect to y, in the shape and dtype of y.
+    cache : Cache
+        From the ``forward`` that returned y.
+
+    Returns
+    -------
+    Gradients
+        dx in the dtype of x; dgamma and dbeta in those of gamma and beta, None where these were.
+
+    Raises
+    ------
+    TypeError
+        If dy is not a plain floating-point array, or cache is not what ``forward`` returned.
+    ValueError
+        If dy and the cache differ in shape or dtype, if x changed since ``forward``, or if dy is
+        not finite or so large that its products with x - mean overflow.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), section 3; the closed form follows by inserting their six equations
+    into each other.
+    """
+    _check_incoming(dy, cache)
+    x, m, inv_std = cache.x, cache.batch_size, cache.inv_std
+
+    dbeta, sum_dy_centred = _correlations(dy, cache)
+    dgamma = inv_std * (sum_dy_centred - cache.residual * dbeta)
+
+    slope = inv_std * dgamma / m
+    level = dbeta / m - cache.residual * slope
+    scale, slope, level = _working(x, cache.scale, slope, level)
+
+    dx = np.empty(x.shape, x.dtype)
+    for block, piece, room in centred(x, cache.shift):
+        np.multiply(piece, slope[block.columns], out=room)
+        room += level[block.columns]
+        np.subtract(block.of(dy), room, out=room)
+        np.multiply(room, scale[block.columns], out=block.of(dx), casting="same_kind")
+    return Gradients(dx, _like(cache.gamma, dgamma), _like(cache.beta, dbeta))
+
+
+def backward_steps(dy: Batch, cache: Cache) -> Steps:
+    """Carry the gradient back one node at a time, as the chain rule is written down.
+
+    dx_hat = dy * gamma
+    dvar   = sum(dx_hat * (x - mean)) * (-1/2) * (var + eps)^(-3/2)
+    dmean  = -sum(dx_hat) / sqrt(var + eps) + dvar * sum(-2 (x - mean)) / m
+    dx     = dx_hat / sqrt(var + eps) + dvar * 2 (x - mean) / m + dmean / m
+    dgamma = sum(dy * x_hat)
+    dbeta  = sum(dy)
+
+    Computed in double precision and not blocked: to read and compare, not to train with.
+    Parameters and errors are those of ``backward``.
+
+    Returns
+    -------
+    Steps
+        dx_hat and dx in the dtype of x; dvar and dmean in double precision; dgamma and dbeta in
+        the dtypes of gamma and beta, None where these were None.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), section 3: the six equations after Algorithm 1.
+    """
+    _check_incoming(dy, cache)
+    _correlations(dy, cache)  # refuses what backward refuses
+    m, x_centred, inv_std = cache.batch_size, cache.x_centred, _spread(cache.inv_std, cache)
+    x_hat = x_centred * inv_std
+    dy = dy.astype(np.float64)
+
+    def total(values):
+        return values.sum(axis=(0, *range(2, dy.ndim)), keepdims=True)
+
+    dx_hat = dy if cache.gamma is None else dy * _spread(cache.gamma, cache)
+    dvar = total(dx_hat * x_centred) * (-1 / 2) * inv_std**3
+    dmean = -total(dx_hat) * inv_std + dvar * total(-2 * x_centred) / m
+    dx = dx_hat * inv_std + dvar * 2 * x_centred / m + dmean / m
+    dgamma = total(dy * x_hat)
+    dbeta = total(dy)
+
+    dtype = cache.x.dtype
+    return Steps(
+        dx_hat.astype(dtype),
+        dvar.reshape(-1),
+        dmean.reshape(-1),
+        dx.astype(dtype),
+        _like(cache.gamma, dgamma.reshape(-1)),
+        _like(cache.beta, dbeta.reshape(-1)),
+    )
+
+
+def _statistics(x):
+    """Shift, residual and variance of each feature.
+
+    Squares are summed around a shift, since squares of large numbers would cancel. A feature keeps
+    the shift 0 if its mean lies within one deviation of 0. If not, its shift is the mean of a few
+    values, or, should these have been no fair sample, the mean that the sum around it gives.
+    """
+    shift = np.zeros(x.shape[1], _working_dtype(x))
+    residual, var, far = _moments(x, shift)
+    if not np.isfinite(var).all():
+        check.finite("x", x)
+    if far.any():
+        shift = np.where(far, _sample_mean(x), shift)
+        residual, var, far = _moments(x, shift)
+    if far.any():
+        with np.errstate(over="ignore", invalid="ignore"):
+            shift = np.where(far, shift + residual, shift).astype(shift.dtype)
+        residual, var, far = _moments(x, shift)
+    if not np.isfinite(var).all():
+        _refuse_wide_spread(x, int(np.isfinite(var).argmin()))
+    return shift, residual, var
+
+
+def _sample_mean(x):
+    """Average a few values of each feature, exactly where they are all equal."""
+    few = x[(slice(16), slice(None), *(slice(4) for _ in x.shape[2:]))]
+    few = few.astype(_working_dtype(x))
+    first = few[(slice(1), slice(None), *(slice(1) for _ in x.shape[2:]))]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (first + (few - first).mean(axis=_batch_axes(x), keepdims=True)).reshape(-1)
+
+
+def _moments(x, shift):
+    """Mean of x - shift, variance of x, and whether they lie far apart; one pass over x."""
+    total, squares = np.zeros((2, x.shape[1]))
+    m = x.size // x.shape[1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block, piece, room in centred(x, shift):
+            block.add(piece, total)
+            block.add(np.square(piece, out=room), squares)
+        residual = total / m
+        var = np.maximum(squares / m - residual**2, 0)
+        return residual, var, (residual**2 > var) | ~np.isfinite(var)
+
+
+def _correlations(dy, cache):
+    """sum(dy) and sum(dy * (x - shift)) over the batch, by one pass over both."""
+    sum_dy, sum_dy_centred = np.zeros((2, dy.shape[1]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block, piece, room in centred(cache.x, cache.shift):
+            incoming = block.of(dy).astype(piece.dtype, copy=False)
+            block.add(incoming, sum_dy)
+            block.add(np.multiply(incoming, piece, out=room), sum_dy_centred)
+    if not np.isfinite(sum_dy_centred + sum_dy).all():
+        check.finite("dy", dy)
+        raise ValueError(
+            f"dy reaches {np.abs(dy).max():.3g} in magnitude, expected values whose products with "
+            f"x - mean sum to less than {_largest(dy):.3g}; divide dy by a constant"
+        )
+    return sum_dy, sum_dy_centred
+
+
+def _check_batch(x):
+    check.floating("x", x)
+    if x.ndim < 2:
+        raise ValueError(
+            f"x has shape {x.shape}, expected at least two axes: (batch, features, *spatial)"
+        )
+    if x.shape[1] == 0:
+        raise ValueError(f"x has shape {x.shape}, expected at least one feature on axis 1")
+    m = x.size // x.shape[1]
+    if m == 0:
+        raise ValueError(f"x has shape {x.shape}, an empty batch; expected at least two samples")
+    if m == 1:
+        raise ValueError(
+            f"x has shape {x.shape}, one value a feature, expected at least two: the variance of "
+            "one value is 0, and its output would be beta whatever the value"
+        )
+
+
+def _check_parameter(name, value, x):
+    if value is None:
+        return
+    check.vector(name, value, x.shape[1], "x")
+    if value.dtype not in (x.dtype, _working_dtype(x)):
+        allowed = "float16 or float32" if x.dtype == np.float16 else str(x.dtype)
+        raise TypeError(
+            f"{name} has dtype {value.dtype}, expected {allowed}, because x has dtype {x.dtype}"
+        )
+
+
+def _checked_eps(eps, x):
+    eps = check.positive("eps", eps)
+    dtype = _working_dtype(x)
+    if eps < np.finfo(dtype).tiny:
+        raise ValueError(
+            f"eps is {eps}, expected at least {np.finfo(dtype).tiny:.3g}: smaller variances "
+            f"underflow in {dtype}"
+        )
+    return eps
+
+
+def _check_incoming(dy, cache):
+    if not isinstance(cache, Cache):
+        raise TypeError(
+            f"cache is a {check.type_name(cache)}, expected the Cache that forward returned"
+        )
+    check.floating("dy", dy)
+    for what in ("shape", "dtype"):
+        given, expected = getattr(dy, what), getattr(cache.x, what)
+        if given != expected:
+            raise ValueError(
+                f"dy has {what} {given}, expected {expected}, that of the x in the cache: "
+                "is the cache from another call?"
+            )
+    if _fingerprint(cache.x) != cache.fingerprint:
+        raise ValueError(
+            "x was changed since forward, expected the values it had then: the cache refers to x "
+            "and holds no copy; call forward again or give it a copy of x"
+        )
+
+
+def _fingerprint(x):
+    return x[_scattered(x.shape)].tobytes()
+
+
+@lru_cache(maxsize=64)
+def _scattered(shape):
+    """Indices of up to 256 entries, spread over all rows and features by the golden ratio."""
+    size = math.prod(shape)
+    picks = np.arange(min(256, size)) * max(int(size * 0.6180339887), 1) % size
+    return np.unravel_index(picks, shape)
+
+
+def _refuse_wide_spread(x, feature):
+    values = x[:, feature]
+    raise ValueError(
+        f"x runs from {values.min():.3g} to {values.max():.3g} in feature {feature}, expected "
+        f"values whose squared distances sum to less than {_largest(x):.3g}, the largest "
+        f"{_working_dtype(x)}; divide x by a constant"
+    )
+
+
+def _working_dtype(x):
+    """Half precision is computed in single precision, the others in their own."""
+    return np.result_type(x.dtype, np.float32)
+
+
+def _working(x, *vectors):
+    """Vectors of features in the dtype computed in, laid out for the blocks of x."""
+    return (pattern(vector.astype(_working_dtype(x)), x.shape) for vector in vectors)
+
+
+def _largest(x):
+    return np.finfo(_working_dtype(x)).max
+
+
+def _batch_axes(x):
+    return (0, *range(2, x.ndim))
+
+
+def _spread(vector, cache):
+    return vector.reshape(-1, *(1 for _ in cache.x.shape[2:]))
+
+
+def _copy(vector):
+    return None if vector is None else np.array(vector)
+
+
+def _like(parameter, gradient):
+    return None if parameter is None else gradient.astype(parameter.dtype)

@@ -1,0 +1,39 @@
+"""Batch normalization as it is written on the board: whole arrays, one line a formula, no checks.
+
+``transform`` computes the same in blocks, keeps its precision far from 0 and checks its input.
+Ioffe and Szegedy (2015), Algorithm 1 and section 3.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+Batch = Float[np.ndarray, "batch features *spatial"]
+Vector = Float[np.ndarray, "features"]
+
+
+def forward(x: Batch, gamma: Vector, beta: Vector, eps: float = 1e-5) -> tuple[Batch, tuple]:
+    """Normalise each feature over the batch, then scale and shift it."""
+    axes, columns = batch_axes(x)
+    mean = x.mean(axis=axes, keepdims=True)
+    var = x.var(axis=axes, keepdims=True)
+    inv_std = 1 / np.sqrt(var + eps)
+    x_hat = (x - mean) * inv_std
+    y = gamma.reshape(columns) * x_hat + beta.reshape(columns)
+    return y, (x_hat, inv_std, gamma)
+
+
+def backward(dy: Batch, cache: tuple) -> tuple[Batch, Vector, Vector]:
+    """Carry the gradient of a loss from y back to x, gamma and beta."""
+    x_hat, inv_std, gamma = cache
+    axes, columns = batch_axes(dy)
+    m = dy.size // dy.shape[1]
+    dbeta = dy.sum(axis=axes)
+    dgamma = (dy * x_hat).sum(axis=axes)
+    removed = (dbeta.reshape(columns) + x_hat * dgamma.reshape(columns)) / m
+    dx = gamma.reshape(columns) * inv_std * (dy - removed)
+    return dx, dgamma, dbeta
+
+
+def batch_axes(x: Batch) -> tuple[tuple, tuple]:
+    """Every axis but the features', and the shape in which a vector of features meets x."""
+    return (0, *range(2, x.ndim)), (-1, *(1 for _ in x.shape[2:]))
