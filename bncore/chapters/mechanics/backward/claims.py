@@ -122,3 +122,470 @@ def weight_scale() -> Evidence:
             ],
         ),
     )
+
+
+def _nodes(x, dy, gamma, eps):
+    """Gradients at every node of the computation graph, by automatic differentiation."""
+    x, gamma = (torch.tensor(value, requires_grad=True) for value in (x, gamma))
+    beta = torch.zeros_like(gamma, requires_grad=True)
+    mean = x.mean(0)
+    var = ((x - mean) ** 2).mean(0)
+    x_hat = (x - mean) / torch.sqrt(var + eps)
+    loss = ((gamma * x_hat + beta) * torch.tensor(dy)).sum()
+    nodes = {
+        "x_hat": x_hat, "var": var, "mean": mean, "x": x, "gamma": gamma, "beta": beta
+    }  # fmt: skip
+    gradients = torch.autograd.grad(loss, list(nodes.values()))
+    return {name: value.numpy() for name, value in zip(nodes, gradients, strict=True)}
+
+
+def _relative(value, expected, floor=0.0):
+    return float(np.abs(value - expected).max() / (np.abs(expected).max() + floor))
+
+
+@claim(
+    id="backward-summary",
+    source="cs682slides, Backward Pass: Summary",
+    statement=(
+        "Six lines give the gradient at every node: $\\hat x_i$, $\\sigma_B^2$, $\\mu_B$, $x_i$, "
+        "$\\gamma$ and $\\beta$."
+    ),
+    chapter="mechanics/backward",
+    verdict="holds",
+)
+def summary() -> Evidence:
+    eps, worst = 1e-5, {}
+    for x, dy, gamma in _cases(100, seed=2):
+        m, s2 = len(x), x.var(axis=0) + eps
+        centred = x - x.mean(axis=0)
+        lines = {"x_hat": dy * gamma}
+        lines["var"] = (lines["x_hat"] * centred * (-1 / 2) * s2**-1.5).sum(axis=0)
+        lines["mean"] = (lines["x_hat"] * -1 / np.sqrt(s2)).sum(axis=0) + lines["var"] * (
+            -2 * centred
+        ).sum(axis=0) / m
+        lines["x"] = lines["x_hat"] / np.sqrt(s2) + lines["var"] * 2 * centred / m
+        lines["x"] = lines["x"] + lines["mean"] / m
+        lines["gamma"] = (dy * centred / np.sqrt(s2)).sum(axis=0)
+        lines["beta"] = dy.sum(axis=0)
+        oracle = _nodes(x, dy, gamma, eps)
+        for name, line in lines.items():
+            floor = np.abs(dy * gamma).max() / np.sqrt(s2.min()) if name == "x" else 0
+            worst[name] = max(worst.get(name, 0), _relative(line, oracle[name], floor))
+    return Evidence(
+        printed=[
+            Measurement(
+                f"largest relative error of the line for `{name}` over 100 random batches",
+                error,
+                at_most=1e-10,
+            )
+            for name, error in worst.items()
+        ]
+    )
+
+
+@claim(
+    id="backward-variance-exponent",
+    source="encyclopaedia, Backpropagation",
+    statement=(
+        "$\\partial\\ell/\\partial\\sigma_B^2 = \\sum_i \\partial\\ell/\\partial y_i\\,"
+        "(x_i-\\mu_B)\\,\\bigl(-\\tfrac\\gamma2\\,(\\sigma_B^2+\\epsilon)^{-3/2}\\bigr)$. "
+        "(The text has lost the numerator and the exponent; they are reconstructed.)"
+    ),
+    chapter="mechanics/backward",
+    verdict="holds",
+)
+def variance_exponent() -> Evidence:
+    errors, exponents = [], []
+    for x, dy, gamma in _cases(100, seed=3):
+        s2 = x.var(axis=0) + 1e-5
+        moment = (dy * (x - x.mean(axis=0))).sum(axis=0)
+        exact = _nodes(x, dy, gamma, 1e-5)["var"]
+        errors.append(_relative(moment * (-gamma / 2) * s2**-1.5, exact))
+        fitted = np.log(exact / (moment * -gamma / 2)) / np.log(s2)
+        exponents.extend(np.abs(fitted + 1.5)[np.abs(np.log(s2)) > 0.1])
+    return Evidence(
+        printed=[
+            Measurement(
+                "largest relative error over 100 random batches", max(errors), at_most=1e-11
+            ),
+            Measurement(
+                "largest distance from −3/2 of the exponent fitted to automatic differentiation",
+                max(exponents),
+                at_most=1e-9,
+            ),
+        ]
+    )
+
+
+@claim(
+    id="backward-mean-two-terms",
+    source="encyclopaedia, Backpropagation",
+    statement=(
+        "$\\partial\\ell/\\partial\\mu_B$ is the sum of a term through $\\hat x_i$ and a term "
+        "through $\\sigma_B^2$, which is $\\partial\\ell/\\partial\\sigma_B^2\\cdot\\tfrac1m"
+        "\\sum_i(-2)(x_i-\\mu_B)$. (Formula reconstructed; the second term is always zero.)"
+    ),
+    chapter="mechanics/backward",
+    verdict="holds",
+)
+def mean_two_terms() -> Evidence:
+    both, second = [], []
+    for x, dy, gamma in _cases(100, seed=4):
+        s2, centred = x.var(axis=0) + 1e-5, x - x.mean(axis=0)
+        nodes = _nodes(x, dy, gamma, 1e-5)
+        through_x_hat = (dy * gamma * -1 / np.sqrt(s2)).sum(axis=0)
+        through_var = nodes["var"] * (-2 * centred).mean(axis=0)
+        scale = np.abs(dy * gamma).sum(axis=0) / np.sqrt(s2)
+        both.append(np.max(np.abs(through_x_hat + through_var - nodes["mean"]) / scale))
+        second.append(np.max(np.abs(through_var) / scale))
+    return Evidence(
+        printed=[
+            Measurement("largest relative error over 100 random batches", max(both), at_most=1e-12),
+            Measurement(
+                "largest size of the second term, relative to the first before cancellation",
+                max(second),
+                at_most=1e-12,
+            ),
+        ]
+    )
+
+
+@claim(
+    id="backward-slope-of-the-quotient",
+    source="cs682slides, Computing dl/dx",
+    statement=(
+        "In $\\partial\\ell/\\partial x_i$ the derivative of "
+        "$(x_i-\\mu_B)/\\sqrt{\\sigma_B^2+\\epsilon}$ by $x_i$ is "
+        "$1/\\sqrt{\\sigma_B^2+\\epsilon}$."
+    ),
+    chapter="mechanics/backward",
+    verdict="depends",
+)
+def slope_of_the_quotient() -> Evidence:
+    def error(held):
+        worst = 0
+        for x, _, _ in _cases(50, seed=5):
+            values = torch.tensor(x[:, 0], requires_grad=True)
+            mean = values.mean()
+            var = ((values - mean) ** 2).mean()
+            if held:
+                mean, var = mean.detach(), var.detach()
+            quotient = (values - mean) / torch.sqrt(var + 1e-5)
+            (slope,) = torch.autograd.grad(quotient[0], values)
+            worst = max(worst, abs(slope[0].item() * (var.item() + 1e-5) ** 0.5 - 1))
+        return worst
+
+    return Evidence(
+        under=(
+            "$\\mu_B$ and $\\sigma_B^2$ are held fixed, as separate nodes of the graph",
+            [Measurement("largest relative error over 50 batches", error(True), at_most=1e-12)],
+        ),
+        otherwise=(
+            "the quotient is differentiated as a function of $x$ alone",
+            [Measurement("the same", error(False), at_most=1e-12)],
+        ),
+    )
+
+
+def _layer(a, eps, stretch=(1, 1, 1)):
+    """Jacobians of one normalised unit, x = u (a w), by the layer's input and by its weight.
+
+    The variance of u w is 1.
+    """
+    rng = np.random.default_rng(6)
+    u, w = torch.tensor(rng.normal(size=(7, 3)) * stretch), torch.tensor(rng.normal(size=3))
+    w = w / (u @ w).std(unbiased=False)
+
+    def unit(u, w):
+        x = u @ w
+        mean = x.mean()
+        return (x - mean) / torch.sqrt(((x - mean) ** 2).mean() + eps)
+
+    by_input, by_weight = torch.autograd.functional.jacobian(unit, (u, a * w))
+    return by_input.numpy(), by_weight.numpy()
+
+
+@claim(
+    id="backward-layer-jacobian",
+    source="cs682slides, The BN transformation is scalar invariant",
+    statement=(
+        "For a scalar $a$, $\\partial\\,\\mathrm{BN}((aW)u)/\\partial u = "
+        "\\partial\\,\\mathrm{BN}(Wu)/\\partial u$: backpropagation through a layer is unaffected "
+        "by the scale of its parameters."
+    ),
+    chapter="mechanics/backward",
+    verdict="depends",
+)
+def layer_jacobian() -> Evidence:
+    def worst(factors, eps):
+        plain = _layer(1.0, eps)[0]
+        return max(_relative(_layer(a, eps)[0], plain) for a in factors)
+
+    return Evidence(
+        under=(
+            "$a > 0$ and $\\epsilon = 0$",
+            [
+                Measurement(
+                    "largest relative change of the Jacobian for $a$ = 0.01, 3 and 100",
+                    worst((0.01, 3.0, 100.0), 0.0),
+                    at_most=1e-10,
+                )
+            ],
+        ),
+        otherwise=(
+            "$a < 0$, where the Jacobian changes its sign, or $\\epsilon > 0$",
+            [
+                Measurement("the same for $a = -1$", worst((-1.0,), 0.0), at_most=1e-10),
+                Measurement(
+                    "the same for $a = 0.01$ and the usual $\\epsilon = 10^{-5}$",
+                    worst((0.01,), 1e-5),
+                    at_most=1e-10,
+                ),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="backward-larger-weights",
+    source="cs682slides, The BN transformation is scalar invariant",
+    statement="Larger weights lead to smaller gradients.",
+    chapter="mechanics/backward",
+    verdict="depends",
+)
+def larger_weights() -> Evidence:
+    def largest_growth(eps):
+        shorter, longer = (_layer(a, eps, stretch=(1, 10, 100))[1] for a in (0.3, 1.0))
+        return np.linalg.svd(np.linalg.pinv(shorter, rcond=1e-8) @ longer)[1].max()
+
+    def measured(eps):
+        return Measurement(
+            "largest ratio of the gradient's length at weights $w$ to that at $0.3\\,w$, over all "
+            f"gradients at the output, with $\\epsilon = {eps:.0f}$ and an input variance of 1",
+            largest_growth(eps),
+            at_most=1 - 1e-3,
+        )
+
+    return Evidence(
+        under=("the weights differ in length only, and $\\epsilon = 0$", [measured(0.0)]),
+        otherwise=("$\\epsilon$ comparable to the variance", [measured(1.0)]),
+    )
+
+
+def _bias(steps, rate, seen, output_bias=False, factor=1.0, divide=False):
+    """Train x = factor u + b, normalised, towards fixed targets; the path of b and of the loss."""
+    rng = np.random.default_rng(8)
+    u, target = factor * rng.normal(size=16), rng.normal(1.0, 1.0, size=16)
+    b, beta, path, losses = 0.0, 0.0, [], []
+    for _ in range(steps):
+        x = u + b
+        s = x.std() if divide else 1.0
+        error = (x - x.mean()) / s + beta - target
+        path.append(b)
+        losses.append((error**2).mean() / 2)
+        dx = (error - error.mean() if seen else error) / (len(u) * s)
+        b -= rate * dx.sum()
+        beta -= rate * error.mean() * output_bias
+    return np.array(path), np.array(losses)
+
+
+@claim(
+    id="backward-ignored-mean",
+    source="ioffe2015, Section 2",
+    statement=(
+        "If the gradient step ignores that the mean depends on the bias $b$, then $b$ grows "
+        "without bound while the loss stays fixed."
+    ),
+    chapter="mechanics/backward",
+    verdict="depends",
+)
+def ignored_mean() -> Evidence:
+    def drift(path):
+        return Measurement(
+            "drift of $b$ in the second 1000 steps, relative to that in the first",
+            (path[-1] - path[1000]) / (path[1000] - path[0]),
+            at_least=0.99,
+        )
+
+    path, losses = _bias(2001, 0.1, seen=False)
+    trained_after, _ = _bias(2001, 0.1, seen=False, output_bias=True)
+    fixed = Measurement("relative change of the loss", np.ptp(losses) / losses[0], at_most=1e-9)
+
+    return Evidence(
+        under=(
+            "the mean of $\\partial\\ell/\\partial\\hat x_i$ is not zero and nothing after the "
+            "normalisation can make it so",
+            [drift(path), fixed],
+        ),
+        otherwise=(
+            "a trained shift $\\beta$ follows the normalisation, as in the finished transform",
+            [drift(trained_after)],
+        ),
+    )
+
+
+@claim(
+    id="backward-ignored-scale",
+    source="ioffe2015, Section 2",
+    statement=(
+        "The growth that follows from ignoring the statistics can get worse if the normalisation "
+        "also scales the activations."
+    ),
+    chapter="mechanics/backward",
+    verdict="holds",
+)
+def ignored_scale() -> Evidence:
+    def drift(**kwargs):
+        return abs(np.diff(_bias(2, 0.1, seen=False, factor=0.1, **kwargs)[0])[0])
+
+    return Evidence(
+        printed=[
+            Measurement(
+                "growth of $b$ in one step with division by the deviation (about 0.1), relative to "
+                "that without",
+                drift(divide=True) / drift(),
+                at_least=2.0,
+            )
+        ]
+    )
+
+
+@claim(
+    id="backward-differentiable",
+    source="encyclopaedia, Backpropagation",
+    statement="The batch-normalizing transform is a differentiable operation.",
+    chapter="mechanics/backward",
+    verdict="depends",
+)
+def differentiable() -> Evidence:
+    direction = np.random.default_rng(9).normal(size=6)
+
+    def jump(eps):
+        def normalised(x):
+            return (x - x.mean()) / np.sqrt(x.var() + eps)
+
+        return np.abs(normalised(1e-9 * direction) - normalised(-1e-9 * direction)).max()
+
+    return Evidence(
+        under=(
+            "$\\epsilon > 0$",
+            [
+                Measurement(
+                    "jump across a constant batch, $\\epsilon = 10^{-5}$", jump(1e-5), at_most=1e-5
+                )
+            ],
+        ),
+        otherwise=(
+            "$\\epsilon = 0$ and all values of the batch equal",
+            [Measurement("the same, $\\epsilon = 0$", jump(0.0), at_most=1e-5)],
+        ),
+    )
+
+
+@claim(
+    id="backward-activation",
+    source="encyclopaedia, Backpropagation",
+    statement="$\\partial\\ell/\\partial y$ depends on the choice of activation function.",
+    chapter="mechanics/backward",
+    verdict="holds",
+)
+def activation() -> Evidence:
+    rng = np.random.default_rng(10)
+    y = torch.tensor(rng.normal(size=50), requires_grad=True)
+    target = torch.tensor(rng.normal(size=50))
+    gradients = [
+        torch.autograd.grad(((phi(y) - target) ** 2).mean(), y)[0].numpy()
+        for phi in (torch.sigmoid, torch.tanh, torch.relu)
+    ]
+    apart = [
+        np.linalg.norm(a - b) / np.linalg.norm(a)
+        for i, a in enumerate(gradients)
+        for b in gradients[i + 1 :]
+    ]
+    return Evidence(
+        printed=[
+            Measurement(
+                "smallest relative distance between the gradients under sigmoid, tanh and ReLU, "
+                "with batch, targets and loss the same",
+                min(apart),
+                at_least=0.1,
+            )
+        ]
+    )
+
+
+@claim(
+    id="backward-cached",
+    source="cs682slides, Forward Pass",
+    statement=(
+        "The gradients of $x$, $\\gamma$ and $\\beta$ follow from $\\partial\\ell/\\partial y_i$ "
+        "and from what the forward pass has cached."
+    ),
+    chapter="mechanics/backward",
+    verdict="holds",
+)
+def cached() -> Evidence:
+    worst = 0.0
+    for x, dy, gamma in _cases(100, seed=11):
+        s = np.sqrt(x.var(axis=0) + 1e-5)
+        x_hat = (x - x.mean(axis=0)) / s
+        dx = gamma / s * (dy - dy.mean(axis=0) - x_hat * (dy * x_hat).mean(axis=0))
+        oracle = _autograd(x, dy, gamma, 1e-5)
+        floor = np.abs(gamma * dy / s).max()
+        worst = max(worst, _relative(dx, oracle[0], floor))
+        worst = max(worst, _relative((dy * x_hat).sum(axis=0), oracle[1], np.abs(dy).max()))
+        worst = max(worst, _relative(dy.sum(axis=0), oracle[2], np.abs(dy).max()))
+    return Evidence(
+        printed=[
+            Measurement(
+                "largest relative error of gradients computed from $\\partial\\ell/\\partial y$, "
+                "$\\hat x$, $s$ and $\\gamma$ alone, over 100 random batches",
+                worst,
+                at_most=1e-11,
+            )
+        ]
+    )
+
+
+@claim(
+    id="backward-gradient-sees",
+    source="cs682slides, How Batch Normalization is added",
+    statement=(
+        "Normalisation is added as a layer, so that the gradient can see the normalisation and "
+        "make adjustments."
+    ),
+    chapter="mechanics/backward",
+    verdict="depends",
+)
+def gradient_sees() -> Evidence:
+    def blind_push(held):
+        worst = 0.0
+        for x, dy, gamma in _cases(50, seed=12):
+            inputs = torch.tensor(x, requires_grad=True)
+            mean, var = inputs.mean(0), inputs.var(0, unbiased=False)
+            if held:
+                mean, var = mean.detach(), var.detach()
+            y = torch.tensor(gamma) * (inputs - mean) / torch.sqrt(var + 1e-5)
+            (dx,) = torch.autograd.grad(y, inputs, torch.tensor(dy))
+            share = torch.abs(dx.sum(0)) / torch.abs(dx).sum(0).clamp_min(1e-300)
+            worst = max(worst, share[torch.abs(dx).sum(0) > 1e-3].max().item())
+        return worst
+
+    return Evidence(
+        under=(
+            "the statistics are part of the graph",
+            [
+                Measurement(
+                    "largest share of the gradient that shifts the whole batch, which cannot "
+                    "change the output, over 50 batches",
+                    blind_push(False),
+                    at_most=1e-9,
+                )
+            ],
+        ),
+        otherwise=(
+            "the layer and its $\\gamma$ and $\\beta$ are there, but the statistics enter as "
+            "constants",
+            [Measurement("the same", blind_push(True), at_most=1e-9)],
+        ),
+    )
