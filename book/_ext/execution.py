@@ -36,7 +36,7 @@ class Store:
         The package whose changes count.
     """
 
-    def __init__(self, folder, bncore=ROOT / "bncore"):
+    def __init__(self, folder, bncore):
         self.folder = folder
         self.bncore = bncore
         self.surroundings = _hash(_versions(), _listing(bncore))
@@ -105,9 +105,8 @@ class Store:
 
 
 def _versions():
-    return sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}) + [
-        sys.version
-    ]
+    found = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
+    return [sys.version, *sorted(found)]
 
 
 def _listing(package):
@@ -131,7 +130,9 @@ def _chapters(env):
 
 def execute_stale_chapters(app, env, added, changed, removed):
     """Run what is not fresh, two chapters at a time, and tell Sphinx which pages to read again."""
-    store = app.bn_store = Store(ROOT / "_build" / "executed")
+    store = app.bn_store = Store(
+        Path(app.config.execution_store), Path(app.config.execution_package)
+    )
     chapters = _chapters(env)
     stale = {d: path for d, path in chapters.items() if not store.is_fresh(d, path)}
     cells = sum(cell.cell_type == "code" for path in stale.values() for cell in read(path).cells)
@@ -171,6 +172,8 @@ def publish_frames(app, exception):
 
 
 def setup(app):
+    app.add_config_value("execution_store", str(ROOT / "_build" / "executed"), "")
+    app.add_config_value("execution_package", str(ROOT / "bncore"), "")
     app.connect("env-get-outdated", execute_stale_chapters)
     app.connect("source-read", use_outputs)
     app.connect("build-finished", publish_frames)

@@ -1,7 +1,7 @@
 """Record chapters: bring in what was edited as Markdown, run, and keep the text outputs only.
 
-    python book/_ext/record.py                      every chapter
-    python book/_ext/record.py mechanics/forward    one chapter
+python book/_ext/record.py                      every chapter
+python book/_ext/record.py mechanics/forward    one chapter
 """
 
 import subprocess

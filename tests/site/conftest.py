@@ -9,6 +9,7 @@ from browser import MISSING, find
 from built import DESKTOP, PHONE, SITE
 from playwright.sync_api import sync_playwright
 
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 

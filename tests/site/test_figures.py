@@ -142,7 +142,9 @@ def test_a_move_is_painted_within_fifty_milliseconds(page, visit):
     for figure in explorers(tab):
         figure.query_selector("input").focus()
         tab.wait_for_load_state("networkidle")
-        times = [tab.evaluate(TIME_OF_A_MOVE, [figure, step]) for step in (1, 2, 3, 1, 1, 2, 3, 1, 1)]
+        times = [
+            tab.evaluate(TIME_OF_A_MOVE, [figure, step]) for step in (1, 2, 3, 1, 1, 2, 3, 1, 1)
+        ]
         assert statistics.median(times) <= 50, (page, times)
 
 
