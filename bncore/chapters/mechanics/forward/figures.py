@@ -1,0 +1,205 @@
+"""The forward chapter's longer figures."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+from jaxtyping import Float
+from scipy.special import expit
+
+from bncore.lab.training import History
+from bncore.mechanics import transform
+from bncore.page import style
+
+PLAIN, NORMALISED = style.COLOR["no batch norm"], style.COLOR["batch norm"]
+
+
+def same_output(
+    z: Float[np.ndarray, "batch"], scale: Real, shift: Real
+) -> matplotlib.figure.Figure:
+    """A batch as it is, above, and after batch norm, below. One value is marked in both."""
+    x = scale * z + shift
+    x_hat = transform.forward(x[:, None])[0][:, 0]
+    fig, (before, after) = style.axes(2, height=4.6)
+    height = np.linspace(0.15, 0.85, len(z))
+    for ax, values, colour in ((before, x, PLAIN), (after, x_hat, NORMALISED)):
+        ax.plot(values, height, "o", color=colour, markersize=4, alpha=0.6)
+        ax.plot(values[7], height[7], "D", color=style.INK, markersize=8, label="one image")
+        ax.axvline(values.mean(), color=style.COLOR["mean"], linestyle="--")
+        ax.set(ylim=(0, 1), yticks=[])
+    before.set(
+        xlim=(-12, 12), title=f"mean {x.mean():.1f}, deviation {x.std():.1f}", xlabel="before"
+    )
+    after.set(
+        xlim=(-3.5, 3.5),
+        title=f"mean {abs(x_hat.mean()):.1f}, deviation {x_hat.std():.1f}",
+        xlabel="after batch norm",
+    )
+    before.legend(loc="upper right")
+    return fig
+
+
+def on_the_sigmoid(
+    x_hat: Float[np.ndarray, "batch"], gamma: Real, beta: Real
+) -> matplotlib.figure.Figure:
+    """The values y = gamma x_hat + beta on the curve of the sigmoid that they enter."""
+    y = gamma * x_hat + beta
+    output = expit(y)
+    fig, (curve, counts) = style.axes(2, height=4.8, height_ratios=(2, 1))
+    line = np.linspace(-9, 9, 181)
+    curve.plot(line, expit(line), color=style.MUTED)
+    curve.plot(y, output, "o", color=NORMALISED, markersize=5, alpha=0.5)
+    slope = (output * (1 - output)).mean()
+    curve.set(
+        xlim=(-9, 9), xlabel="y = γ x̂ + β", ylabel="output", title=f"mean slope {slope:.3f} of 0.25"
+    )
+    counts.hist(output, np.linspace(0, 1, 26), color=NORMALISED)
+    counts.set(xlim=(0, 1), ylim=(0, len(y)), xlabel="output of the sigmoid", ylabel="images")
+    return fig
+
+
+def soft_threshold(
+    pixels: Float[np.ndarray, "batch features"], eps: Real
+) -> matplotlib.figure.Figure:
+    """Variance of each normalised pixel beside σ² / (σ² + ε)."""
+    deviation = pixels.std(axis=0)
+    variance = transform.forward(pixels, eps=eps)[0].var(axis=0)
+    line = np.geomspace(1e-3, 1, 200)
+    fig, ax = style.axes()
+    ax.plot(line, line**2 / (line**2 + eps), color=style.COLOR["predicted"], label="σ² / (σ² + ε)")
+    ax.plot(
+        deviation, variance, "o", color=style.COLOR["measured"], markersize=5, label="61 pixels"
+    )
+    ax.axvline(eps**0.5, color=style.COLOR["highlight"], linestyle=":", label="σ = √ε")
+    ax.set(
+        xscale="log",
+        xlim=(1e-3, 1),
+        ylim=(-0.03, 1.08),
+        xlabel="σ of the pixel (0 paper, 1 ink)",
+        ylabel="variance of x̂",
+    )
+    ax.legend(loc="center left" if eps < 1e-3 else "upper left")
+    return fig
+
+
+def fading(
+    plain: Float[np.ndarray, "seeds layers"],
+    normalised: Float[np.ndarray, "seeds layers"],
+    gain: Real,
+) -> matplotlib.figure.Figure:
+    """Deviation of a sigmoid's input over the images, layer by layer, beside the bound."""
+    layers = np.arange(1, plain.shape[1] + 1)
+    fig, ax = style.axes(height=3.6)
+    bound = plain[:, 0].mean() * (gain / 4) ** (layers - 1)
+    ax.plot(
+        layers, bound, color=style.COLOR["predicted"], linestyle=":", label="bound (g/4) per layer"
+    )
+    for values, colour, marker, label in (
+        (normalised, NORMALISED, "o", "batch norm"),
+        (plain, PLAIN, "s", "no batch norm"),
+    ):
+        ax.fill_between(layers, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25)
+        ax.plot(layers, values.mean(axis=0), color=colour, marker=marker, label=label)
+    ax.set(
+        yscale="log",
+        ylim=(1e-7, 1e5),
+        xticks=layers,
+        xlabel="hidden layer",
+        ylabel="deviation over images",
+        title=f"weights drawn with gain {gain:.3g}",
+    )
+    ax.legend(loc="upper left", ncols=2, fontsize=10)
+    return fig
+
+
+def percentiles(plain: History, normalised: History, unit: int) -> matplotlib.figure.Figure:
+    """The 15th, 50th and 85th percentile of one sigmoid's input over training, in two networks."""
+    fig, rows = style.axes(2, height=5, sharex=True, sharey=True)
+    for ax, history, colour, title in zip(
+        rows,
+        (plain, normalised),
+        (PLAIN, NORMALISED),
+        ("no batch norm", "batch norm"),
+        strict=True,
+    ):
+        low, median, high = history.records["percentiles"][:, unit].T
+        ax.fill_between(history.steps, low, high, color=colour, alpha=0.2)
+        for values, line in ((high, "--"), (median, "-"), (low, ":")):
+            ax.plot(history.steps, values, color=colour, linestyle=line)
+        for values, name in ((high, "85th"), (median, "50th"), (low, "15th")):
+            ax.annotate(
+                name,
+                (history.steps[-1], values[-1]),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+            )
+        ax.set(title=title, ylabel="input of the sigmoid", ylim=(-6, 6))
+        ax.set_xlim(0, 1.1 * history.steps[-1])
+    rows[-1].set(xlabel="training steps")
+    return fig
+
+
+def by_seed(runs: Mapping[str, Sequence[History]]) -> matplotlib.figure.Figure:
+    """Test accuracy over training, one line a seed, of networks without and with batch norm."""
+    fig, ax = style.axes()
+    looks = ((PLAIN, "--"), (NORMALISED, "-"))
+    for (name, histories), (colour, line) in zip(runs.items(), looks, strict=True):
+        for i, history in enumerate(histories):
+            ax.plot(
+                history.steps,
+                history.records["accuracy"],
+                color=colour,
+                linestyle=line,
+                linewidth=1.5,
+                label=f"{name}, {len(histories)} seeds" if i == 0 else None,
+            )
+    ax.axhline(0.1, color=style.MUTED, linestyle=":", label="chance")
+    ax.set(xlabel="training steps", ylabel="test accuracy", ylim=(0, 1.02))
+    ax.legend(loc="center right")
+    return fig
+
+
+def learning_rates(record: Mapping[str, Any]) -> matplotlib.figure.Figure:
+    """Test accuracy against learning rate: mean over seeds, and the range between them."""
+    settings = record["configuration"]
+    sigmoids = (
+        ("batch norm", record["accuracy"]["sigmoid, batch norm"], NORMALISED, "-", "o"),
+        ("no batch norm", record["accuracy"]["sigmoid"], PLAIN, "--", "s"),
+        (f"… {settings['patient_steps']} steps", record["accuracy_patient"], PLAIN, ":", "v"),
+        ("… gain 4", record["accuracy"]["sigmoid, gain 4"], style.COLOR["highlight"], "-.", "D"),
+    )
+    relus = (
+        ("batch norm", record["accuracy"]["ReLU, gain √2, batch norm"], NORMALISED, "-", "o"),
+        ("no batch norm", record["accuracy"]["ReLU, gain √2"], PLAIN, "--", "s"),
+    )
+    fig, rows = style.axes(2, height=6.4, sharex=True)
+    for ax, curves, title in zip(
+        rows, (sigmoids, relus), ("sigmoid", "ReLU, gain √2"), strict=True
+    ):
+        for name, table, colour, line, marker in curves:
+            table = np.array(table)
+            ax.fill_between(
+                settings["learning_rates"],
+                table.min(axis=1),
+                table.max(axis=1),
+                color=colour,
+                alpha=0.15,
+                linewidth=0,
+            )
+            ax.plot(
+                settings["learning_rates"],
+                table.mean(axis=1),
+                color=colour,
+                linestyle=line,
+                marker=marker,
+                markersize=6,
+                label=name,
+            )
+        ax.set(xscale="log", ylim=(0, 1.02), ylabel="test accuracy", title=title)
+        ax.legend(loc="center left" if ax is rows[1] else "lower center", fontsize=10, ncols=1)
+    rows[-1].set(xlabel="learning rate")
+    return fig
