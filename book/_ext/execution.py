@@ -130,9 +130,8 @@ def _chapters(env):
 
 def execute_stale_chapters(app, env, added, changed, removed):
     """Run what is not fresh, two chapters at a time, and tell Sphinx which pages to read again."""
-    store = app.bn_store = Store(
-        Path(app.config.execution_store), Path(app.config.execution_package)
-    )
+    folder = Path(app.srcdir, app.config.execution_store)
+    store = app.bn_store = Store(folder, Path(app.config.execution_package))
     chapters = _chapters(env)
     stale = {d: path for d, path in chapters.items() if not store.is_fresh(d, path)}
     cells = sum(cell.cell_type == "code" for path in stale.values() for cell in read(path).cells)
@@ -172,7 +171,7 @@ def publish_frames(app, exception):
 
 
 def setup(app):
-    app.add_config_value("execution_store", str(ROOT / "_build" / "executed"), "")
+    app.add_config_value("execution_store", "_build/executed", "")
     app.add_config_value("execution_package", str(ROOT / "bncore"), "")
     app.connect("env-get-outdated", execute_stale_chapters)
     app.connect("source-read", use_outputs)

@@ -1,0 +1,106 @@
+"""The repository's address: where it comes from, and what the pages do with and without it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from address import repository_address, with_setup_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A git working tree without a remote."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    return tmp_path
+
+
+def add_remote(tree, url):
+    subprocess.run(["git", "-C", str(tree), "remote", "add", "origin", url], check=True)
+
+
+def test_the_environment_decides(tree):
+    add_remote(tree, "https://github.com/from/remote.git")
+    assert repository_address({"GITHUB_REPOSITORY": "a/b"}, tree) == "https://github.com/a/b"
+    assert repository_address({"GITHUB_REPOSITORY": ""}, tree) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://github.com/some-one/the.book.git",
+        "https://github.com/some-one/the.book",
+        "https://token@github.com/some-one/the.book/",
+        "git@github.com:some-one/the.book.git",
+        "ssh://git@github.com/some-one/the.book.git",
+    ],
+)
+def test_the_remote_is_asked_otherwise(tree, url):
+    add_remote(tree, url)
+    assert repository_address({}, tree) == "https://github.com/some-one/the.book"
+
+
+def test_no_address_is_made_up(tree, tmp_path_factory):
+    assert repository_address({}, tree) is None
+    assert repository_address({}, tmp_path_factory.mktemp("no-git")) is None
+    add_remote(tree, "https://example.org/some-one/the-book.git")
+    assert repository_address({}, tree) is None
+
+
+def test_the_set_up_cell_comes_before_all_code_and_changes_nothing_else():
+    notebook = new_notebook(cells=[new_markdown_cell("# T"), new_code_cell("1")])
+    prepared = with_setup_cell(notebook, "https://github.com/a/b")
+    kinds = [cell.cell_type for cell in prepared.cells]
+    assert kinds == ["markdown", "code", "code"]
+    assert "%pip install" in prepared.cells[1].source
+    assert "git+https://github.com/a/b" in prepared.cells[1].source
+    assert prepared.cells[2] == notebook.cells[1]
+    assert len(notebook.cells) == 2
+
+
+@pytest.mark.parametrize("repository", ["some-one/the-book", ""])
+def test_pages_link_to_the_repository_only_where_it_is_known(tmp_path, repository):
+    """Build a small book with the book's own configuration, and look."""
+    for name in ("book/_ext", "book/_static", "book/_templates", "_config.yml"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(ROOT / name)
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/intro\nchapters:\n- file: book/chapter\n"
+    )
+    (tmp_path / "book" / "references.bib").write_text("")
+    (tmp_path / "book" / "intro.md").write_text("# Intro\n")
+    cells = [new_markdown_cell("# Chapter"), new_code_cell("print(1)")]
+    metadata = {
+        "language_info": {"name": "python"},
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    }
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), tmp_path / "book/chapter.ipynb")
+    environment = {**os.environ, "GITHUB_REPOSITORY": repository}
+    command = [Path(sys.executable).parent / "jupyter-book", "build", str(tmp_path), "-W"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    page = (tmp_path / "_build/html/book/chapter.html").read_text()
+    links = set(re.findall(r'href="(https://[^"]*)"', page))
+    launched = tmp_path / "_build/launch/book/chapter.ipynb"
+    if repository:
+        site = f"https://github.com/{repository}"
+        assert {
+            site,
+            f"{site}/edit/main/book/chapter.ipynb",
+            f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/book/chapter.ipynb",
+            f"https://colab.research.google.com/github/{repository}/blob/launch/book/chapter.ipynb",
+        } <= links
+        assert "initThebe" in page
+        assert f"git+{site}" in nbformat.read(launched, as_version=4).cells[1].source
+    else:
+        assert not any(re.search("github|binder|colab", link) for link in links)
+        assert "launch-buttons" not in page
+        assert not launched.exists()
