@@ -138,6 +138,6 @@ def _forgets_to_scale_the_bias(weight, u):
     wrong=[_scales_only, _forgets_to_scale_the_bias],
 )
 def normalise_once(weight, u):
-    """Return a new weight and a bias of the same unit outputs, normalised on the batch u."""
+    """Return the weight and bias whose outputs on u are those of the old weight, normalised."""
     z = u @ weight.T
     return weight / z.std(axis=0)[:, None], -z.mean(axis=0) / z.std(axis=0)
