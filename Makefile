@@ -31,7 +31,7 @@ record: $(ENV)  ## run chapters and keep their text outputs; CHAPTER=mechanics/f
 	$(PY) book/_ext/record.py $(CHAPTER)
 
 site: $(ENV)  ## build the site without serving it
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/jupyter-book build . -W --keep-going
 
 lint: $(ENV)  ## check style
 	$(BIN)/ruff check .

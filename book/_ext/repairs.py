@@ -4,6 +4,7 @@ import re
 
 from markupsafe import Markup
 
+_VARIADIC = re.compile(r"(?<!\*)\*(?=(?:spatial|kernel)\b)")
 _ICON_SCRIPT = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
 
 
@@ -31,7 +32,13 @@ def _load_icons_once(app, pagename, templatename, context, doctree):
     context["without_icon_script"] = lambda head: Markup(_ICON_SCRIPT.sub("", head))
 
 
+def _escape_variadic_axes(app, what, name, obj, options, lines):
+    """`*spatial` in an array's shape is not the start of an emphasis."""
+    lines[:] = [_VARIADIC.sub(r"\\*", line) for line in lines]
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", _escape_variadic_axes, priority=400)
     app.connect("html-page-context", _load_icons_once)
     app.connect("html-page-context", _leave_entries_their_role, priority=900)
     app.connect("html-page-context", _declare_each_script_once, priority=900)
