@@ -259,8 +259,7 @@ def _moments(x):
     mean = x.mean(axis=axes, dtype=np.float64)
     deviation = x - _beside(mean, x)
     error = deviation.mean(axis=axes)
-    var = np.square(deviation).mean(axis=axes) - np.square(error)
-    return mean + error, np.maximum(var, 0)
+    return mean + error, np.square(deviation).mean(axis=axes) - np.square(error)
 
 
 def _beside(vector, x):
