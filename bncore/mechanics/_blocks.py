@@ -5,6 +5,8 @@ Features are on axis 1, and a block may hold some of the samples, features and p
 """
 
 import math
+import threading
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -12,6 +14,9 @@ import numpy as np
 
 BLOCK = 64 * 1024
 WIDTH = 8 * 1024
+REUSE = 16
+
+_kept = threading.local()
 
 
 class Block(NamedTuple):
@@ -44,13 +49,17 @@ class Block(NamedTuple):
 
 
 def blocks(shape):
-    """Yield blocks of at most BLOCK entries that together cover an array of this shape.
+    """Blocks of at most BLOCK entries that together cover an array of this shape.
 
     The last axes, which lie closest in memory, are kept whole as far as they fit. Short rows of a
     matrix are computed end to end, several as one: NumPy broadcasts best along long rows.
     """
-    glued = _rows_glued(shape)
-    room, steps = BLOCK, []
+    return _plan(shape, _rows_glued(shape), BLOCK)
+
+
+@lru_cache(maxsize=32)
+def _plan(shape, glued, room):
+    steps, plan = [], []
     for length in reversed(shape):
         steps.insert(0, min(length, max(room, 1)))
         room //= steps[0]
@@ -61,15 +70,16 @@ def blocks(shape):
         extent = tuple(part.stop - part.start for part in index)
         if glued > 1 and extent[0] >= glued:
             width = glued * shape[1]
-            yield Block(index, (extent[0] // glued, width), slice(0, width))
+            plan.append(Block(index, (extent[0] // glued, width), slice(0, width)))
         else:
-            yield Block(index, extent, index[1])
+            plan.append(Block(index, extent, index[1]))
+    return plan
 
 
-def pattern(vector, shape):
-    """A vector of features, repeated and shaped so that its columns fit each block of the shape."""
-    repeated = vector[np.newaxis].repeat(_rows_glued(shape), axis=0)
-    return repeated.reshape(-1, *(1 for _ in shape[2:]))
+def patterns(vectors, shape):
+    """Vectors of features, repeated and shaped so that their columns fit each block of the shape."""
+    repeated = vectors[:, np.newaxis].repeat(_rows_glued(shape), axis=1)
+    return repeated.reshape(len(vectors), -1, *(1 for _ in shape[2:]))
 
 
 def centred(x, shift):
@@ -80,8 +90,8 @@ def centred(x, shift):
     subtracted, nor copied if x has the right dtype already.
     """
     as_it_is = x.dtype == shift.dtype and not shift.any()
-    shift = pattern(shift, x.shape)
-    scratch = np.empty(min(BLOCK, x.size), shift.dtype)
+    (shift,) = patterns(shift[np.newaxis], x.shape)
+    scratch = _scratch(shift.dtype)
     for block in blocks(x.shape):
         piece = block.of(x)
         room = scratch[: piece.size].reshape(piece.shape)
@@ -91,8 +101,17 @@ def centred(x, shift):
 def _rows_glued(shape):
     if len(shape) > 2:
         return 1
-    rows = min(shape[0], max(1, WIDTH // shape[1]))
+    rows = max(1, min(shape[0] // REUSE, WIDTH // shape[1]))
     return rows if rows < 4 else rows - rows % 4
+
+
+def _scratch(dtype):
+    """Room for one block, kept for the thread's next call: fresh pages would cost as much as work."""
+    kept = vars(_kept).get(dtype.name)
+    if kept is None or kept.size < BLOCK:
+        kept = np.empty(BLOCK, dtype)
+        setattr(_kept, dtype.name, kept)
+    return kept
 
 
 def _cut(start, stop, step):

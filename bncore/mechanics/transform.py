@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bncore.mechanics import _arguments as check
-from bncore.mechanics._blocks import centred, pattern
+from bncore.mechanics._blocks import centred, patterns
 
 Batch = Float[np.ndarray, "batch features *spatial"]
 Vector = Float[np.ndarray, "features"]
@@ -415,12 +415,12 @@ def _refuse_wide_spread(x, feature):
 
 def _working_dtype(x):
     """Half precision is computed in single precision, the others in their own."""
-    return np.result_type(x.dtype, np.float32)
+    return x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
 
 
 def _working(x, *vectors):
     """Vectors of features in the dtype computed in, laid out for the blocks of x."""
-    return (pattern(vector.astype(_working_dtype(x)), x.shape) for vector in vectors)
+    return patterns(np.array(vectors, _working_dtype(x)), x.shape)
 
 
 def _largest(x):
