@@ -180,6 +180,41 @@ def recovers_identity() -> Evidence:
 
 
 @claim(
+    id="forward-gamma-new-deviation",
+    source="readingnotes, How to standardize",
+    statement=(
+        "$\\beta$ and $\\gamma$ are the new mean and standard deviation of the standardised input."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def gamma_new_deviation() -> Evidence:
+    rng = np.random.default_rng(6)
+    x, eps = rng.normal(size=(64, 8)), 1e-5
+
+    def error(gamma, deviation):
+        beta = rng.normal(size=8)
+        y, _ = transform.forward(deviation * x, gamma, beta, eps)
+        return max(_moved(y.mean(axis=0), beta), _moved(y.std(axis=0), gamma))
+
+    gamma = rng.uniform(0.5, 2, size=8)
+    what = "largest difference of the output's mean from β or of its deviation from γ, 8 features"
+    return Evidence(
+        under=(
+            "$\\gamma > 0$ and $\\sigma^2 \\gg \\epsilon$",
+            [Measurement(f"{what}, σ near 1", error(gamma, 1), at_most=1e-3)],
+        ),
+        otherwise=(
+            "$\\gamma < 0$, or $\\sigma^2$ near $\\epsilon$; only $|\\gamma|\\sigma/s$ is the deviation",
+            [
+                Measurement(f"{what}, σ near 1, γ negative", error(-gamma, 1), at_most=1e-3),
+                Measurement(f"{what}, σ near 0.003", error(gamma, 0.003), at_most=1e-3),
+            ],
+        ),
+    )
+
+
+@claim(
     id="forward-epsilon-mimics-population",
     source="whatisbn, Normalizing output values",
     statement=(

@@ -29,14 +29,8 @@ def same_output(
         ax.plot(values[7], height[7], "D", color=style.INK, markersize=8, label="one image")
         ax.axvline(values.mean(), color=style.COLOR["mean"], linestyle="--")
         ax.set(ylim=(0, 1), yticks=[])
-    before.set(
-        xlim=(-12, 12), title=f"mean {x.mean():.1f}, deviation {x.std():.1f}", xlabel="before"
-    )
-    after.set(
-        xlim=(-3.5, 3.5),
-        title=f"mean {abs(x_hat.mean()):.1f}, deviation {x_hat.std():.1f}",
-        xlabel="after batch norm",
-    )
+    before.set(xlim=(-9, 9), title=_moments(x), xlabel="before")
+    after.set(xlim=(-3.5, 3.5), title=_moments(x_hat), xlabel="after batch norm")
     before.legend(loc="upper right")
     return fig
 
@@ -53,9 +47,13 @@ def on_the_sigmoid(
     curve.plot(y, output, "o", color=NORMALISED, markersize=5, alpha=0.5)
     slope = (output * (1 - output)).mean()
     curve.set(
-        xlim=(-9, 9), xlabel="y = γ x̂ + β", ylabel="output", title=f"mean slope {slope:.3f} of 0.25"
+        xticks=(-8, -4, 0, 4, 8),
+        xlim=(-9, 9),
+        xlabel="y = γ x̂ + β",
+        ylabel="output",
+        title=f"mean slope {slope:.3f} of 0.25",
     )
-    counts.hist(output, np.linspace(0, 1, 26), color=NORMALISED)
+    counts.hist(output, np.linspace(0, 1, 11), color=NORMALISED, histtype="stepfilled")
     counts.set(xlim=(0, 1), ylim=(0, len(y)), xlabel="output of the sigmoid", ylabel="images")
     return fig
 
@@ -169,17 +167,21 @@ def learning_rates(record: Mapping[str, Any]) -> matplotlib.figure.Figure:
     sigmoids = (
         ("batch norm", record["accuracy"]["sigmoid, batch norm"], NORMALISED, "-", "o"),
         ("no batch norm", record["accuracy"]["sigmoid"], PLAIN, "--", "s"),
-        (f"… {settings['patient_steps']} steps", record["accuracy_patient"], PLAIN, ":", "v"),
-        ("… gain 4", record["accuracy"]["sigmoid, gain 4"], style.COLOR["highlight"], "-.", "D"),
+        (f"none, {settings['patient_steps']} steps", record["accuracy_patient"], PLAIN, ":", "v"),
+        (
+            "none, gain 4",
+            record["accuracy"]["sigmoid, gain 4"],
+            style.COLOR["highlight"],
+            "-.",
+            "D",
+        ),
     )
     relus = (
         ("batch norm", record["accuracy"]["ReLU, gain √2, batch norm"], NORMALISED, "-", "o"),
         ("no batch norm", record["accuracy"]["ReLU, gain √2"], PLAIN, "--", "s"),
     )
     fig, rows = style.axes(2, height=6.4, sharex=True)
-    for ax, curves, title in zip(
-        rows, (sigmoids, relus), ("sigmoid", "ReLU, gain √2"), strict=True
-    ):
+    for ax, curves, title in zip(rows, (sigmoids, relus), ("sigmoid", "ReLU"), strict=True):
         for name, table, colour, line, marker in curves:
             table = np.array(table)
             ax.fill_between(
@@ -199,7 +201,12 @@ def learning_rates(record: Mapping[str, Any]) -> matplotlib.figure.Figure:
                 markersize=6,
                 label=name,
             )
-        ax.set(xscale="log", ylim=(0, 1.02), ylabel="test accuracy", title=title)
-        ax.legend(loc="center left" if ax is rows[1] else "lower center", fontsize=10, ncols=1)
+        ax.set(xscale="log", ylim=(0, 1.02), ylabel=f"accuracy, {title}")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=11, ncols=2)
     rows[-1].set(xlabel="learning rate")
     return fig
+
+
+def _moments(values):
+    mean = f"{values.mean():.1f}".replace("-0.0", "0.0").replace("-", "−")
+    return f"mean {mean}, deviation {values.std():.1f}"
