@@ -159,13 +159,11 @@ class PCAWhitening:
             the data do not vary become 0.
         """
         check.nonnegative("eps", eps)
-        values = _matrix(X)
-        mean, centred = _centre(values)
+        mean, centred = _centre(_matrix(X))
         _, singular, axes_t = np.linalg.svd(np.linalg.qr(centred, mode="r"), full_matrices=True)
         samples, features = X.shape
         if eps == 0:
-            constant = (values == values[0]).all(axis=0)
-            rank = min(_rank(singular, X), features - constant.sum())
+            rank = _rank(singular, X)
             if rank < features:
                 raise ValueError(
                     f"X, of shape {X.shape}, varies in {rank} directions only, expected all "
@@ -295,7 +293,10 @@ def _matrix(X, features=None, name="X"):
 
 
 def _centre(X):
-    """Mean and deviations; the second pass removes the rounding error of the first mean."""
+    """Mean and deviations; a second pass removes the rounding error of the first mean.
+
+    The deviations of a constant are then 0 exactly.
+    """
     mean = X.mean(axis=0)
     mean = mean + (X - mean).mean(axis=0)
     return mean, X - mean
@@ -307,7 +308,7 @@ def _rank(singular, X):
 
 
 def _refuse_flat(X, spread, reason):
-    flat = np.flatnonzero((X[0] == X).all(axis=0) | (spread == 0))
+    flat = np.flatnonzero(spread == 0)
     if flat.size:
         j = flat[0]
         raise ValueError(

@@ -99,6 +99,12 @@ def test_torchs_own_counter_and_momentum_are_the_defaults(seed, m, updates):
     assert_same(got, run_keras(batches, 0.9))
 
 
+def test_a_cumulative_average_of_nothing_is_still_the_initial_value():
+    state = run_torch(batches_of(0, 4, 0), None)
+    got = convert_state(state, "torch", "keras", batch_size=2, settings={"momentum": None})
+    assert_same(got, run_keras(batches_of(0, 4, 0), 0.9))
+
+
 @given(seed=seeds, m=st.integers(2, 9))
 def test_without_a_counter_the_initial_value_counts_no_more(seed, m):
     batches = batches_of(seed, m, 60)
@@ -148,6 +154,9 @@ def test_features_that_never_vary_convert_in_single_precision_too(seed, updates,
     )
     assert got["var"].dtype == np.float32
     np.testing.assert_allclose(got["var"], running.var, rtol=1e-4, atol=1e-30)
+    paper = convert_state(state, "torch", "paper", updates=updates, settings={"momentum": momentum})
+    assert (paper["Var[x]"] >= 0).all()
+    np.testing.assert_allclose(paper["Var[x]"], 0, atol=1e-4)
 
 
 @pairs
