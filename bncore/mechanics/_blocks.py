@@ -89,13 +89,14 @@ def centred(x, shift):
     that the next block overwrites, and may hold x - shift itself. Where shift is 0 nothing is
     subtracted, nor copied if x has the right dtype already.
     """
-    as_it_is = x.dtype == shift.dtype and not shift.any()
-    (shift,) = patterns(shift[np.newaxis], x.shape)
+    subtract = x.dtype != shift.dtype or shift.any()
+    if subtract:
+        (shift,) = patterns(shift[np.newaxis], x.shape)
     scratch = _scratch(shift.dtype)
     for block in blocks(x.shape):
         piece = block.of(x)
-        room = scratch[: piece.size].reshape(piece.shape)
-        yield block, piece if as_it_is else np.subtract(piece, shift[block.columns], out=room), room
+        room = scratch[: piece.size].reshape(block.shape)
+        yield block, np.subtract(piece, shift[block.columns], out=room) if subtract else piece, room
 
 
 def _rows_glued(shape):
@@ -107,10 +108,10 @@ def _rows_glued(shape):
 
 def _scratch(dtype):
     """Room for one block, kept for the thread's next call: fresh pages would cost as much as work."""
-    kept = vars(_kept).get(dtype.name)
+    kept = vars(_kept).get(dtype.char)
     if kept is None or kept.size < BLOCK:
         kept = np.empty(BLOCK, dtype)
-        setattr(_kept, dtype.name, kept)
+        setattr(_kept, dtype.char, kept)
     return kept
 
 

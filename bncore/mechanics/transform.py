@@ -209,7 +209,8 @@ def backward(dy: Batch, cache: Cache) -> Gradients:
 
     slope = inv_std * dgamma / m
     level = dbeta / m - cache.residual * slope
-    scale, slope, level = _working(x, cache.scale, slope, level)
+    scale = inv_std if cache.gamma is None else cache.gamma * inv_std
+    scale, slope, level = _working(x, scale, slope, level)
 
     dx = np.empty(x.shape, x.dtype)
     for block, piece, room in centred(x, cache.shift):
@@ -279,17 +280,17 @@ def _statistics(x):
     """
     shift = np.zeros(x.shape[1], _working_dtype(x))
     residual, var, far = _moments(x, shift)
-    if not np.isfinite(var).all():
-        check.finite("x", x)
     if far.any():
+        if not np.isfinite(var).all():
+            check.finite("x", x)
         shift = np.where(far, _sample_mean(x), shift)
         residual, var, far = _moments(x, shift)
     if far.any():
         with np.errstate(over="ignore", invalid="ignore"):
             shift = np.where(far, shift + residual, shift).astype(shift.dtype)
         residual, var, far = _moments(x, shift)
-    if not np.isfinite(var).all():
-        _refuse_wide_spread(x, int(np.isfinite(var).argmin()))
+        if not np.isfinite(var).all():
+            _refuse_wide_spread(x, int(np.isfinite(var).argmin()))
     return shift, residual, var
 
 
