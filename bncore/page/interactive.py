@@ -20,6 +20,7 @@ import numpy as np
 from bncore.page import frames, live_face, static_face
 from bncore.page.labels import label, value_text
 
+
 @dataclass(frozen=True)
 class Explorer:
     """A figure as a function of its parameters, with its grid of values and its words.
@@ -63,9 +64,7 @@ class Explorer:
 
     def at(self, indices):
         """The values at one index into each grid."""
-        return {
-            name: grid[i] for (name, grid), i in zip(self.grids.items(), indices, strict=True)
-        }
+        return {name: grid[i] for (name, grid), i in zip(self.grids.items(), indices, strict=True)}
 
     def __call__(self, **values):
         return self.figure(**values)
@@ -166,7 +165,9 @@ def _explorer(function, alt, grids):
             f"{', '.join(grids) or 'nothing'}: give one grid for each parameter"
         )
     if not 1 <= len(grids) <= 2:
-        raise ValueError(f"{name} has {len(grids)} parameters, expected one or two: one idea a figure")
+        raise ValueError(
+            f"{name} has {len(grids)} parameters, expected one or two: one idea a figure"
+        )
     _require_text("alt", alt)
     _require_text(f"the docstring of {name}", function.__doc__)
     _require_fields(alt, grids)
@@ -180,7 +181,9 @@ def _grid(name, values):
         raise TypeError(f"{name} is {type(values).__name__}, expected a sequence of values")
     values = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if len(values) < 2:
-        raise ValueError(f"{name} has {len(values)} value(s), expected at least two to move between")
+        raise ValueError(
+            f"{name} has {len(values)} value(s), expected at least two to move between"
+        )
     return values
 
 
