@@ -18,6 +18,8 @@ from bncore.mechanics._blocks import centred, patterns
 Batch = Float[np.ndarray, "batch features *spatial"]
 Vector = Float[np.ndarray, "features"]
 
+SMALLEST = {np.dtype(kind): float(np.finfo(kind).tiny) for kind in (np.float32, np.float64)}
+
 
 class Gradients(NamedTuple):
     """Gradients of the loss with respect to the inputs of ``forward``.
@@ -365,10 +367,10 @@ def _check_parameter(name, value, x):
 def _checked_eps(eps, x):
     eps = check.positive("eps", eps)
     dtype = _working_dtype(x)
-    if eps < np.finfo(dtype).tiny:
+    if eps < SMALLEST[dtype]:
         raise ValueError(
-            f"eps is {eps}, expected at least {np.finfo(dtype).tiny:.3g}: smaller variances "
-            f"underflow in {dtype}"
+            f"eps is {eps}, expected at least {SMALLEST[dtype]:.3g}: smaller variances underflow "
+            f"in {dtype}"
         )
     return eps
 
@@ -399,9 +401,9 @@ def _fingerprint(x):
 
 @lru_cache(maxsize=64)
 def _scattered(shape):
-    """Indices of up to 256 entries, spread over all rows and features by the golden ratio."""
+    """Indices of up to 64 entries, spread over all rows and features by the golden ratio."""
     size = math.prod(shape)
-    picks = np.arange(min(256, size)) * max(int(size * 0.6180339887), 1) % size
+    picks = np.arange(min(64, size)) * max(int(size * 0.6180339887), 1) % size
     return np.unravel_index(picks, shape)
 
 
@@ -416,7 +418,7 @@ def _refuse_wide_spread(x, feature):
 
 def _working_dtype(x):
     """Half precision is computed in single precision, the others in their own."""
-    return x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
+    return x.dtype if x.dtype != np.float16 else np.dtype(np.float32)
 
 
 def _working(x, *vectors):
