@@ -142,7 +142,8 @@ def folded(model: nn.Sequential) -> nn.Sequential:
     Parameters
     ----------
     model : nn.Sequential
-        Each batch norm keeps running statistics and follows a linear layer or a convolution.
+        Each batch norm keeps running statistics and follows a linear layer, a convolution, or
+        another batch norm that does.
 
     Raises
     ------
@@ -171,7 +172,6 @@ def folded(model: nn.Sequential) -> nn.Sequential:
         if layer.running_mean is None:
             raise ValueError(f"{name} keeps no running statistics, expected fixed ones to fold")
         _absorb(layers[before], layer)
-        before = None
     return nn.Sequential(layers)
 
 

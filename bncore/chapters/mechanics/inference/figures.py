@@ -1,0 +1,273 @@
+"""Figures of the inference chapter, drawn from what its cells computed."""
+
+import numpy as np
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.transforms import Affine2D
+
+from bncore.page import style
+
+
+def draw_digit(ax, pixels, left=0.0):
+    """Draw 64 pixels as squares of ink, the more opaque the darker, from x = left to left + 8.
+
+    Squares of one darkness make one path, which keeps the file small.
+    """
+    for ink in np.unique(pixels):
+        squares = [
+            Path.unit_rectangle().transformed(Affine2D().translate(left + i % 8, 7 - i // 8))
+            for i in np.flatnonzero(pixels == ink)
+        ]
+        whole = Path.make_compound_path(*squares)
+        ax.add_patch(PathPatch(whole, facecolor=style.INK, linewidth=0, alpha=max(ink, 0.03)))
+    ax.set(aspect="equal", xlim=(0, left + 8), ylim=(0, 8))
+    ax.axis("off")
+
+
+def log_sizes(ax, values, label):
+    """A logarithmic x-axis with a tick at each of the values."""
+    ax.set_xscale("log")
+    ax.set_xticks(values, [f"{value:g}" for value in values])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.minorticks_off()
+    ax.set_xlabel(label)
+
+
+def spread_over_seeds(ax, x, values, color, label, marker="o", linestyle="-"):
+    """Plot mean and range over the last axis, that of the seeds."""
+    values = np.asarray(values)
+    ax.plot(x, values.mean(axis=-1), color=color, marker=marker, linestyle=linestyle, label=label)
+    ax.fill_between(
+        x, values.min(axis=-1), values.max(axis=-1), color=color, alpha=0.2, linewidth=0
+    )
+
+
+def accuracy_axis(ax, low=0.0, high=1.02):
+    """A y-axis for accuracies, in percent; ``high`` above 1 leaves room for a legend."""
+    ax.set(ylabel="test accuracy", ylim=(low, high), yticks=np.arange(low, 1.01, 0.2))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def votes(pixels, shares, answer, batch_size):
+    """The classes that one digit is given in many batches, beside the digit."""
+    fig, ax = style.axes()
+    colors = [style.COLOR["eval"] if k == answer else style.COLOR["train"] for k in range(10)]
+    bars = ax.bar(range(10), shares, color=colors, width=0.7)
+    bars[answer].set_hatch("//")
+    ax.set(
+        xlabel="predicted class",
+        ylabel="share of batches",
+        ylim=(0, 1.05),
+        xlim=(-0.6, 13.4),
+        xticks=range(10),
+        title=f"One digit in batches of {batch_size}",
+    )
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    draw_digit(ax.inset_axes([0.74, 0.35, 0.25, 0.5]), pixels)
+    return fig
+
+
+def spread(outputs, value, sizes, measured, predicted, batch_size):
+    """One value's normalised outputs over many batches, and their spread against batch size."""
+    fig, (top, bottom) = style.axes(rows=2, height=5.2)
+    top.hist(
+        np.clip(outputs, -2, 6),
+        bins=np.linspace(-2, 6, 65),
+        color=style.COLOR["train"],
+        density=True,
+    )
+    top.axvline(value, color=style.COLOR["eval"], linestyle="--", label="population statistics")
+    top.set(
+        xlabel="normalised output of the one example",
+        ylabel="density over batches",
+        xlim=(-2, 6),
+        title=f"Batches of {batch_size}",
+    )
+    top.set_yticks([])
+    top.legend(loc="upper right")
+    bottom.plot(sizes, predicted, color=style.COLOR["predicted"], label="predicted, to first order")
+    bottom.plot(sizes, measured, "o", color=style.COLOR["measured"], markersize=5, label="measured")
+    here = sizes.index(batch_size)
+    bottom.plot(
+        batch_size, measured[here], "o", color=style.COLOR["highlight"], markersize=11, zorder=0
+    )
+    bottom.set_yscale("log")
+    bottom.set(ylabel="standard deviation", ylim=(0.03, 4))
+    bottom.set_yticks([0.1, 1], ["0.1", "1"])
+    log_sizes(bottom, sizes, "batch size m")
+    bottom.legend(loc="lower left")
+    return fig
+
+
+def variance_ratios(sizes, curves, biased):
+    """Estimates of the variance over the true one, for several ways to draw a batch."""
+    fig, ax = style.axes(height=3.8)
+    ax.axhline(1, color=style.MUTED, linewidth=1)
+    ax.plot(
+        sizes,
+        biased,
+        "o",
+        color=style.COLOR["measured"],
+        markerfacecolor="none",
+        label="independent, no correction",
+    )
+    m = np.array(sizes)
+    ax.plot(m, (m - 1) / m, color=style.COLOR["predicted"], linewidth=1, label="(m − 1)/m")
+    looks = [
+        (style.BLUE, "o", "-"),
+        (style.VERMILLION, "s", "--"),
+        (style.GREEN, "^", ":"),
+    ]
+    for (label, values), (color, marker, linestyle) in zip(curves.items(), looks, strict=True):
+        ax.plot(sizes, values, color=color, marker=marker, linestyle=linestyle, label=label)
+    log_sizes(ax, sizes, "batch size m")
+    ax.set(ylabel="estimate / variance of the data", ylim=(0, 1.65))
+    ax.legend(loc="upper left", ncols=1, fontsize=9)
+    return fig
+
+
+def window(weights, paths, mean, deviation, truth, momentum, updates, effective):
+    """What each batch weighs in the running average, and where the average stands."""
+    fig, (top, bottom) = style.axes(rows=2, height=5.4)
+    edges = np.arange(updates + 1) - 0.5
+    floor = 1e-3
+    top.stairs(
+        np.maximum(weights[:0:-1], floor / 10),
+        edges,
+        baseline=floor / 10,
+        fill=True,
+        color=style.COLOR["batch norm"],
+    )
+    top.plot([-7, -7], [floor / 10, weights[0]], "-D", color=style.COLOR["highlight"])
+    top.text(-7, 1.7, "initial\nvalue", ha="center", va="bottom", fontsize=9)
+    top.set_yscale("log")
+    top.minorticks_off()
+    top.set(
+        xlabel="age of the batch (updates ago)",
+        ylabel="weight",
+        xlim=(-14, 101),
+        ylim=(floor, 8),
+        xticks=range(0, 101, 20),
+        yticks=(0.001, 0.01, 0.1, 1),
+        yticklabels=("0.001", "0.01", "0.1", "1"),
+        title=f"Momentum {momentum:g}: worth {effective:.3g} batches after {updates}",
+    )
+    t = np.arange(len(mean))
+    seen = slice(updates + 1)
+    bottom.axhline(truth, color=style.MUTED, linestyle=":", label="population variance")
+    bottom.fill_between(
+        t[seen],
+        (mean - 2 * deviation)[seen],
+        (mean + 2 * deviation)[seen],
+        color=style.COLOR["predicted"],
+        alpha=0.15,
+        linewidth=0,
+    )
+    bottom.plot(
+        t[seen],
+        mean[seen],
+        color=style.COLOR["predicted"],
+        linestyle="--",
+        label="predicted, ± 2 deviations",
+    )
+    for i, path in enumerate(paths):
+        bottom.plot(
+            t[seen],
+            path[seen],
+            color=style.COLOR["measured"],
+            linewidth=1,
+            label=None if i else "measured, 3 seeds",
+        )
+    bottom.set(xlabel="updates", ylabel="running variance", xlim=(0, 101), ylim=(0, 7.9))
+    bottom.legend(loc="upper right", fontsize=9)
+    return fig
+
+
+def speed_up(sizes, ratios):
+    """Time of a network over the time of its folded form."""
+    fig, ax = style.axes()
+    ax.axhline(1, color=style.MUTED, linewidth=1)
+    looks = [(style.BLUE, "o", "-"), (style.GREEN, "s", "--")]
+    for (label, values), (color, marker, linestyle) in zip(ratios.items(), looks, strict=True):
+        ax.plot(sizes, values, color=color, marker=marker, linestyle=linestyle, label=label)
+    log_sizes(ax, sizes, "examples at once")
+    ax.set(ylabel="times faster when folded", ylim=(0, None))
+    ax.legend()
+    return fig
+
+
+def forgotten(sizes, shuffled, by_class, evaluated):
+    """Test accuracy of a network left in training mode, against the size of the test batches."""
+    fig, ax = style.axes(height=3.8)
+    ax.axhline(
+        np.mean(evaluated),
+        color=style.COLOR["eval"],
+        linestyle="--",
+        label="model.eval(), any batch",
+    )
+    spread_over_seeds(ax, sizes, shuffled, style.COLOR["train"], "training mode, shuffled batches")
+    spread_over_seeds(ax, sizes, by_class, style.OCHRE, "training mode, sorted by class", "s", "-.")
+    log_sizes(ax, sizes, "size of the test batches")
+    accuracy_axis(ax, high=1.5)
+    ax.legend(loc="upper left", fontsize=9)
+    return fig
+
+
+def momenta(values, running, exact, cumulative, left):
+    """Test accuracy against momentum, above what the initial value still weighs."""
+    fig, (top, bottom) = style.axes(rows=2, height=5.4, sharex=True)
+    spread_over_seeds(top, values, running, style.COLOR["eval"], "running statistics")
+    top.axhline(np.mean(exact), color=style.COLOR["train"], linestyle="--", label="fitted again")
+    top.axhline(
+        np.mean(cumulative), color=style.MUTED, linestyle=":", label="average of all batches"
+    )
+    accuracy_axis(top, 0.4)
+    top.legend(loc="lower right")
+    bottom.plot(values, left, color=style.COLOR["predicted"])
+    bottom.set(ylabel="weight of the\ninitial value", ylim=(0, 1.05))
+    log_sizes(bottom, values, "momentum (torch's)")
+    return fig
+
+
+def tiny(sizes, curves):
+    """Test accuracy against training batch size, for several ways to go on from there."""
+    fig, ax = style.axes(height=4.0)
+    looks = [
+        (style.COLOR["train"], "o", "-"),
+        (style.COLOR["eval"], "s", "--"),
+        (style.PURPLE, "v", ":"),
+        (style.MUTED, "x", "-."),
+        (style.GREEN, "D", "-"),
+    ]
+    for (label, values), (color, marker, linestyle) in zip(curves.items(), looks, strict=True):
+        spread_over_seeds(ax, sizes, values, color, label, marker, linestyle)
+    log_sizes(ax, sizes, "training batch size m")
+    accuracy_axis(ax)
+    ax.legend(loc="lower right", fontsize=9)
+    return fig
+
+
+def contrast(images, grid, saved, fitted, lopsided, here):
+    """Digits at one contrast, above the accuracy at every contrast."""
+    fig, (top, bottom) = style.axes(rows=2, height=5.4, height_ratios=[1, 2.4])
+    for i, image in enumerate(images):
+        draw_digit(top, image, left=10 * i)
+    spread_over_seeds(bottom, grid, saved, style.COLOR["eval"], "saved statistics")
+    spread_over_seeds(
+        bottom, grid, fitted, style.COLOR["train"], "fitted to the new images", "s", "--"
+    )
+    spread_over_seeds(
+        bottom,
+        grid,
+        lopsided,
+        style.OCHRE,
+        "fitted to nothing but ones, and tested on them",
+        "^",
+        ":",
+    )
+    bottom.vlines(here, 0, 1.02, color=style.COLOR["highlight"], linewidth=7, alpha=0.25)
+    bottom.set_xlabel("contrast, as a fraction of that in training")
+    accuracy_axis(bottom, high=1.5)
+    bottom.legend(loc="upper left", fontsize=9)
+    return fig

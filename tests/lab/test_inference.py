@@ -1,0 +1,188 @@
+"""A trained network at inference: predictions in company, statistics fitted again, folding."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import fusion
+
+from bncore.lab.inference import (
+    accuracy,
+    folded,
+    predictions,
+    refitted,
+    scores_in_company,
+)
+from bncore.mechanics.inference import population_statistics
+
+
+def random_norm(norm, generator):
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype))
+        norm.running_var.copy_(torch.rand(norm.running_var.shape, generator=generator) + 0.1)
+    return norm
+
+
+def network(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(5, 7, bias=False),
+        random_norm(nn.BatchNorm1d(7), generator),
+        nn.ReLU(),
+        nn.Linear(7, 6),
+        random_norm(nn.BatchNorm1d(6), generator),
+        nn.Tanh(),
+        nn.Linear(6, 3),
+    )
+
+
+def state(model):
+    return [tensor.clone() for tensor in model.state_dict().values()]
+
+
+def unchanged(model, before):
+    return all(torch.equal(a, b) for a, b in zip(state(model), before, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 20])
+def test_with_running_statistics_the_batches_do_not_matter(size):
+    model, x = network(), torch.randn(20, 5)
+    with torch.no_grad():
+        expected = copy.deepcopy(model).eval()(x).argmax(1)
+    assert torch.equal(predictions(model, x, batch_size=size), expected)
+    assert accuracy(model, x, expected, batch_size=size) == 1
+    assert accuracy(model, x, (expected + 1) % 3) == 0
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(4, [4] * 5), (7, [10, 10]), (50, [20])])
+def test_with_batch_statistics_each_piece_is_a_batch(size, sizes):
+    model, x = network(), torch.randn(20, 5)
+    before = state(model)
+    with torch.no_grad():
+        expected = torch.cat([copy.deepcopy(model)(piece).argmax(1) for piece in x.split(sizes)])
+    assert torch.equal(predictions(model, x, "batch", size), expected)
+    assert unchanged(model, before)
+    assert model.training
+
+
+def test_scores_in_company_are_those_of_the_first_of_each_batch():
+    model, x = network(), torch.randn(12, 5)
+    before = state(model)
+    scores = scores_in_company(model, x[0], x[1:], batch_size=12, draws=3)
+    with torch.no_grad():
+        expected = copy.deepcopy(model)(x)[0]
+    torch.testing.assert_close(scores, expected.expand(3, 3))
+    assert unchanged(model, before)
+
+
+def test_company_is_drawn_anew_for_each_batch_and_alike_for_each_seed():
+    model, x = network(), torch.randn(12, 5)
+    scores = [scores_in_company(model, x[0], x[1:], 4, 5, seed) for seed in (0, 0, 1)]
+    assert len(scores[0].unique(dim=0)) > 1
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+@pytest.mark.parametrize("size", [None, 5, 10])
+def test_refitted_first_layer_has_the_population_statistics(size):
+    model, x = network(), 2 + 3 * torch.randn(20, 5)
+    before = state(model)
+    fitted = refitted(model, x, size)
+    with torch.no_grad():
+        inputs = model[0](x).numpy()
+    mean, var = population_statistics(np.split(inputs, 20 // (size or 20)))
+    np.testing.assert_allclose(fitted[1].running_mean, mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fitted[1].running_var, var, rtol=1e-4)
+    assert unchanged(model, before)
+    assert fitted[1].momentum == model[1].momentum
+
+
+def test_refitted_to_one_batch_evaluates_nearly_as_it_trains():
+    model, x = network(), torch.randn(2000, 5)
+    fitted = refitted(model, x).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fitted(x), model.train()(x), rtol=0.01, atol=0.01)
+
+
+def layers():
+    torch.manual_seed(0)
+    yield nn.Linear(4, 6), nn.BatchNorm1d(6), (4,), fusion.fuse_linear_bn_eval
+    yield nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), (4,), fusion.fuse_linear_bn_eval
+    for bias in (True, False):
+        yield nn.Conv1d(4, 6, 3, bias=bias), nn.BatchNorm1d(6), (4, 9), fusion.fuse_conv_bn_eval
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
+    yield conv, nn.BatchNorm2d(6), (4, 9, 9), fusion.fuse_conv_bn_eval
+    yield nn.Conv3d(2, 6, 2, dilation=2), nn.BatchNorm3d(6), (2, 5, 5, 5), fusion.fuse_conv_bn_eval
+    up = nn.ConvTranspose2d(4, 6, 3, stride=2)
+    yield up, nn.BatchNorm2d(6), (4, 5, 5), lambda a, b: fusion.fuse_conv_bn_eval(a, b, True)
+    grouped = nn.ConvTranspose2d(4, 6, 3, groups=2)
+    yield grouped, nn.BatchNorm2d(6), (4, 5, 5), None
+
+
+@pytest.mark.parametrize(("layer", "norm", "shape", "fuse"), list(layers()))
+def test_folded_layers_compute_the_same_and_agree_with_torch(layer, norm, shape, fuse):
+    norm = random_norm(norm, torch.Generator().manual_seed(1))
+    model = nn.Sequential(layer, norm, nn.ReLU()).eval()
+    short = folded(model)
+    x = torch.randn(3, *shape)
+    with torch.no_grad():
+        torch.testing.assert_close(short(x), model(x), rtol=1e-4, atol=1e-4)
+    assert [type(part) for part in short] == [type(layer), nn.ReLU]
+    if fuse is not None:
+        theirs = fuse(layer.eval(), norm.eval())
+        torch.testing.assert_close(short[0].weight, theirs.weight)
+        torch.testing.assert_close(short[0].bias, theirs.bias)
+
+
+def test_folding_leaves_the_model_alone_and_the_copy_can_learn():
+    model = network()
+    before = state(model)
+    short = folded(model)
+    short(torch.randn(3, 5)).sum().backward()
+    assert short[0].weight.grad is not None
+    with torch.no_grad():
+        short[-1].weight.zero_()
+    assert unchanged(model, before)
+
+
+def test_folding_two_norms_in_a_row_one_without_affine_parameters():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(3, 4),
+        nn.BatchNorm1d(4, affine=False),
+        random_norm(nn.BatchNorm1d(4), generator),
+    ).eval()
+    model[1].running_mean += 2
+    x = torch.randn(5, 3)
+    assert len(folded(model)) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(folded(model)(x), model(x))
+
+
+def test_what_cannot_be_folded_is_named(unchecked):
+    with pytest.raises(TypeError, match=r"model is a Linear, expected an nn\.Sequential"):
+        folded(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="0 follows nothing, expected a linear layer"):
+        folded(nn.Sequential(nn.BatchNorm1d(2)))
+    with pytest.raises(ValueError, match="2 follows a ReLU, expected a linear layer"):
+        folded(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2)))
+    with pytest.raises(ValueError, match="1 keeps no running statistics"):
+        folded(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)))
+
+
+def test_bad_sizes_are_named(unchecked):
+    model, x = network(), torch.randn(6, 5)
+    with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
+        predictions(model, x, batch_size=0)
+    with pytest.raises(TypeError, match="batch_size is a float, expected an integer"):
+        refitted(model, x, batch_size=2.0)
+    with pytest.raises(ValueError, match="batch_size is 1, expected from 2 to 6"):
+        scores_in_company(model, x[0], x[1:], batch_size=1, draws=1)
+    with pytest.raises(ValueError, match="batch_size is 7, expected from 2 to 6"):
+        scores_in_company(model, x[0], x[1:], batch_size=7, draws=1)
+    with pytest.raises(ValueError, match="draws is 0, expected at least 1"):
+        scores_in_company(model, x[0], x[1:], batch_size=2, draws=0)

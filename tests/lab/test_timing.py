@@ -1,0 +1,33 @@
+"""Functions are timed in turns, the first round does not count, and the order of times is right."""
+
+import time
+
+import pytest
+
+from bncore.lab.timing import median_seconds
+
+
+def test_functions_take_turns_and_one_round_more():
+    calls = []
+    seconds = median_seconds([lambda: calls.append("a"), lambda: calls.append("b")], repeats=3)
+    assert calls == ["a", "b"] * 4
+    assert (seconds >= 0).all()
+
+
+def test_the_slower_function_takes_longer():
+    fast, slow = median_seconds([lambda: None, lambda: time.sleep(0.005)], repeats=3)
+    assert fast < 0.005 <= slow
+
+
+def test_a_slow_first_call_does_not_count():
+    waits = iter([0.05, 0, 0, 0])
+    assert median_seconds([lambda: time.sleep(next(waits))], repeats=3)[0] < 0.05
+
+
+def test_bad_input_is_named(unchecked):
+    with pytest.raises(ValueError, match="functions is empty, expected at least one"):
+        median_seconds([])
+    with pytest.raises(ValueError, match="repeats is 0, expected at least 1"):
+        median_seconds([print], repeats=0)
+    with pytest.raises(TypeError, match="repeats is a float, expected an integer"):
+        median_seconds([print], repeats=2.0)
