@@ -85,8 +85,8 @@ def cloud(correlation, how):
     X = two_features(correlation)
     Z = {
         "batch norm": lambda: transform.forward(X, np.ones(2), np.zeros(2))[0],
-        "PCA whitening": lambda: scaling.PCAWhitening.fit(X).apply(X),
-        "ZCA whitening": lambda: scaling.ZCAWhitening.fit(X).apply(X),
+        "PCA": lambda: scaling.PCAWhitening.fit(X).apply(X),
+        "ZCA": lambda: scaling.ZCAWhitening.fit(X).apply(X),
     }[how]()
     kappa = scaling.condition_number(Z)
     rate = scaling.gradient_descent_rate(kappa)

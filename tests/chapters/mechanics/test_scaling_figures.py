@@ -1,0 +1,124 @@
+"""What the figures of the feature scaling chapter draw is what the mathematics says."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from bncore.chapters.mechanics.scaling import figures
+from bncore.mechanics import scaling
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def line(ax, label):
+    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return found.get_data()
+
+
+@pytest.mark.parametrize("correlation", [-0.95, -0.3, 0, 0.8])
+@pytest.mark.parametrize("ratio", [1, 7])
+def test_two_features_have_exactly_the_moments_asked_for(correlation, ratio):
+    X = figures.two_features(correlation, ratio)
+    covariance = np.array([[1, correlation * ratio], [correlation * ratio, ratio**2]])
+    np.testing.assert_allclose(np.cov(X.T, bias=True), covariance, atol=1e-12)
+    np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["diabetes", "breast cancer"])
+def test_tables_are_raw_and_targets_standardised(name):
+    X, y = figures.table(name)
+    assert X.mean(axis=0).max() > 10
+    assert y.mean() == pytest.approx(0, abs=1e-12)
+    assert y.var() == pytest.approx(1)
+
+
+def test_every_scaling_does_what_it_is_called():
+    X, _ = figures.table("diabetes")
+    assert figures.scaled(X, "raw") is X
+    np.testing.assert_allclose(figures.scaled(X, "centred").mean(axis=0), 0, atol=1e-10)
+    assert (np.ptp(figures.scaled(X, "min–max"), axis=0) == 1).all()
+    np.testing.assert_allclose(figures.scaled(X, "standardised").std(axis=0), 1)
+    np.testing.assert_allclose(
+        np.cov(figures.scaled(X, "whitened").T, bias=True), np.eye(10), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "how", "kappa"), [(1, "raw", 3), (9, "standardised", 3), (9, "whitened", 1)]
+)
+def test_the_path_shrinks_at_the_predicted_rate(ratio, how, kappa):
+    fig = figures.path(ratio, how)
+    assert fig.axes[0].get_title().startswith(f"κ = {kappa}:")
+    path = np.array(fig.axes[0].get_lines()[-2].get_data())
+    sizes = np.linalg.norm(path, axis=0)
+    rate = scaling.gradient_descent_rate(kappa)
+    np.testing.assert_allclose(sizes, rate ** np.arange(len(sizes)), atol=1e-10)
+
+
+@pytest.mark.parametrize("mean", [0, 1, 4])
+def test_the_path_off_centre_keeps_the_bound_of_the_theorem(mean):
+    title = figures.path_off_centre(mean).axes[0].get_title()
+    assert float(title.split()[2].rstrip(":")) >= (1 + mean**2) ** 2
+
+
+@pytest.mark.parametrize(
+    ("how", "kappa", "left"), [("batch norm", 9, 0.8), ("PCA", 1, 0), ("ZCA", 1, 0)]
+)
+def test_the_cloud_keeps_or_loses_its_correlation(how, kappa, left):
+    top, bottom = figures.cloud(0.8, how).axes
+    cloud = np.array(top.get_lines()[0].get_data())
+    assert abs(np.corrcoef(cloud)[0, 1]) == pytest.approx(left, abs=1e-9)
+    assert bottom.get_title() == f"κ = {kappa}"
+    steps, measured = line(bottom, "measured")
+    _, predicted = line(bottom, "predicted")
+    np.testing.assert_allclose(measured, predicted[: len(steps)], rtol=1e-3)
+
+
+@pytest.mark.parametrize("data", ["diabetes", "breast cancer"])
+@pytest.mark.parametrize("scale", ["raw", "standardised", "whitened"])
+def test_measured_lies_on_predicted_and_below_the_worst_case(data, scale):
+    (ax,) = figures.real_data(data, scale).axes
+    times, measured = line(ax, "measured")
+    at = np.isin(line(ax, "predicted")[0], times)
+    np.testing.assert_allclose(measured, line(ax, "predicted")[1][at], rtol=1e-5)
+    assert (measured <= line(ax, "worst case")[1][at] * (1 + 1e-9)).all()
+
+
+def test_an_outlier_presses_min_max_more_than_standardising():
+    widths = [
+        [float(ax.get_title().split()[-2]) for ax in figures.outlier(size).axes]
+        for size in (10, 1000)
+    ]
+    (near_range, near_deviation), (far_range, far_deviation) = widths
+    assert near_range / far_range > 50
+    assert near_deviation / far_deviation < near_range / far_range
+
+
+def test_no_random_start_is_slower_than_the_worst():
+    (ax,) = figures.spread_over_starts().axes
+    kappas, worst = line(ax, "predicted, worst start")
+    for bar in ax.containers[0].lines[2][0].get_segments():
+        (kappa, _), (_, slowest) = bar
+        assert slowest <= np.interp(kappa, kappas, worst) + 1
+
+
+def test_the_logistic_runs_end_on_the_predicted_slope():
+    (ax,) = figures.logistic().axes
+    for how in ("standardised", "whitened"):
+        steps, errors = line(ax, f"{how}, measured")
+        slope = np.diff(np.log(errors[-3:])) / np.diff(steps[-3:])
+        predicted = [
+            np.diff(np.log(other.get_ydata()[-2:]))[0]
+            for other in ax.get_lines()
+            if other.get_linestyle() == "--" and len(other.get_ydata())
+        ]
+        assert min(abs(slope[-1] / p - 1) for p in predicted) < 0.02
+
+
+def test_powers_of_ten_are_written_plainly():
+    assert figures._plain(100.0) == "100"
+    assert figures._plain(1e-6) == "10⁻⁶"
