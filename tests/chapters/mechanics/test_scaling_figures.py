@@ -85,7 +85,12 @@ def test_measured_lies_on_predicted_and_below_the_worst_case(data, scale):
     times, measured = line(ax, "measured")
     at = np.isin(line(ax, "predicted")[0], times)
     np.testing.assert_allclose(measured, line(ax, "predicted")[1][at], rtol=1e-5)
-    assert (measured <= line(ax, "worst case")[1][at] * (1 + 1e-9)).all()
+    bound = line(ax, "worst case")[1][at]
+    assert (measured <= bound * (1 + 1e-9)).all()
+    X = figures.scaled(figures.table(data)[0], scale)
+    kappa = np.linalg.cond(np.column_stack([np.ones(len(X)), X])) ** 2
+    promised = (1 - 1 / kappa) ** (2 * (times - 1))
+    np.testing.assert_allclose(bound[bound > 1e-5], promised[bound > 1e-5], rtol=1e-5)
 
 
 def test_an_outlier_presses_min_max_more_than_standardising():
