@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 
+from bncore.lab import progress
 from bncore.lab.data import Split
 from bncore.lab.probes import Probe
 from bncore.mechanics import _arguments as check
@@ -98,7 +98,7 @@ def train(
         torch.manual_seed(seed)
         batches = _batches(len(split.x_train), batch_size, torch.Generator().manual_seed(seed))
         model.train()
-        for step in tqdm(range(steps), desc="Training", unit="step", delay=2, leave=False):
+        for step in progress.bar(range(steps), "Training", "step"):
             if step % every == 0:
                 measure(step)
             batch = next(batches)

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from tqdm.auto import tqdm
 
-from bncore.lab import data, networks, probes, training
+from bncore.lab import data, networks, probes, progress, training
 
 WIDTHS = (64, 50, 50, 50, 50, 50, 10)
 NETWORKS = {
@@ -56,7 +55,7 @@ def sweep(
         for j in range(len(seeds))
     ]
     table = {name: np.empty((len(learning_rates), len(seeds))) for name in names}
-    for name, i, j in tqdm(runs, desc="Sweep", unit="run", delay=2, leave=False):
+    for name, i, j in progress.bar(runs, "Sweep", "run"):
         table[name][i, j] = accuracy(name, learning_rates[i], seeds[j], steps)
     return table
 

@@ -26,12 +26,11 @@ def same_output(
     height = np.linspace(0.15, 0.85, len(z))
     for ax, values, colour in ((before, x, PLAIN), (after, x_hat, NORMALISED)):
         ax.plot(values, height, "o", color=colour, markersize=4, alpha=0.6)
-        ax.plot(values[7], height[7], "D", color=style.INK, markersize=8, label="one image")
+        ax.plot(values[7], height[7], "D", color=style.INK, markersize=8)
         ax.axvline(values.mean(), color=style.COLOR["mean"], linestyle="--")
         ax.set(ylim=(0, 1), yticks=[])
     before.set(xlim=(-9, 9), title=_moments(x), xlabel="before")
     after.set(xlim=(-3.5, 3.5), title=_moments(x_hat), xlabel="after batch norm")
-    before.legend(loc="upper right")
     return fig
 
 
@@ -68,7 +67,12 @@ def soft_threshold(
     fig, ax = style.axes()
     ax.plot(line, line**2 / (line**2 + eps), color=style.COLOR["predicted"], label="σ² / (σ² + ε)")
     ax.plot(
-        deviation, variance, "o", color=style.COLOR["measured"], markersize=5, label="61 pixels"
+        deviation,
+        variance,
+        "o",
+        color=style.COLOR["measured"],
+        markersize=5,
+        label=f"{pixels.shape[1]} pixels",
     )
     ax.axvline(eps**0.5, color=style.COLOR["highlight"], linestyle=":", label="σ = √ε")
     ax.set(
