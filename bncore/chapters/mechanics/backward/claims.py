@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from bncore.chapters.mechanics.backward.experiments import drifting_bias
 from bncore.page.claims import Evidence, Measurement, claim
 
 
@@ -372,23 +373,6 @@ def larger_weights() -> Evidence:
     )
 
 
-def _bias(steps, rate, seen, output_bias=False, factor=1.0, divide=False):
-    """Train x = factor u + b, normalised, towards fixed targets; the path of b and of the loss."""
-    rng = np.random.default_rng(8)
-    u, target = factor * rng.normal(size=16), rng.normal(1.0, 1.0, size=16)
-    b, beta, path, losses = 0.0, 0.0, [], []
-    for _ in range(steps):
-        x = u + b
-        s = x.std() if divide else 1.0
-        error = (x - x.mean()) / s + beta - target
-        path.append(b)
-        losses.append((error**2).mean() / 2)
-        dx = (error - error.mean() if seen else error) / (len(u) * s)
-        b -= rate * dx.sum()
-        beta -= rate * error.mean() * output_bias
-    return np.array(path), np.array(losses)
-
-
 @claim(
     id="backward-ignored-mean",
     source="ioffe2015, Section 2",
@@ -407,8 +391,8 @@ def ignored_mean() -> Evidence:
             at_least=0.99,
         )
 
-    path, losses = _bias(2001, 0.1, seen=False)
-    trained_after, _ = _bias(2001, 0.1, seen=False, output_bias=True)
+    path, losses = drifting_bias(2001, seen=False)
+    trained_after, _ = drifting_bias(2001, seen=False, output_bias=True)
     fixed = Measurement("relative change of the loss", np.ptp(losses) / losses[0], at_most=1e-9)
 
     return Evidence(
@@ -436,7 +420,7 @@ def ignored_mean() -> Evidence:
 )
 def ignored_scale() -> Evidence:
     def drift(**kwargs):
-        return abs(np.diff(_bias(2, 0.1, seen=False, factor=0.1, **kwargs)[0])[0])
+        return abs(np.diff(drifting_bias(2, seen=False, factor=0.1, **kwargs)[0])[0])
 
     return Evidence(
         printed=[

@@ -108,7 +108,7 @@ def graph(step, values):
         ax.text(a, b, SYMBOLS[name], ha="center", va="center", fontsize=18)
     ax.text(5, -1.1, FORMULAS[step], ha="center", va="center", fontsize=14)
     if step != "forward":
-        numbers = "   ".join(f"{value:.2f}".replace("-", "−") for value in np.ravel(values[step]))
+        numbers = "   ".join(f"{value:.3g}".replace("-", "−") for value in np.ravel(values[step]))
         ax.text(5, -2.5, f"= {numbers}", ha="center", va="center", fontsize=14)
     return fig
 
@@ -134,7 +134,7 @@ def surviving(m, draws=4000):
     grid = np.linspace(0.002, 1, 300)
     ax.plot(grid, density.pdf(grid), color=style.COLOR["predicted"], linestyle="--",
             label=f"predicted, mean {(m - 2) / m:.3f}")  # fmt: skip
-    ax.axvline((m - 2) / m, color=style.COLOR["highlight"], linestyle=":")
+    ax.axvline((m - 2) / m, ymax=0.72, color=style.COLOR["highlight"], linestyle=":")
     top = max(3.2, 1.25 * (m - 2) / 2)
     ax.set(xlim=(0, 1), ylim=(0, top), ylabel="density", title=f"batch of {m}")
     ax.set_xlabel(r"share of $\|\partial\ell/\partial y\|^2$ that survives")
