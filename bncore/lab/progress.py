@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from tqdm.auto import tqdm
 
 
-def bar(iterable: Iterable, description: str, unit: str) -> tqdm:
+def bar(iterable: Iterable, description: str, unit: str) -> Iterable:
     """Iterate with a bar that appears after two seconds and leaves nothing behind.
 
     tqdm's notebook bar does not read the environment variable TQDM_DISABLE, its plain one does;
