@@ -1,0 +1,174 @@
+"""The experiments of the backward chapter: a drifting bias, gradients on digits, hidden statistics."""
+
+import numpy as np
+import torch
+
+from bncore.lab import data, gradients, networks, training
+from bncore.mechanics import projection, textbook
+
+WIDTHS = [64, 32, 32, 10]
+
+
+def drifting_bias(steps, rate=0.1, *, seen, output_bias=False, factor=1.0, divide=False):
+    """Train the bias b of x = factor u + b through a normalisation, towards fixed targets.
+
+    Parameters
+    ----------
+    steps : int
+        Number of gradient steps.
+    rate : float
+        Learning rate.
+    seen : bool
+        Whether the gradient sees that the mean depends on b.
+    output_bias : bool
+        Whether a shift after the normalisation is trained too.
+    factor : float
+        Deviation of the values before the bias.
+    divide : bool
+        Whether the normalisation divides by the deviation, as a constant.
+
+    Returns
+    -------
+    path, losses : ndarray
+        b and half the mean squared error before each step.
+    """
+    rng = np.random.default_rng(8)
+    u, target = factor * rng.normal(size=16), rng.normal(1.0, 1.0, size=16)
+    b, beta, path, losses = 0.0, 0.0, [], []
+    for _ in range(steps):
+        x = u + b
+        s = x.std() if divide else 1.0
+        error = (x - x.mean()) / s + beta - target
+        path.append(b)
+        losses.append((error**2).mean() / 2)
+        dx = (error - error.mean() if seen else error) / (len(u) * s)
+        b -= rate * dx.sum()
+        beta -= rate * error.mean() * output_bias
+    return np.array(path), np.array(losses)
+
+
+def shares_on_digits(sizes, seed, steps):
+    """Shares of level, tilt and rest in the gradients at two batch norms of a network on the digits.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Batch sizes to measure at.
+    seed : int
+        Of the data's split, the network and the batches.
+    steps : int
+        Gradient steps, with batches of 64, before measuring; 0 for a fresh network.
+
+    Returns
+    -------
+    ndarray of shape (sizes, 3)
+        Squared lengths of the three parts over that of the whole, which sum to 1; taken over both
+        layers, all features and two batches.
+    """
+    digits = data.digits(seed)
+    model = networks.mlp(WIDTHS, "relu", "batch", seed=seed)
+    if steps:
+        training.train(model, digits, steps, seed=seed)
+    generator, shares = torch.Generator().manual_seed(seed), []
+    for m in sizes:
+        squares = np.zeros(3)
+        for _ in range(2):
+            picks = torch.randperm(len(digits.x_train), generator=generator)[:m]
+            for met in gradients.crossings(model, digits.x_train[picks], digits.y_train[picks]):
+                squares += [(part**2).sum() for part in projection.split(met.dy, met.x)]
+        shares.append(squares / squares.sum())
+    return np.array(shares)
+
+
+def hidden_on_digits(hidden, seed, steps=300):
+    """Train on the digits with the named statistics hidden from the gradient.
+
+    Parameters
+    ----------
+    hidden : collection of {"mean", "variance"}
+        Empty for batch norm as it should be.
+    seed : int
+        Of the data's split, the network and the batches.
+    steps : int
+        Gradient steps.
+
+    Returns
+    -------
+    losses : ndarray
+        Before each step.
+    lengths : ndarray
+        Length of all hidden weights, every 20 steps.
+    """
+    model = networks.mlp(WIDTHS, "relu", "batch", seed=seed)
+    history = training.train(
+        gradients.hide_statistics(model, hidden),
+        data.digits(seed),
+        steps,
+        learning_rate=0.5,
+        seed=seed,
+        record={"length": gradients.hidden_weight_length},
+        every=20,
+    )
+    return history.losses, history.records["length"]
+
+
+def difference_errors(steps):
+    """Relative errors of three numerical derivatives of a loss behind batch norm.
+
+    The loss is the sum of cos(y) for a batch of 8 with 3 features, along one random direction.
+
+    Parameters
+    ----------
+    steps : ndarray
+        Step sizes h.
+
+    Returns
+    -------
+    errors : dict of str to ndarray
+        Relative error of the forward, the central and the complex-step difference.
+    predicted : dict of str to ndarray
+        Truncation plus rounding of the first two, from the loss's second and third derivatives.
+    """
+    rng = np.random.default_rng(0)
+    x, direction = rng.normal(size=(2, 8, 3))
+    gamma, beta = rng.normal(1, 0.3, size=(2, 3))
+
+    def loss(t):
+        return np.cos(textbook.forward(x + t * direction, gamma, beta)[0]).sum()
+
+    y, cache = textbook.forward(x, gamma, beta)
+    exact = (textbook.backward(-np.sin(y), cache)[0] * direction).sum()
+    numerical = {
+        "forward": [(loss(h) - loss(0)) / h for h in steps],
+        "central": [(loss(h) - loss(-h)) / (2 * h) for h in steps],
+        "complex step": [_complex_step(x, direction, gamma, beta, h) for h in steps],
+    }
+    errors = {
+        name: np.abs(np.array(values) / exact - 1) for name, values in numerical.items()
+    }  # fmt: skip
+    second, third = _higher_derivatives(x, direction, gamma, beta)
+    rounding = np.finfo(float).eps * abs(loss(0)) / steps
+    predicted = {
+        "forward": (steps * abs(second) / 2 + rounding) / abs(exact),
+        "central": (steps**2 * abs(third) / 6 + rounding) / abs(exact),
+    }
+    return errors, predicted
+
+
+def _complex_step(x, direction, gamma, beta, h):
+    moved = x + 1j * h * direction
+    mean = moved.mean(axis=0)
+    x_hat = (moved - mean) / np.sqrt(((moved - mean) ** 2).mean(axis=0) + 1e-5)
+    return np.cos(gamma * x_hat + beta).sum().imag / h
+
+
+def _higher_derivatives(x, direction, gamma, beta):
+    x, direction, gamma, beta = map(torch.tensor, (x, direction, gamma, beta))
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    moved = x + t * direction
+    centred = moved - moved.mean(0)
+    y = gamma * centred / torch.sqrt((centred**2).mean(0) + 1e-5) + beta
+    derivatives = [torch.cos(y).sum()]
+    for _ in range(3):
+        derivatives += torch.autograd.grad(derivatives[-1], t, create_graph=True)
+    return derivatives[2].item(), derivatives[3].item()
