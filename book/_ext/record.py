@@ -30,7 +30,9 @@ def only_text(notebook):
             output.get("metadata", {}).clear()
             if "data" in output:
                 output["data"] = {
-                    kind: value for kind, value in output["data"].items() if kind == "text/plain"
+                    kind: value
+                    for kind, value in output["data"].items()
+                    if kind in ("text/plain", "text/markdown")
                 }
     return notebook
 
