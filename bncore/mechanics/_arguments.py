@@ -28,7 +28,7 @@ def floating(name, value):
 
 def finite(name, value):
     """Refuse NaN and infinity, and say where the first one is."""
-    if np.isfinite(value).all():
+    if np.count_nonzero(np.isfinite(value)) == value.size:
         return
     first = np.unravel_index(np.isfinite(value).argmin(), value.shape)
     where = ", ".join(map(str, first))

@@ -12,40 +12,44 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 64 * 1024
+BLOCK = 256 * 1024
 WIDTH = 8 * 1024
-REUSE = 16
+REUSE = 4
+LONGEST_SUM = 32
 
 _kept = threading.local()
 
 
 class Block(NamedTuple):
-    """A part of an array: where it is, the shape to compute it in, its features in a pattern."""
+    """A part of an array: where it is, the shapes to compute and to sum it in, its features' columns."""
 
     index: tuple
     shape: tuple
+    lines: tuple
     columns: slice
 
     def of(self, array):
         """This part of the array."""
         return array[self.index].reshape(self.shape)
 
-    def add(self, piece, totals):
-        """Add the sum of each feature in the piece to its total, in double precision.
+    def add_sums(self, piece, other, totals):
+        """Add the sums of each feature in piece, and in piece * other, to its two totals.
 
-        Single precision sums short lines only, which keeps its rounding small. No product with
-        ones: a BLAS would round differently for each number of threads.
+        Single precision sums short lines only, which keeps its rounding small; the rest is double.
+        No product with ones: a BLAS would round differently for each number of threads.
         """
         features = self.index[1]
-        if piece.ndim > 2:
-            lines = np.einsum("ncl->nc", piece.reshape(*piece.shape[:2], -1))
-        elif self.columns == features:
-            lines = piece
+        piece, other = piece.reshape(self.lines), other.reshape(self.lines)
+        if len(self.lines) == 2:
+            sums = np.empty((2, self.lines[1]), piece.dtype)
+            np.add.reduce(piece, axis=0, out=sums[0])
+            np.einsum("ij,ij->j", piece, other, out=sums[1])
         else:
-            rows_glued = piece.shape[1] // len(totals)
-            narrower = piece.reshape(-1, piece.shape[1] // math.gcd(4, rows_glued))
-            lines = np.add.reduce(narrower, axis=0).reshape(-1, len(totals))
-        totals[features] += np.add.reduce(lines.astype(np.float64), axis=0)
+            sums = np.empty((2, *self.lines[:2]), piece.dtype)
+            np.einsum("ncl->nc", piece, out=sums[0])
+            np.einsum("ncl,ncl->nc", piece, other, out=sums[1])
+        sums = sums.reshape(2, -1, features.stop - features.start)
+        totals[:, features] += np.add.reduce(sums, axis=1, dtype=np.float64)
 
 
 def blocks(shape):
@@ -68,11 +72,18 @@ def _plan(shape, glued, room):
     cuts += [_cut(0, length, step) for length, step in zip(shape[1:], steps[1:], strict=True)]
     for index in product(*cuts):
         extent = tuple(part.stop - part.start for part in index)
-        if glued > 1 and extent[0] >= glued:
-            width = glued * shape[1]
-            plan.append(Block(index, (extent[0] // glued, width), slice(0, width)))
+        if len(shape) > 2:
+            lines = (*extent[:2], math.prod(extent[2:]))
+            plan.append(Block(index, extent, lines, index[1]))
+        elif extent[0] < glued or glued == 1:
+            plan.append(Block(index, extent, extent, index[1]))
         else:
-            plan.append(Block(index, extent, index[1]))
+            rows, width = extent[0] // glued, glued * shape[1]
+            cut = max(
+                (n for n in (1, 2, 4) if glued % n == 0 and rows * n <= LONGEST_SUM), default=1
+            )
+            lines = (rows * cut, width // cut)
+            plan.append(Block(index, (rows, width), lines, slice(0, width)))
     return plan
 
 
@@ -82,21 +93,27 @@ def patterns(vectors, shape):
     return repeated.reshape(len(vectors), -1, *(1 for _ in shape[2:]))
 
 
-def centred(x, shift):
+def centred(x, shift, dtype, out=None):
     """Yield (block, x - shift there, room for results of that shape), block by block.
 
-    ``shift`` has one entry a feature; its dtype is the one computed in. The room is scratch memory
-    that the next block overwrites, and may hold x - shift itself. Where shift is 0 nothing is
-    subtracted, nor copied if x has the right dtype already.
+    ``dtype`` is the one computed in; ``shift`` has one entry a feature in it, or is None for 0.
+    What is left in the room goes to ``out``; the room may hold x - shift itself. Where the shift is
+    0 nothing is subtracted, nor copied if x has the right dtype already.
     """
-    subtract = x.dtype != shift.dtype or shift.any()
-    if subtract:
+    if shift is not None:
         (shift,) = patterns(shift[np.newaxis], x.shape)
-    scratch = _scratch(shift.dtype)
+    in_place = out is not None and out.dtype == dtype
     for block in blocks(x.shape):
         piece = block.of(x)
-        room = scratch[: piece.size].reshape(block.shape)
-        yield block, np.subtract(piece, shift[block.columns], out=room) if subtract else piece, room
+        room = block.of(out) if in_place else _scratch(dtype)[: piece.size].reshape(block.shape)
+        if shift is not None:
+            piece = np.subtract(piece, shift[block.columns], out=room)
+        elif x.dtype != dtype:
+            piece = room
+            piece[...] = block.of(x)
+        yield block, piece, room
+        if out is not None and not in_place:
+            block.of(out)[...] = room
 
 
 def _rows_glued(shape):

@@ -61,21 +61,25 @@ class Cache:
         Copies of the affine parameters.
     eps : float
         Added to the variance.
-    shift : Float[ndarray, "features"]
-        A number near each feature's mean, in the precision of the computation.
+    shift : Float[ndarray, "features"] or None
+        A number near each feature's mean, in the precision of the computation; None where 0 is
+        near enough for every feature.
     residual : Float[ndarray, "features"]
         mean - shift, in double precision.
     var : Float[ndarray, "features"]
         Biased variance (divisor m), in double precision.
+    inv_std : Float[ndarray, "features"]
+        1 / sqrt(var + eps), in double precision.
     """
 
     x: Batch
     gamma: Vector | None
     beta: Vector | None
     eps: float
-    shift: Vector
+    shift: Vector | None
     residual: Vector
     var: Vector
+    inv_std: Vector
     fingerprint: bytes
 
     @property
@@ -86,12 +90,7 @@ class Cache:
     @property
     def mean(self) -> Vector:
         """Batch mean, in double precision."""
-        return self.shift + self.residual
-
-    @property
-    def inv_std(self) -> Vector:
-        """1 / sqrt(var + eps), in double precision."""
-        return 1 / np.sqrt(self.var + self.eps)
+        return self.residual.copy() if self.shift is None else self.shift + self.residual
 
     @property
     def scale(self) -> Vector:
@@ -106,7 +105,9 @@ class Cache:
     @property
     def x_centred(self) -> Batch:
         """x - mean, computed anew at each access, in double precision."""
-        deviation = np.subtract(self.x, _spread(self.shift, self), dtype=np.float64)
+        deviation = self.x.astype(np.float64)
+        if self.shift is not None:
+            deviation -= _spread(self.shift, self)
         return deviation - _spread(self.residual, self)
 
 
@@ -157,7 +158,10 @@ def forward(
     _check_parameter("beta", beta, x)
     eps = _checked_eps(eps, x)
 
-    cache = Cache(np.asarray(x), _copy(gamma), _copy(beta), eps, *_statistics(x), _fingerprint(x))
+    shift, residual, var = _statistics(x)
+    inv_std = 1 / np.sqrt(var + eps)
+    kept = (np.asarray(x), _copy(gamma), _copy(beta), eps, shift, residual, var, inv_std)
+    cache = Cache(*kept, _fingerprint(x))
     scale = cache.scale
     offset = -cache.residual * scale
     if beta is not None:
@@ -165,9 +169,9 @@ def forward(
     scale, offset = _working(x, scale, offset)
 
     y = np.empty(x.shape, x.dtype)
-    for block, piece, room in centred(x, cache.shift):
+    for block, piece, room in centred(x, cache.shift, _working_dtype(x), out=y):
         np.multiply(piece, scale[block.columns], out=room)
-        np.add(room, offset[block.columns], out=block.of(y), casting="same_kind")
+        room += offset[block.columns]
     return y, cache
 
 
@@ -211,15 +215,14 @@ def backward(dy: Batch, cache: Cache) -> Gradients:
 
     slope = inv_std * dgamma / m
     level = dbeta / m - cache.residual * slope
-    scale = inv_std if cache.gamma is None else cache.gamma * inv_std
-    scale, slope, level = _working(x, scale, slope, level)
+    scale, slope, level = _working(x, cache.scale, slope, level)
 
     dx = np.empty(x.shape, x.dtype)
-    for block, piece, room in centred(x, cache.shift):
+    for block, piece, room in centred(x, cache.shift, _working_dtype(x), out=dx):
         np.multiply(piece, slope[block.columns], out=room)
         room += level[block.columns]
         np.subtract(block.of(dy), room, out=room)
-        np.multiply(room, scale[block.columns], out=block.of(dx), casting="same_kind")
+        room *= scale[block.columns]
     return Gradients(dx, _like(cache.gamma, dgamma), _like(cache.beta, dbeta))
 
 
@@ -280,13 +283,13 @@ def _statistics(x):
     the shift 0 if its mean lies within one deviation of 0. If not, its shift is the mean of a few
     values, or, should these have been no fair sample, the mean that the sum around it gives.
     """
-    shift = np.zeros(x.shape[1], _working_dtype(x))
+    residual, var, far = _moments(x, None)
+    if not np.count_nonzero(far):
+        return None, residual, var
+    if not np.isfinite(var).all():
+        check.finite("x", x)
+    shift = np.where(far, _sample_mean(x), 0).astype(_working_dtype(x))
     residual, var, far = _moments(x, shift)
-    if far.any():
-        if not np.isfinite(var).all():
-            check.finite("x", x)
-        shift = np.where(far, _sample_mean(x), shift)
-        residual, var, far = _moments(x, shift)
     if far.any():
         with np.errstate(over="ignore", invalid="ignore"):
             shift = np.where(far, shift + residual, shift).astype(shift.dtype)
@@ -307,32 +310,31 @@ def _sample_mean(x):
 
 def _moments(x, shift):
     """Mean of x - shift, variance of x, and whether they lie far apart; one pass over x."""
-    total, squares = np.zeros((2, x.shape[1]))
+    totals = np.zeros((2, x.shape[1]))
     m = x.size // x.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
-        for block, piece, room in centred(x, shift):
-            block.add(piece, total)
-            block.add(np.square(piece, out=room), squares)
-        residual = total / m
-        var = np.maximum(squares / m - residual**2, 0)
-        return residual, var, (residual**2 > var) | ~np.isfinite(var)
+        for block, piece, _ in centred(x, shift, _working_dtype(x)):
+            block.add_sums(piece, piece, totals)
+        residual, square = totals / m
+        distance = residual * residual
+        var = np.maximum(square - distance, 0)
+        return residual, var, ~((distance <= var) & (var < np.inf))
 
 
 def _correlations(dy, cache):
     """sum(dy) and sum(dy * (x - shift)) over the batch, by one pass over both."""
-    sum_dy, sum_dy_centred = np.zeros((2, dy.shape[1]))
+    totals = np.zeros((2, dy.shape[1]))
     with np.errstate(over="ignore", invalid="ignore"):
-        for block, piece, room in centred(cache.x, cache.shift):
+        for block, piece, _ in centred(cache.x, cache.shift, _working_dtype(dy)):
             incoming = block.of(dy).astype(piece.dtype, copy=False)
-            block.add(incoming, sum_dy)
-            block.add(np.multiply(incoming, piece, out=room), sum_dy_centred)
-    if not np.isfinite(sum_dy_centred + sum_dy).all():
+            block.add_sums(incoming, piece, totals)
+    if np.count_nonzero(np.isfinite(totals)) < totals.size:
         check.finite("dy", dy)
         raise ValueError(
             f"dy reaches {np.abs(dy).max():.3g} in magnitude, expected values whose products with "
             f"x - mean sum to less than {_largest(dy):.3g}; divide dy by a constant"
         )
-    return sum_dy, sum_dy_centred
+    return totals
 
 
 def _check_batch(x):

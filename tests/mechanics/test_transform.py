@@ -312,14 +312,16 @@ def test_far_from_zero_the_error_is_no_larger_than_that_of_torch(dtype, offset, 
     ids=["outliers first", "one outlier", "a ramp", "a jump"],
 )
 def test_rows_that_misrepresent_the_batch_do_not_spoil_its_statistics(rows):
-    for seed in range(5):
+    ours, theirs = [], []
+    for seed in range(10):
         x, dy, gamma, beta = batch((20000, 3), seed)
         arguments = tuple(a.astype(np.float32) for a in (x + rows(20000)[:, None], dy, gamma, beta))
         y, cache = transform.forward(arguments[0], *arguments[2:])
-        exact = exactly(*arguments)
         found = (y, *transform.backward(arguments[1], cache))
-        for ours, expected in zip(found, exact, strict=True):
-            assert error(ours, expected) < 1e-6
+        exact = exactly(*arguments)
+        ours.append([error(a, b) for a, b in zip(found, exact, strict=True)])
+        theirs.append([error(a, b) for a, b in zip(by_torch(*arguments), exact, strict=True)])
+    assert (5 * np.max(ours, axis=0) <= np.max(theirs, axis=0)).all(), (ours, theirs)
 
 
 @given(
