@@ -147,12 +147,13 @@ def test_the_shares_on_digits_sum_to_one_and_a_batch_of_two_keeps_nothing():
     assert shares[0, 2] < 1e-6 < shares[1, 2]
 
 
-def test_hiding_the_mean_lengthens_the_weights():
-    _, plain = experiments.hidden_on_digits((), seed=0, steps=40)
-    losses, blind = experiments.hidden_on_digits(("mean",), seed=0, steps=40)
+def test_hiding_the_mean_lengthens_the_weights_along_the_mean_image():
+    _, plain, off_mean = experiments.hidden_on_digits((), seed=0, steps=40)
+    losses, blind, towards_mean = experiments.hidden_on_digits(("mean",), seed=0, steps=40)
     assert losses.shape == (40,)
     assert blind[0] == plain[0]
     assert blind[-1] > 1.5 * plain[-1]
+    assert off_mean < 0.1 < 0.5 < towards_mean < 1
 
 
 def test_numerical_derivatives_err_as_predicted():

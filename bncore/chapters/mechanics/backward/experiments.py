@@ -98,18 +98,24 @@ def hidden_on_digits(hidden, seed, steps=300):
         Before each step.
     lengths : ndarray
         Length of all hidden weights, every 20 steps.
+    towards_mean : float
+        Share of the first layer's squared displacement that lies along the mean image.
     """
-    model = networks.mlp(WIDTHS, "relu", "batch", seed=seed)
+    model, split = networks.mlp(WIDTHS, "relu", "batch", seed=seed), data.digits(seed)
+    weight = next(model.parameters())  # hide_statistics shares the linear layers
+    start = weight.detach().clone()
     history = training.train(
         gradients.hide_statistics(model, hidden),
-        data.digits(seed),
+        split,
         steps,
         learning_rate=0.5,
         seed=seed,
         record={"length": gradients.hidden_weight_length},
         every=20,
     )
-    return history.losses, history.records["length"]
+    moved, mean = weight.detach() - start, split.x_train.mean(dim=0)
+    towards_mean = ((moved @ mean).norm() / (moved.norm() * mean.norm())) ** 2
+    return history.losses, history.records["length"], towards_mean.item()
 
 
 def difference_errors(steps):
