@@ -380,10 +380,25 @@ def table() -> list[dict[str, str]]:
 
 
 def markdown() -> str:
-    """``table`` as a Markdown table."""
-    rows = table()
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """``table`` as a Markdown table: beside each question its answers, and who gives them.
+
+    Two columns fit on a phone, and frameworks that agree stand together.
+    """
+    lines = ["| question | answers |", "| --- | --- |"]
+    for row in table():
+        question, *answers = row.values()
+        given = {}
+        for title, answer in zip(list(row)[1:], answers, strict=True):
+            given.setdefault(answer.replace("—", "none"), []).append(title)
+        if question == "source":
+            cells = list(given)
+        else:
+            cells = [
+                f"{answer} ({'all' if len(who) == len(answers) else '; '.join(who)})"
+                for answer, who in given.items()
+            ]
+        lines.append(f"| {question} | {'<br>'.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _conventions(*keys):

@@ -261,10 +261,22 @@ def test_the_table_answers_each_question_for_each_framework():
     assert answers["number of batches"]["Flax"] == "—"
 
 
-def test_the_markdown_table_is_the_table():
+def test_the_markdown_table_gives_each_answer_of_the_table_to_those_who_give_it():
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in markdown().splitlines()]
-    assert set(cells[1]) == {"---"}
-    assert [dict(zip(cells[0], row, strict=True)) for row in cells[2:]] == table()
+    assert cells[:2] == [["question", "answers"], ["---", "---"]]
+    titles = [convention.title for convention in CONVENTIONS.values()]
+    for (question, answers), row in zip(cells[2:], table(), strict=True):
+        assert question == row[""]
+        if question == "source":
+            assert answers.split("<br>") == [row[title] for title in titles]
+            continue
+        read = {}
+        for group in answers.split("<br>"):
+            answer, who = group.removesuffix(")").rsplit(" (", 1)
+            for title in titles if who == "all" else who.split("; "):
+                assert title not in read
+                read[title] = "—" if answer == "none" and row[title] == "—" else answer
+        assert read == {title: row[title] for title in titles}
 
 
 GOOD = {"running_mean": np.zeros(2), "running_var": np.ones(2)}

@@ -106,7 +106,7 @@ def unbiased_variance() -> Evidence:
     source="encyclopaedia, Inference",
     statement=(
         "The population variance is a constant times $\\mathrm{E}_B[\\sigma_B^2]$. The text lost the "
-        "constant; here it is $\\frac{m}{m-1}$."
+        "constant; for independent draws it is $\\frac{m}{m-1}$."
     ),
     chapter=CHAPTER,
     verdict="holds",
