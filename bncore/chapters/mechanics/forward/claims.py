@@ -123,7 +123,8 @@ def unit_deviation_with_epsilon() -> Evidence:
 def gaussian() -> Evidence:
     split = data.digits()
     model = networks.mlp((64, 100, 100, 10), "relu", gain=2**0.5)
-    hidden = probes.inputs_of(model, ["linear2", "output"], split.x_train)
+    inside = ["activation1", "linear2", "activation2", "output"]
+    hidden = probes.inputs_of(model, inside, split.x_train)
     values = np.column_stack([_pixels()[: len(split.x_train)], *hidden.values()]).astype(float)
     values = values[:, values.std(axis=0) > 0]
     normalised = _x_hat(values)
@@ -132,13 +133,14 @@ def gaussian() -> Evidence:
         printed=[
             Measurement(
                 "largest decrease of Kolmogorov's distance to the nearest normal law that batch "
-                f"norm brings, over {values.shape[1]} pixels and ReLU units",
+                f"norm brings, over {values.shape[1]} pixels, inputs and outputs of ReLU units",
                 (before - after).max(),
                 at_least=0.01,
             ),
             Measurement(
-                "median distance after batch norm (a normal sample of this size: about 0.02)",
-                np.median(after),
+                "median distance after batch norm of those that were farther than 0.1 before "
+                "(a normal sample of this size: about 0.02)",
+                np.median(after[before > 0.1]),
                 at_most=0.05,
             ),
         ]
@@ -678,33 +680,43 @@ def scale_invariance() -> Evidence:
 
 
 @cache
-def _deep(network, learning_rate=0.3):
-    return [experiments.accuracy(network, learning_rate, seed, steps=150) for seed in (0, 1)]
+def _deep(network, learning_rate=0.3, steps=150):
+    return [experiments.accuracy(network, learning_rate, seed, steps) for seed in (0, 1)]
 
 
 @claim(
     id="forward-saturating-nonlinearities",
     source="cs682slides, Other benefits in practice",
     statement=(
-        "Batch norm makes it possible to train deep networks of saturating non-linearities such "
-        "as the sigmoid."
+        "It is batch norm that makes it possible to train deep networks of saturating "
+        "non-linearities such as the sigmoid."
     ),
     chapter=CHAPTER,
-    verdict="holds",
+    verdict="depends",
 )
 def saturating_nonlinearities() -> Evidence:
-    start = "five hidden layers of 50 sigmoids, 150 steps, two seeds"
+    without = "best test accuracy without batch norm (chance: 0.1)"
     return Evidence(
-        printed=[
-            Measurement(
-                f"worst test accuracy with batch norm, {start}",
-                min(_deep("sigmoid, batch norm")),
-                at_least=0.85,
-            ),
-            Measurement(
-                "best without it, same start (chance: 0.1)", max(_deep("sigmoid")), at_most=0.2
-            ),
-        ]
+        under=(
+            "the weights start as torch draws them",
+            [
+                Measurement(
+                    "worst test accuracy with batch norm, five hidden layers of 50 sigmoids, "
+                    "150 steps, two seeds",
+                    min(_deep("sigmoid, batch norm")),
+                    at_least=0.85,
+                ),
+                Measurement(f"{without}, same steps", max(_deep("sigmoid")), at_most=0.2),
+            ],
+        ),
+        otherwise=(
+            "they start larger, with gain 4, and the learning rate is tuned",
+            [
+                Measurement(
+                    f"{without}, 300 steps", max(_deep("sigmoid, gain 4", 1.0, 300)), at_most=0.2
+                )
+            ],
+        ),
     )
 
 

@@ -63,7 +63,7 @@ def soft_threshold(
     """Variance of each normalised pixel beside σ² / (σ² + ε)."""
     deviation = pixels.std(axis=0)
     variance = transform.forward(pixels, eps=eps)[0].var(axis=0)
-    line = np.geomspace(1e-3, 1, 200)
+    line = np.geomspace(6e-5, 1.6, 200)
     fig, ax = style.axes()
     ax.plot(line, line**2 / (line**2 + eps), color=style.COLOR["predicted"], label="σ² / (σ² + ε)")
     ax.plot(
@@ -77,12 +77,12 @@ def soft_threshold(
     ax.axvline(eps**0.5, color=style.COLOR["highlight"], linestyle=":", label="σ = √ε")
     ax.set(
         xscale="log",
-        xlim=(1e-3, 1),
+        xlim=(6e-5, 1.6),
         ylim=(-0.03, 1.08),
         xlabel="σ of the pixel (0 paper, 1 ink)",
         ylabel="variance of x̂",
     )
-    ax.legend(loc="center left" if eps < 1e-3 else "upper left")
+    style.legend_above(ax, columns=3)
     return fig
 
 
@@ -91,12 +91,12 @@ def fading(
     normalised: Float[np.ndarray, "seeds layers"],
     gain: Real,
 ) -> matplotlib.figure.Figure:
-    """Deviation of a sigmoid's input over the images, layer by layer, beside the bound."""
+    """Root mean square deviation of the sigmoids' inputs over the images, beside the bound."""
     layers = np.arange(1, plain.shape[1] + 1)
     fig, ax = style.axes(height=3.6)
-    bound = plain[:, 0].mean() * (gain / 4) ** (layers - 1)
+    bound = np.sqrt(np.square(plain[:, 0]).mean()) * (gain / 4) ** (layers - 1)
     ax.plot(
-        layers, bound, color=style.COLOR["predicted"], linestyle=":", label="bound (g/4) per layer"
+        layers, bound, color=style.COLOR["predicted"], linestyle=":", label="bound (g/4) a layer"
     )
     for values, colour, marker, label in (
         (normalised, NORMALISED, "o", "batch norm"),
@@ -110,9 +110,8 @@ def fading(
         xticks=layers,
         xlabel="hidden layer",
         ylabel="deviation over images",
-        title=f"weights drawn with gain {gain:.3g}",
     )
-    ax.legend(loc="upper left", ncols=2, fontsize=10)
+    style.legend_above(ax)
     return fig
 
 
@@ -206,7 +205,7 @@ def learning_rates(record: Mapping[str, Any]) -> matplotlib.figure.Figure:
                 label=name,
             )
         ax.set(xscale="log", ylim=(0, 1.02), ylabel=f"accuracy, {title}")
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=11, ncols=2)
+        style.legend_above(ax)
     rows[-1].set(xlabel="learning rate")
     return fig
 
