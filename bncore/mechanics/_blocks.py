@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK = 256 * 1024
-WIDTH = 8 * 1024
+WIDTH = 2 * 1024
 REUSE = 4
+SMALL = 64 * 1024
 LONGEST_SUM = 32
+BUFFER = 512
 
 _kept = threading.local()
 
@@ -43,7 +45,10 @@ class Block(NamedTuple):
         if len(self.lines) == 2:
             sums = np.empty((2, self.lines[1]), piece.dtype)
             np.add.reduce(piece, axis=0, out=sums[0])
-            np.einsum("ij,ij->j", piece, other, out=sums[1])
+            if piece.size > SMALL:
+                np.einsum("ij,ij->j", piece, other, out=sums[1])
+            else:
+                np.add.reduce(piece * other, axis=0, out=sums[1])
         else:
             sums = np.empty((2, *self.lines[:2]), piece.dtype)
             np.einsum("ncl->nc", piece, out=sums[0])
@@ -79,12 +84,26 @@ def _plan(shape, glued, room):
             plan.append(Block(index, extent, extent, index[1]))
         else:
             rows, width = extent[0] // glued, glued * shape[1]
-            cut = max(
-                (n for n in (1, 2, 4) if glued % n == 0 and rows * n <= LONGEST_SUM), default=1
-            )
-            lines = (rows * cut, width // cut)
-            plan.append(Block(index, (rows, width), lines, slice(0, width)))
+            lines = _lines(extent[0])
+            line = extent[0] // lines * shape[1]
+            plan.append(Block(index, (rows, width), (lines, line), slice(0, width)))
     return plan
+
+
+def _lines(samples):
+    """Into how many lines to cut the samples of a block, whose sums are taken in its own precision."""
+    return next(n for n in range(min(samples, LONGEST_SUM), 0, -1) if samples % n == 0)
+
+
+class short_buffers(np.errstate):
+    """A context in which NumPy walks rows of BUFFER entries in place, as it does rows of 8192.
+
+    NumPy sends shorter rows of broadcast operands through its buffer, which takes half as long again.
+    """
+
+    def __enter__(self):
+        super().__enter__()
+        np.setbufsize(BUFFER)
 
 
 def patterns(vectors, shape):
@@ -98,12 +117,13 @@ def centred(x, shift, dtype, out=None):
 
     ``dtype`` is the one computed in; ``shift`` has one entry a feature in it, or is None for 0.
     What is left in the room goes to ``out``; the room may hold x - shift itself. Where the shift is
-    0 nothing is subtracted, nor copied if x has the right dtype already.
+    0 nothing is subtracted, nor copied if x has the right dtype already. Passes that write go
+    backwards, because the blocks read last are the ones still in the cache.
     """
     if shift is not None:
         (shift,) = patterns(shift[np.newaxis], x.shape)
     in_place = out is not None and out.dtype == dtype
-    for block in blocks(x.shape):
+    for block in blocks(x.shape)[:: 1 if out is None else -1]:
         piece = block.of(x)
         room = block.of(out) if in_place else _scratch(dtype)[: piece.size].reshape(block.shape)
         if shift is not None:

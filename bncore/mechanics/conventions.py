@@ -115,7 +115,7 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             source="https://keras.io/api/layers/normalization_layers/batch_normalization/",
         ),
         "keras-fused": Convention(
-            title="Keras 2, fused",
+            title="fused Keras 2",
             momentum=0.99,
             momentum_weighs="old",
             plain_average=False,
@@ -394,7 +394,7 @@ def markdown() -> str:
             cells = list(given)
         else:
             cells = [
-                f"{answer} ({'all' if len(who) == len(answers) else '; '.join(who)})"
+                f"{answer} ({'all' if len(who) == len(answers) else ', '.join(who)})"
                 for answer, who in given.items()
             ]
         lines.append(f"| {question} | {'<br>'.join(cells)} |")
