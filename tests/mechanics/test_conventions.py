@@ -273,7 +273,7 @@ def test_the_markdown_table_gives_each_answer_of_the_table_to_those_who_give_it(
         read = {}
         for group in answers.split("<br>"):
             answer, who = group.removesuffix(")").rsplit(" (", 1)
-            for title in titles if who == "all" else who.split("; "):
+            for title in titles if who == "all" else who.split(", "):
                 assert title not in read
                 read[title] = "—" if answer == "none" and row[title] == "—" else answer
         assert read == {title: row[title] for title in titles}
