@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from bncore.page import Explorer, explore, frames, show, style
+from bncore.page import Explorer, explore, frames, live_face, show, style
 from bncore.page.labels import label, value_text
 
 
@@ -133,6 +133,26 @@ def test_no_face_leaves_a_figure_open(page):
     before = plt.get_fignums()
     explorer()._repr_mimebundle_()
     assert plt.get_fignums() == before
+
+
+def test_a_moved_slider_redraws_and_describes(monkeypatch):
+    monkeypatch.delenv("BNCORE_FACE", raising=False)
+    figure = explorer()
+    assert list(figure._repr_mimebundle_()) == [
+        "text/plain",
+        "application/vnd.jupyter.widget-view+json",
+    ]
+    slope, offset, image, caption = live_face.widget(figure).children
+    assert (slope.description, offset.description, caption.value) == (
+        "slope",
+        "offset",
+        "The line turns and shifts.",
+    )
+    for i, j in [(2, 1), (0, 1), (0, 0)]:
+        slope.index, offset.index = i, j
+        values = figure.at((i, j))
+        assert image.value == frames.to_png(line(**values))
+        assert image.alt == figure.describe(**values)
 
 
 LIVE = """
