@@ -9,7 +9,8 @@ MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 
 MISSING = (
     "No Chromium or Chrome was found, and the site tests need one: install it with "
-    "`sudo apt-get install chromium` (Debian), or set CHROME to the browser's path."
+    "`sudo apt-get install chromium` (Debian) or `brew install --cask google-chrome` (macOS), or set "
+    "CHROME to a browser's path."
 )
 
 
