@@ -25,7 +25,7 @@ SYMBOLS = {
 }
 
 _INLINE = re.compile(
-    r"\$(?P<math>[^$]+)\$|`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\*(?P<em>[^*]+)\*"
+    r"\$(?P<math>[^$]+)\$(?P<closing>[.,;:!?)\]]*)|`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\*(?P<em>[^*]+)\*"
 )
 
 
@@ -113,15 +113,18 @@ def inline(markdown: str) -> str:
     r"""Return HTML for a line of Markdown: ``$...$``, ``code``, emphasis and plain text.
 
     Mathematics is delimited by ``\(`` and ``\)`` and marked as Sphinx marks it, so that MathJax
-    finds it inside an output.
+    finds it inside an output. Punctuation stays on the line of the formula before it.
     """
     parts, end = [], 0
     for match in _INLINE.finditer(markdown):
         parts.append(escape(markdown[end : match.start()], quote=False))
-        body = escape(match[match.lastgroup], quote=False)
-        if match.lastgroup == "math":
-            parts.append(f'<span class="math notranslate nohighlight">\\({body}\\)</span>')
+        if match["math"]:
+            body = escape(match["math"], quote=False)
+            formula = f'<span class="math notranslate nohighlight">\\({body}\\)</span>'
+            mark = match["closing"]
+            parts.append(f'<span class="bn-keep">{formula}{mark}</span>' if mark else formula)
         else:
+            body = escape(match[match.lastgroup], quote=False)
             parts.append(f"<{match.lastgroup}>{body}</{match.lastgroup}>")
         end = match.end()
     return "".join([*parts, escape(markdown[end:], quote=False)])

@@ -53,6 +53,7 @@ RC = {
     "figure.figsize": (WIDTH, 3.3),
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.08,
     "savefig.facecolor": "none",
     "axes.facecolor": "none",
     "axes.edgecolor": MUTED,
@@ -110,3 +111,23 @@ def axes(rows=1, height=None, **kwargs):
     if height is None:
         height = 3.3 if rows == 1 else 2.5 * rows
     return plt.subplots(rows, 1, figsize=(WIDTH, height), **kwargs)
+
+
+def legend_above(ax, columns=2):
+    """Put the legend of `ax` above it, where no curve can run through it, and return it.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        The panel, which must have no title.
+    columns : int
+        Number of entries side by side.
+    """
+    return ax.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=columns,
+        fontsize=11,
+        columnspacing=1.2,
+        handlelength=1.8,
+    )

@@ -2,9 +2,11 @@
 
 import re
 
+from docutils import nodes
 from markupsafe import Markup
 
 _VARIADIC = re.compile(r"(?<!\*)\*(?=(?:spatial|kernel)\b)")
+_CLOSING = re.compile(r"[.,;:!?)\]’”…]+(?:s\b)?")
 _ICON_SCRIPT = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
 
 
@@ -32,6 +34,19 @@ def _load_icons_once(app, pagename, templatename, context, doctree):
     context["without_icon_script"] = lambda head: Markup(_ICON_SCRIPT.sub("", head))
 
 
+def _keep_punctuation_with_its_formula(app, doctree, docname):
+    """A browser may break a line after any formula, and so begin the next one with a full stop."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent = formula.parent
+        place = parent.index(formula) + 1
+        after = parent[place] if place < len(parent) else None
+        if isinstance(after, nodes.Text) and (mark := _CLOSING.match(after)):
+            rest = nodes.Text(after[mark.end() :])
+            kept = nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]))
+            kept["classes"].append("bn-keep")
+            parent[place - 1 : place + 1] = [kept, rest]
+
+
 def _escape_variadic_axes(app, what, name, obj, options, lines):
     """`*spatial` in an array's shape is not the start of an emphasis."""
     lines[:] = [_VARIADIC.sub(r"\\*", line) for line in lines]
@@ -39,6 +54,7 @@ def _escape_variadic_axes(app, what, name, obj, options, lines):
 
 def setup(app):
     app.connect("autodoc-process-docstring", _escape_variadic_axes, priority=400)
+    app.connect("doctree-resolved", _keep_punctuation_with_its_formula)
     app.connect("html-page-context", _load_icons_once)
     app.connect("html-page-context", _leave_entries_their_role, priority=900)
     app.connect("html-page-context", _declare_each_script_once, priority=900)

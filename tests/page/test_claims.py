@@ -399,6 +399,11 @@ def test_inline_text_loses_nothing_but_its_marks_and_opens_no_tag(text):
     ("markdown", "html"),
     [
         (r"$a < b$", r'<span class="math notranslate nohighlight">\(a &lt; b\)</span>'),
+        (
+            "so $a$). Then",
+            r'so <span class="bn-keep"><span class="math notranslate nohighlight">\(a\)</span>).</span>'
+            " Then",
+        ),
         ("`a<b` & *c* **d**", "<code>a&lt;b</code> &amp; <em>c</em> <strong>d</strong>"),
         ("costs $5", "costs $5"),
         ("$a^*b^*$", r'<span class="math notranslate nohighlight">\(a^*b^*\)</span>'),

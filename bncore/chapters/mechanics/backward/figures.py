@@ -36,9 +36,9 @@ FORMULAS = {
     "∂ℓ/∂σ²": r"$-\frac{1}{2}(\sigma^2+\varepsilon)^{-3/2}"
     r"\,\sum_i\,\partial\ell/\partial\hat x_i\;(x_i-\mu)$",
     "∂ℓ/∂μ": r"$-(\sigma^2+\varepsilon)^{-1/2}\,\sum_i\,\partial\ell/\partial\hat x_i\;+\;0$",
-    "∂ℓ/∂x": r"$\frac{\partial\ell/\partial\hat x_i}{\sqrt{\sigma^2+\varepsilon}}"
-    r"+\frac{\partial\ell}{\partial\sigma^2}\,\frac{2(x_i-\mu)}{m}"
-    r"+\frac{\partial\ell}{\partial\mu}\,\frac{1}{m}$",
+    "∂ℓ/∂x": r"$\dfrac{\partial\ell/\partial\hat x_i}{\sqrt{\sigma^2+\varepsilon}}"
+    r"+\dfrac{\partial\ell}{\partial\sigma^2}\,\dfrac{2(x_i-\mu)}{m}"
+    r"+\dfrac{\partial\ell}{\partial\mu}\,\dfrac{1}{m}$",
 }
 
 
@@ -59,14 +59,14 @@ def fit(level, tilt, eps=1e-12):
     above.plot(X, dy - dx, color=style.INK, linestyle="--", label="fitted line")
     above.vlines(X[:, 0], (dy - dx)[:, 0], dy[:, 0], color=style.COLOR["batch norm"], linewidth=4)
     above.plot(X, dy, "o", color=style.MUTED, markersize=9, label="what the loss asks for")
-    above.set(ylim=(-6, 6), ylabel=r"$\partial\ell/\partial y_i$")
-    above.legend(loc="upper center", ncols=2, columnspacing=1)
+    above.set(ylim=(-7.5, 7.5), ylabel=r"$\partial\ell/\partial y_i$")
+    style.legend_above(above)
     below.axhline(0, color=style.INK, linestyle="--")
     below.vlines(X[:, 0], 0, dx[:, 0], color=style.COLOR["batch norm"], linewidth=4)
     below.plot(X, dx, "s", color=style.COLOR["batch norm"], markersize=8, label="what arrives")
     below.set(ylim=(-2.2, 2.2), ylabel=r"$\partial\ell/\partial x_i\cdot s/\gamma$")
     below.set_xlabel(r"value in the batch, $x_i$")
-    below.legend(loc="upper center")
+    style.legend_above(below)
     return fig
 
 
@@ -82,7 +82,7 @@ def graph(step, values):
     """
     style.use()
     fig, ax = style.plt.subplots(figsize=(style.WIDTH, 5.6))
-    ax.set(xlim=(0, 10), ylim=(-3.1, 9.8))
+    ax.set(xlim=(0, 10), ylim=(-3.4, 9.8))
     ax.axis("off")
     reached = STEPS.index(step)
     node = "ℓ" if step == "forward" else step.removeprefix("∂ℓ/∂")
@@ -106,10 +106,10 @@ def graph(step, values):
         ax.plot(a, b, "o", markersize=34, markeredgecolor=edge, markerfacecolor=style.PAPER,
                 markeredgewidth=4 if now else 2)  # fmt: skip
         ax.text(a, b, SYMBOLS[name], ha="center", va="center", fontsize=18)
-    ax.text(5, -1.1, FORMULAS[step], ha="center", va="center", fontsize=14)
+    ax.text(5, -1.25, FORMULAS[step], ha="center", va="center", fontsize=16)
     if step != "forward":
         numbers = "   ".join(f"{value:.3g}".replace("-", "−") for value in np.ravel(values[step]))
-        ax.text(5, -2.5, f"= {numbers}", ha="center", va="center", fontsize=14)
+        ax.text(5, -2.8, f"= {numbers}", ha="center", va="center", fontsize=14)
     return fig
 
 
@@ -155,9 +155,9 @@ def leaking(eps):
     _, cache = transform.forward(x, eps=eps)
     dx = transform.backward(dy, cache).dx / cache.inv_std
     fig, (above, below) = style.axes(rows=2, height=5.4)
-    above.plot(x, dy, "o", color=style.MUTED, markersize=9, label="asked for: all tilt")
+    above.plot(x, dy, "o", color=style.MUTED, markersize=12, label="asked for: all tilt")
     above.plot(x, dy - dx, color=style.INK, linestyle="--", label="fitted, with ridge")
-    above.plot(x, dx, "s", color=style.COLOR["batch norm"], markersize=7, label="arrives")
+    above.plot(x, dx, "s", color=style.COLOR["batch norm"], markersize=6, label="arrives")
     above.set(ylim=(-1.9, 1.9), xlim=(-1.7, 1.7), ylabel="gradient")
     above.set_xlabel(r"value in the batch, $x_i$ (deviation 1)")
     above.legend(loc="upper left")

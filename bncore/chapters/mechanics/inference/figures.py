@@ -43,9 +43,9 @@ def spread_over_seeds(ax, x, values, color, label, marker="o", linestyle="-"):
     )
 
 
-def accuracy_axis(ax, low=0.0, high=1.02):
-    """A y-axis for accuracies, in percent; ``high`` above 1 leaves room for a legend."""
-    ax.set(ylabel="test accuracy", ylim=(low, high), yticks=np.arange(low, 1.01, 0.2))
+def accuracy_axis(ax, low=0.0):
+    """A y-axis for accuracies, in percent."""
+    ax.set(ylabel="test accuracy", ylim=(low, 1.02), yticks=np.arange(low, 1.01, 0.2))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
 
 
@@ -82,10 +82,9 @@ def spread(outputs, value, sizes, measured, predicted, batch_size):
         xlabel="normalised output of the one example",
         ylabel="density over batches",
         xlim=(-2, 6),
-        title=f"Batches of {batch_size}",
     )
     top.set_yticks([])
-    top.legend(loc="upper right")
+    style.legend_above(top)
     bottom.plot(sizes, predicted, color=style.COLOR["predicted"], label="predicted, to first order")
     bottom.plot(sizes, measured, "o", color=style.COLOR["measured"], markersize=5, label="measured")
     here = sizes.index(batch_size)
@@ -93,16 +92,16 @@ def spread(outputs, value, sizes, measured, predicted, batch_size):
         batch_size, measured[here], "o", color=style.COLOR["highlight"], markersize=11, zorder=0
     )
     bottom.set_yscale("log")
-    bottom.set(ylabel="standard deviation", ylim=(0.03, 4))
+    bottom.set(ylabel="standard deviation", ylim=(0.03, 2))
     bottom.set_yticks([0.1, 1], ["0.1", "1"])
     log_sizes(bottom, sizes, "batch size m")
-    bottom.legend(loc="lower left")
+    style.legend_above(bottom)
     return fig
 
 
 def variance_ratios(sizes, curves, biased):
     """Estimates of the variance over the true one, for several ways to draw a batch."""
-    fig, ax = style.axes(height=3.8)
+    fig, ax = style.axes(height=4.4)
     ax.axhline(1, color=style.MUTED, linewidth=1)
     ax.plot(
         sizes,
@@ -122,14 +121,14 @@ def variance_ratios(sizes, curves, biased):
     for (label, values), (color, marker, linestyle) in zip(curves.items(), looks, strict=True):
         ax.plot(sizes, values, color=color, marker=marker, linestyle=linestyle, label=label)
     log_sizes(ax, sizes, "batch size m")
-    ax.set(ylabel="estimate / variance of the data", ylim=(0, 1.65))
-    ax.legend(loc="upper left", ncols=1, fontsize=9)
+    ax.set(ylabel="estimate / variance of the data", ylim=(0, 1.1))
+    style.legend_above(ax, columns=1)
     return fig
 
 
 def window(weights, paths, mean, deviation, truth, momentum, updates, effective):
     """What each batch weighs in the running average, and where the average stands."""
-    fig, (top, bottom) = style.axes(rows=2, height=5.4)
+    fig, (top, bottom) = style.axes(rows=2, height=6)
     edges = np.arange(updates + 1) - 0.5
     floor = 1e-3
     top.stairs(
@@ -140,18 +139,18 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
         color=style.COLOR["batch norm"],
     )
     top.plot([-7, -7], [floor / 10, weights[0]], "-D", color=style.COLOR["highlight"])
-    top.text(-7, 1.7, "initial\nvalue", ha="center", va="bottom", fontsize=9)
+    top.text(-7, 1.7, "initial\nvalue", ha="center", va="bottom", fontsize=10)
     top.set_yscale("log")
     top.minorticks_off()
     top.set(
         xlabel="age of the batch (updates ago)",
         ylabel="weight",
-        xlim=(-14, 101),
-        ylim=(floor, 8),
+        xlim=(-17, 101),
+        ylim=(floor, 40),
         xticks=range(0, 101, 20),
         yticks=(0.001, 0.01, 0.1, 1),
         yticklabels=("0.001", "0.01", "0.1", "1"),
-        title=f"Momentum {momentum:g}: worth {effective:.3g} batches after {updates}",
+        title=f"α = {momentum:g}: worth {effective:.3g} batches after {updates}",
     )
     t = np.arange(len(mean))
     seen = slice(updates + 1)
@@ -180,7 +179,7 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
             label=None if i else "measured, 3 seeds",
         )
     bottom.set(xlabel="updates", ylabel="running variance", xlim=(0, 101), ylim=(0, 7.9))
-    bottom.legend(loc="upper right", fontsize=9)
+    style.legend_above(bottom, columns=1)
     return fig
 
 
@@ -209,8 +208,8 @@ def forgotten(sizes, shuffled, by_class, evaluated):
     spread_over_seeds(ax, sizes, shuffled, style.COLOR["train"], "training mode, shuffled batches")
     spread_over_seeds(ax, sizes, by_class, style.OCHRE, "training mode, sorted by class", "s", "-.")
     log_sizes(ax, sizes, "size of the test batches")
-    accuracy_axis(ax, high=1.5)
-    ax.legend(loc="upper left", fontsize=9)
+    accuracy_axis(ax)
+    style.legend_above(ax, columns=1)
     return fig
 
 
@@ -244,7 +243,7 @@ def tiny(sizes, curves):
         spread_over_seeds(ax, sizes, values, color, label, marker, linestyle)
     log_sizes(ax, sizes, "training batch size m")
     accuracy_axis(ax)
-    ax.legend(loc="lower right", fontsize=9)
+    style.legend_above(ax)
     return fig
 
 
@@ -262,12 +261,12 @@ def contrast(images, grid, saved, fitted, lopsided, here):
         grid,
         lopsided,
         style.OCHRE,
-        "fitted to nothing but ones, and tested on them",
+        "fitted to ones only, tested on them",
         "^",
         ":",
     )
     bottom.vlines(here, 0, 1.02, color=style.COLOR["highlight"], linewidth=7, alpha=0.25)
     bottom.set_xlabel("contrast, as a fraction of that in training")
-    accuracy_axis(bottom, high=1.5)
-    bottom.legend(loc="upper left", fontsize=9)
+    accuracy_axis(bottom)
+    style.legend_above(bottom, columns=1)
     return fig

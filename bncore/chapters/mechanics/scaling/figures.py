@@ -64,7 +64,9 @@ def level_sets(H, names, steps=20):
     ax.plot(0, 0, "x", color=style.INK, markersize=9, markeredgewidth=2)
     ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
     ax.set(xlabel=f"{names[0]}, minus its optimum", ylabel=f"{names[1]}, minus its optimum")
-    left = f"{100 * rate**steps:.2g} % of the error left after {steps} steps"
+    share = 100 * rate**steps
+    shown = f"{share:.2g}" if share >= 1e-3 else "<0.001"
+    left = f"{shown} % of the error left after {steps} steps"
     ax.set_title(f"κ = {kappa:.3g}: {left if kappa > 1 + 1e-9 else 'at the optimum in one step'}")
     return fig
 
@@ -95,11 +97,11 @@ def cloud(correlation, how):
     W = experiments.descend(Z, target, experiments.best_step(Z), 30)
     errors = np.linalg.norm(W - (vectors[:, 0] + vectors[:, -1]), axis=1) / np.sqrt(2)
 
-    fig, (top, bottom) = style.axes(rows=2, height=6.4, height_ratios=[1.5, 1])
+    fig, (top, bottom) = style.axes(rows=2, height=6.6, height_ratios=[1.5, 1])
     color = style.COLOR["batch norm"] if how == "batch norm" else style.GREEN
     top.plot(*Z.T, "o" if how == "batch norm" else "^", color=color, markersize=3.5, linestyle="")
     top.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6), aspect="equal", xlabel="feature 1")
-    top.set(ylabel="feature 2", title=f"correlation {abs(np.corrcoef(Z.T)[0, 1]):.2f} in size")
+    top.set(ylabel="feature 2", title=f"|correlation| = {abs(np.corrcoef(Z.T)[0, 1]):.2f}")
     t = np.arange(31)
     floor = 1e-4
     bottom.plot(t, np.maximum(rate**t, floor / 10), color=PREDICTED, label="predicted")
@@ -160,7 +162,7 @@ def real_data(data, scale):
     ax.set_xlim(0.9, STEPS)
     _decades(ax, "y", floor, 1)
     ax.set(xlabel="step + 1", ylabel="excess loss, relative")
-    ax.legend(loc="upper right" if scale == "whitened" else "lower left")
+    style.legend_above(ax, columns=3)
     return fig
 
 
