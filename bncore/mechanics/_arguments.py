@@ -55,9 +55,11 @@ def no_negative(name, value):
 
 def number(name, value):
     """The value as a float. Refuse anything but a real number; a boolean is not a number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is a {type_name(value)}, expected a real number")
-    return float(value)
+    if type(value) is not float:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} is a {type_name(value)}, expected a real number")
+        value = float(value)
+    return value
 
 
 def positive(name, value):

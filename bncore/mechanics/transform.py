@@ -159,12 +159,11 @@ def forward(
 
     shift, residual, var = _statistics(x)
     inv_std = 1 / np.sqrt(var + eps)
-    kept = (np.asarray(x), _copy(gamma), _copy(beta), eps, shift, residual, var, inv_std)
-    cache = Cache(*kept, _fingerprint(x))
+    affine = (_copy(gamma), _copy(beta), eps)
+    cache = Cache(np.asarray(x), *affine, shift, residual, var, inv_std, _fingerprint(x))
     scale = cache.scale
-    offset = -cache.residual * scale
-    if beta is not None:
-        offset += beta
+    offset = residual * scale
+    offset = -offset if beta is None else beta - offset
     scale, offset = _working(x, scale, offset)
 
     y = np.empty(x.shape, x.dtype)
