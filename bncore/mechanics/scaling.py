@@ -245,22 +245,22 @@ def condition_number(X: Data) -> float:
 
 
 def gradient_descent_rate(
-    condition_number: float | int, step: Literal["best", "1/L"] = "best"
+    condition_number: float | int, step: Literal["best", "1/lambda_max"] = "best"
 ) -> float:
     """Factor by which gradient descent shrinks the error at each step of least squares.
 
     ||w_{t+1} - w*|| <= rate ||w_t - w*||
 
-    With the eigenvalues of the Hessian in [mu, L] and kappa = L / mu, the step 2 / (mu + L) attains
-    (kappa - 1) / (kappa + 1), the best of any constant step, and the step 1 / L attains
-    1 - 1 / kappa. Both are reached from the worst start; the loss shrinks by the square.
+    With the eigenvalues of the Hessian in [lambda_min, lambda_max] and kappa their ratio, the step
+    2 / (lambda_min + lambda_max) attains (kappa - 1) / (kappa + 1), the best of any constant step,
+    and the step 1 / lambda_max attains 1 - 1 / kappa. Both are reached from the worst start; the loss shrinks by the square.
 
     Raises
     ------
     TypeError
         If condition_number is not a real number.
     ValueError
-        If condition_number < 1 or not a number, or step is neither "best" nor "1/L". An infinite
+        If condition_number < 1 or not a number, or step is neither "best" nor "1/lambda_max". An infinite
         condition number gives the rate 1: along a flat direction the error does not shrink.
 
     References
@@ -271,11 +271,13 @@ def gradient_descent_rate(
     kappa = check.number("condition_number", condition_number)
     if not kappa >= 1:
         raise ValueError(f"condition_number is {kappa}, expected at least 1")
-    if step == "1/L":
+    if step == "1/lambda_max":
         return 1 - 1 / kappa
     if step == "best":
         return 1 - 2 / (kappa + 1)
-    raise ValueError(f'step is {step!r}, expected "best", 2 / (mu + L), or "1/L"')
+    raise ValueError(
+        f'step is {step!r}, expected "best", 2 / (lambda_min + lambda_max), or "1/lambda_max"'
+    )
 
 
 def _matrix(X, features=None, name="X"):

@@ -132,7 +132,8 @@ def forward(
     Returns
     -------
     y : Float[ndarray, "batch features *spatial"]
-        In the dtype of x. A feature that is constant over the batch becomes beta exactly.
+        In the dtype of x. A feature that is constant over the batch becomes beta exactly. Where
+        gamma or beta is so large that y leaves the range of the dtype, y is infinite.
     cache : Cache
         What ``backward`` needs. It refers to x, so do not overwrite x before ``backward``.
 
@@ -157,18 +158,18 @@ def forward(
     _check_parameter("beta", beta, x)
     eps = _checked_eps(eps, x)
 
-    shift, residual, var = _statistics(x)
-    inv_std = 1 / np.sqrt(var + eps)
-    affine = (_copy(gamma), _copy(beta), eps)
-    cache = Cache(np.asarray(x), *affine, shift, residual, var, inv_std, _fingerprint(x))
-    scale = cache.scale
-    offset = residual * scale
-    offset = -offset if beta is None else beta - offset
-    scale, offset = _working(x, scale, offset)
+    with short_buffers(over="ignore", invalid="ignore"):
+        shift, residual, var = _statistics(x)
+        inv_std = 1 / np.sqrt(var + eps)
+        affine = (_copy(gamma), _copy(beta), eps)
+        cache = Cache(np.asarray(x), *affine, shift, residual, var, inv_std, _fingerprint(x))
+        scale = cache.scale
+        offset = residual * scale
+        offset = -offset if beta is None else beta - offset
+        scale, offset = _working(x, scale, offset)
 
-    y = np.empty(x.shape, x.dtype)
-    with short_buffers():
-        for block, piece, room in centred(x, cache.shift, _working_dtype(x), out=y):
+        y = np.empty(x.shape, x.dtype)
+        for block, piece, room in centred(x, shift, _working_dtype(x), out=y):
             np.multiply(piece, scale[block.columns], out=room)
             room += offset[block.columns]
     return y, cache
@@ -208,16 +209,15 @@ def backward(dy: Batch, cache: Cache) -> Gradients:
     """
     _check_incoming(dy, cache)
     x, m, inv_std = cache.x, cache.batch_size, cache.inv_std
+    with short_buffers(over="ignore", invalid="ignore"):
+        dbeta, sum_dy_centred = _correlations(dy, cache)
+        dgamma = inv_std * (sum_dy_centred - cache.residual * dbeta)
 
-    dbeta, sum_dy_centred = _correlations(dy, cache)
-    dgamma = inv_std * (sum_dy_centred - cache.residual * dbeta)
+        slope = inv_std * dgamma / m
+        level = dbeta / m - cache.residual * slope
+        scale, slope, level = _working(x, cache.scale, slope, level)
 
-    slope = inv_std * dgamma / m
-    level = dbeta / m - cache.residual * slope
-    scale, slope, level = _working(x, cache.scale, slope, level)
-
-    dx = np.empty(x.shape, x.dtype)
-    with short_buffers():
+        dx = np.empty(x.shape, x.dtype)
         for block, piece, room in centred(x, cache.shift, _working_dtype(x), out=dx):
             np.multiply(piece, slope[block.columns], out=room)
             room += level[block.columns]
@@ -250,7 +250,8 @@ def backward_steps(dy: Batch, cache: Cache) -> Steps:
     Ioffe and Szegedy (2015), section 3: the six equations after Algorithm 1.
     """
     _check_incoming(dy, cache)
-    _correlations(dy, cache)  # refuses what backward refuses
+    with np.errstate(over="ignore", invalid="ignore"):
+        _correlations(dy, cache)  # refuses what backward refuses
     m, x_centred, inv_std = cache.batch_size, cache.x_centred, _spread(cache.inv_std, cache)
     x_hat = x_centred * inv_std
     dy = dy.astype(np.float64)
@@ -283,17 +284,16 @@ def _statistics(x):
     the shift 0 if its mean lies within one deviation of 0. If not, its shift is the mean of a few
     values, or, should these have been no fair sample, the mean that the sum around it gives.
     """
-    residual, var, far = _moments(x, None)
-    if not np.count_nonzero(far):
+    residual, var, near = _moments(x, None)
+    if np.count_nonzero(near) == near.size:
         return None, residual, var
     if not np.isfinite(var).all():
         check.finite("x", x)
-    shift = np.where(far, _sample_mean(x), 0).astype(_working_dtype(x))
-    residual, var, far = _moments(x, shift)
-    if far.any():
-        with np.errstate(over="ignore", invalid="ignore"):
-            shift = np.where(far, shift + residual, shift).astype(shift.dtype)
-        residual, var, far = _moments(x, shift)
+    shift = np.where(near, 0, _sample_mean(x)).astype(_working_dtype(x))
+    residual, var, near = _moments(x, shift)
+    if not near.all():
+        shift = np.where(near, shift, shift + residual).astype(shift.dtype)
+        residual, var, near = _moments(x, shift)
         if not np.isfinite(var).all():
             _refuse_wide_spread(x, int(np.isfinite(var).argmin()))
     return shift, residual, var
@@ -304,30 +304,27 @@ def _sample_mean(x):
     few = x[(slice(16), slice(None), *(slice(4) for _ in x.shape[2:]))]
     few = few.astype(_working_dtype(x))
     first = few[(slice(1), slice(None), *(slice(1) for _ in x.shape[2:]))]
-    with np.errstate(over="ignore", invalid="ignore"):
-        return (first + (few - first).mean(axis=_batch_axes(x), keepdims=True)).reshape(-1)
+    return (first + (few - first).mean(axis=_batch_axes(x), keepdims=True)).reshape(-1)
 
 
 def _moments(x, shift):
-    """Mean of x - shift, variance of x, and whether they lie far apart; one pass over x."""
+    """Mean of x - shift, variance of x, and whether the mean lies within one deviation of the shift."""
     totals = np.zeros((2, x.shape[1]))
     m = x.size // x.shape[1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        for block, piece, _ in centred(x, shift, _working_dtype(x)):
-            block.add_sums(piece, piece, totals)
-        residual, square = totals / m
-        distance = residual * residual
-        var = np.maximum(square - distance, 0)
-        return residual, var, ~((distance <= var) & (var < np.inf))
+    for block, piece, _ in centred(x, shift, _working_dtype(x)):
+        block.add_sums(piece, piece, totals)
+    residual, square = totals / m
+    distance = residual * residual
+    var = np.maximum(square - distance, 0)
+    return residual, var, (distance <= var) & (var < np.inf)
 
 
 def _correlations(dy, cache):
     """sum(dy) and sum(dy * (x - shift)) over the batch, by one pass over both."""
     totals = np.zeros((2, dy.shape[1]))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for block, piece, _ in centred(cache.x, cache.shift, _working_dtype(dy)):
-            incoming = block.of(dy).astype(piece.dtype, copy=False)
-            block.add_sums(incoming, piece, totals)
+    for block, piece, _ in centred(cache.x, cache.shift, _working_dtype(dy)):
+        incoming = block.of(dy).astype(piece.dtype, copy=False)
+        block.add_sums(incoming, piece, totals)
     if np.count_nonzero(np.isfinite(totals)) < totals.size:
         check.finite("dy", dy)
         raise ValueError(
