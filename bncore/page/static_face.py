@@ -73,12 +73,13 @@ def _slider(explorer, key):
     grid, start = explorer.grids[key], explorer.initial[key]
     texts = [value_text(value) for value in grid]
     identifier = f"{explorer.name}-{key}"
+    widest = max(map(len, texts))
     return (
         f'<div class="bn-control"><label for="{identifier}">{escape(label(key))}</label>'
         f'<input type="range" id="{identifier}" min="0" max="{len(grid) - 1}" step="1" '
         f'value="{start}" aria-valuetext="{escape(texts[start])}" autocomplete="off" '
         f"data-values='{escape(json.dumps(texts, ensure_ascii=False))}' disabled>"
-        f'<output for="{identifier}">{escape(texts[start])}</output></div>'
+        f'<output for="{identifier}" style="min-width: {widest}ch">{escape(texts[start])}</output></div>'
     )
 
 

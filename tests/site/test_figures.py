@@ -102,6 +102,7 @@ def test_the_pointer_moves_every_slider(page, visit):
             tab.mouse.up()
             settle(tab, figure)
             assert slider.evaluate("slider => slider.value") == "0"
+            assert slider.bounding_box()["width"] == box["width"], "the slider fled from the finger"
             assert figure.evaluate(PICTURE_IS_THE_FRAME)
 
 
