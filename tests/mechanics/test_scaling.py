@@ -236,12 +236,12 @@ def descend(hessian, step, start, steps):
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@pytest.mark.parametrize("step", ["best", "1/L"])
+@pytest.mark.parametrize("step", ["best", "1/lambda_max"])
 def test_gradient_descent_contracts_by_the_rate_and_attains_it(step, seed):
     X = data(seed)
     hessian = X.T @ X / len(X)
     values, vectors = np.linalg.eigh(hessian)
-    size = {"best": 2 / (values[0] + values[-1]), "1/L": 1 / values[-1]}[step]
+    size = {"best": 2 / (values[0] + values[-1]), "1/lambda_max": 1 / values[-1]}[step]
     rate = gradient_descent_rate(condition_number(X), step)
     random = descend(hessian, size, np.random.default_rng(seed).normal(size=4), 20)
     assert (random[1:] <= rate * random[:-1] * (1 + 1e-9)).all()
@@ -257,9 +257,9 @@ def test_no_constant_step_beats_the_best_rate():
 
 def test_rates_at_both_ends():
     assert gradient_descent_rate(1) == 0
-    assert gradient_descent_rate(1.0, "1/L") == 0
+    assert gradient_descent_rate(1.0, "1/lambda_max") == 0
     assert gradient_descent_rate(float("inf")) == 1
-    assert gradient_descent_rate(float("inf"), "1/L") == 1
+    assert gradient_descent_rate(float("inf"), "1/lambda_max") == 1
     assert gradient_descent_rate(3.0) == 0.5
 
 

@@ -50,7 +50,7 @@ def _pixels():
     id="forward-zero-mean-unit-variance",
     source="encyclopaedia, Transformation",
     statement=(
-        "The normalised activation has mean zero and variance one if $\\epsilon$ is left out of "
+        "The normalised activation has mean zero and variance one if $\\varepsilon$ is left out of "
         "account."
     ),
     chapter=CHAPTER,
@@ -78,7 +78,7 @@ def zero_mean_unit_variance() -> Evidence:
     id="forward-unit-deviation-with-epsilon",
     source="sharad, Slide 14",
     statement=(
-        "With $\\epsilon$ added to the variance, the normalised data have mean zero and standard "
+        "With $\\varepsilon$ added to the variance, the normalised data have mean zero and standard "
         "deviation one."
     ),
     chapter=CHAPTER,
@@ -90,7 +90,7 @@ def unit_deviation_with_epsilon() -> Evidence:
     wide = pixels.var(axis=0) >= 100 * eps
     return Evidence(
         under=(
-            "$\\sigma^2 \\ge 100\\,\\epsilon$",
+            "$\\sigma^2 \\ge 100\\,\\varepsilon$",
             [
                 Measurement(
                     "largest difference of a standard deviation from 1, over the digits' pixels "
@@ -200,14 +200,14 @@ def gamma_new_deviation() -> Evidence:
         return max(_moved(y.mean(axis=0), beta), _moved(y.std(axis=0), gamma))
 
     gamma = rng.uniform(0.5, 2, size=8)
-    what = "largest difference of the output's mean from β or of its deviation from γ, 8 features"
+    what = "largest difference of the output's mean from β or of its standard deviation from γ, 8 features"
     return Evidence(
         under=(
-            "$\\gamma > 0$ and $\\sigma^2 \\gg \\epsilon$",
+            "$\\gamma > 0$ and $\\sigma^2 \\gg \\varepsilon$",
             [Measurement(f"{what}, σ near 1", error(gamma, 1), at_most=1e-3)],
         ),
         otherwise=(
-            "$\\gamma < 0$, or $\\sigma^2$ near $\\epsilon$; only $|\\gamma|\\sigma/s$ is the deviation",
+            "$\\gamma < 0$, or $\\sigma^2$ near $\\varepsilon$; only $|\\gamma|\\sigma/s$ is the standard deviation",
             [
                 Measurement(f"{what}, σ near 1, γ negative", error(-gamma, 1), at_most=1e-3),
                 Measurement(f"{what}, σ near 0.003", error(gamma, 0.003), at_most=1e-3),
@@ -220,7 +220,7 @@ def gamma_new_deviation() -> Evidence:
     id="forward-epsilon-mimics-population",
     source="whatisbn, Normalizing output values",
     statement=(
-        "Adding $\\epsilon$ makes up for a population's variance being larger than that of a batch."
+        "Adding $\\varepsilon$ makes up for a population's variance being larger than that of a batch."
     ),
     chapter=CHAPTER,
     verdict="fails",
@@ -297,7 +297,7 @@ def sample_variance_lower() -> Evidence:
 @claim(
     id="forward-epsilon-any-small-constant",
     source="whatisbn, Normalizing output values",
-    statement="$\\epsilon$ can be any small positive constant, for example 0.001.",
+    statement="$\\varepsilon$ can be any small positive constant, for example 0.001.",
     chapter=CHAPTER,
     verdict="depends",
 )
@@ -320,7 +320,7 @@ def epsilon_any_small_constant() -> Evidence:
 @claim(
     id="forward-epsilon-arbitrarily-small",
     source="encyclopaedia, Transformation",
-    statement="$\\epsilon$ is an arbitrarily small constant that keeps the division stable.",
+    statement="$\\varepsilon$ is an arbitrarily small constant that keeps the division stable.",
     chapter=CHAPTER,
     verdict="depends",
 )
@@ -336,7 +336,7 @@ def epsilon_arbitrarily_small() -> Evidence:
     what = "share of NaN in the normalised values of a constant feature, single precision"
     return Evidence(
         under=(
-            "$\\epsilon$ is a normal number of the precision computed in",
+            "$\\varepsilon$ is a normal number of the precision computed in",
             [Measurement(f"{what}, ε = 1e-5", undefined(1e-5), at_most=0)],
         ),
         otherwise=(
@@ -351,7 +351,7 @@ def epsilon_arbitrarily_small() -> Evidence:
     source="sharad, Slide 14",
     statement=(
         "The function subtracts the mean and divides by the standard deviation plus a small "
-        "$\\epsilon$."
+        "$\\varepsilon$."
     ),
     chapter=CHAPTER,
     verdict="misprinted",
@@ -371,7 +371,7 @@ def deviation_plus_epsilon() -> Evidence:
         printed=[Measurement(what, printed, at_most=1e-6)],
         corrected=[Measurement(what, corrected, at_most=1e-6)],
         correction=(
-            "It divides by $\\sqrt{\\sigma^2 + \\epsilon}$: $\\epsilon$ is added to the variance, "
+            "It divides by $\\sqrt{\\sigma^2 + \\varepsilon}$: $\\varepsilon$ is added to the variance, "
             "as the slide's next paragraph says."
         ),
     )
@@ -531,7 +531,7 @@ def fixes_layer_inputs() -> Evidence:
         first, last = history.records["spread"]
         return float(np.abs(last / first - 1).max())
 
-    what = "largest relative change of an input's deviation at the second non-linearity, 60 steps"
+    what = "largest relative change of an input's standard deviation at the second non-linearity, 60 steps"
     return Evidence(
         under=(
             "$\\gamma$ and $\\beta$ are not learned",
@@ -666,11 +666,11 @@ def scale_invariance() -> Evidence:
     what = "largest change of the output, 100 random batches"
     return Evidence(
         under=(
-            "$a > 0$ and $\\epsilon$ negligible beside $a^2\\sigma^2$",
+            "$a > 0$ and $\\varepsilon$ negligible beside $a^2\\sigma^2$",
             [Measurement(f"{what}, 0.001 ≤ a ≤ 1000", positive, at_most=1e-9)],
         ),
         otherwise=(
-            "$a < 0$, or $a^2\\sigma^2$ no larger than $\\epsilon$",
+            "$a < 0$, or $a^2\\sigma^2$ no larger than $\\varepsilon$",
             [
                 Measurement(f"{what}, −1000 ≤ a ≤ −0.001", negative, at_most=1e-9),
                 Measurement(f"{what}, a = 0.001, ε = 0.00001", with_eps, at_most=1e-9),

@@ -91,7 +91,7 @@ def fading(
     normalised: Float[np.ndarray, "seeds layers"],
     gain: Real,
 ) -> matplotlib.figure.Figure:
-    """Root mean square deviation of the sigmoids' inputs over the images, beside the bound."""
+    """Root mean square of the sigmoids' standard deviations over the images, beside the bound."""
     layers = np.arange(1, plain.shape[1] + 1)
     fig, ax = style.axes(height=3.6)
     bound = np.sqrt(np.square(plain[:, 0]).mean()) * (gain / 4) ** (layers - 1)
@@ -109,7 +109,7 @@ def fading(
         ylim=(1e-7, 1e5),
         xticks=layers,
         xlabel="hidden layer",
-        ylabel="deviation over images",
+        ylabel="standard deviation",
     )
     style.legend_above(ax)
     return fig
@@ -212,4 +212,4 @@ def learning_rates(record: Mapping[str, Any]) -> matplotlib.figure.Figure:
 
 def _moments(values):
     mean = f"{values.mean():.1f}".replace("-0.0", "0.0").replace("-", "−")
-    return f"mean {mean}, deviation {values.std():.1f}"
+    return f"mean {mean}, standard deviation {values.std():.1f}"

@@ -183,7 +183,7 @@ def learning_rate() -> Evidence:
         return loss[-1] / loss[0]
 
     X, y = _diabetes()
-    what = "largest stable step $2/L$ after standardising over that before"
+    what = "largest stable step $2/\\lambda_{\\max}$ after standardising over that before"
     return Evidence(
         under=(
             "one raw feature has a mean square above the number of features",
@@ -381,7 +381,7 @@ def scalars_instead() -> Evidence:
                 at_most=1e-12,
             ),
             Measurement(
-                "largest distance of a variance from 1, $\\epsilon = 10^{-5}$",
+                "largest distance of a variance from 1, $\\varepsilon = 10^{-5}$",
                 max(alone),
                 at_most=1e-2,
             ),
@@ -480,7 +480,7 @@ def whitened_faster() -> Evidence:
             "logistic loss, a broad feature that saturates the sigmoid",
             [
                 Measurement(
-                    "5000 samples, deviations 10 and 1: $\\kappa$ of the Hessian at the minimum, "
+                    "5000 samples, standard deviations 10 and 1: $\\kappa$ of the Hessian at the minimum, "
                     "whitened over raw",
                     kappa["whitened"] / kappa["raw"],
                     at_most=1,
@@ -708,7 +708,7 @@ def hidden_layers_alike() -> Evidence:
         return max(np.abs(scaled.mean(axis=0)).max(), np.abs(scaled.std(axis=0) - 1).max())
 
     what = (
-        "diabetes, one hidden layer of 8: largest distance from mean 0 and deviation 1 of hidden "
+        "diabetes, one hidden layer of 8: largest distance from mean 0 and standard deviation 1 of hidden "
         "features scaled once, before 300 training steps"
     )
     return Evidence(

@@ -29,7 +29,7 @@ def condition(H: Float[np.ndarray, "d d"]) -> float:
 
 
 def best_step(X: Float[np.ndarray, "samples features"]) -> float:
-    """The constant step 2 / (mu + L) for the design X."""
+    """The constant step 2 / (lambda_min + lambda_max) for the design X."""
     return 2 / sum(extreme_eigenvalues(X.T @ X / len(X)))
 
 

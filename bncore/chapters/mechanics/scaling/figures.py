@@ -14,7 +14,7 @@ SCALINGS = ["raw", "centred", "min–max", "standardised", "whitened"]
 
 
 def two_features(correlation, ratio=1.0, samples=100, seed=1):
-    """Centred data with exactly this correlation, deviations 1 and `ratio`."""
+    """Centred data with exactly this correlation, standard deviations 1 and `ratio`."""
     Z = np.random.default_rng(seed).normal(size=(samples, 2))
     white = scaling.ZCAWhitening.fit(Z).apply(Z)
     slope = np.sqrt(1 - correlation**2)
@@ -142,7 +142,7 @@ def _curves(name, how):
     W = experiments.descend(design, y, step, STEPS)[times]
     measured = experiments.excess_loss(design, y, W)
     foretold = experiments.foretold_excess_loss(design, y, step, times.astype(float))
-    rate = scaling.gradient_descent_rate(scaling.condition_number(design), step="1/L")
+    rate = scaling.gradient_descent_rate(scaling.condition_number(design), step="1/lambda_max")
     return times, measured / measured[0], foretold / measured[0], rate ** (2.0 * times)
 
 
