@@ -253,15 +253,17 @@ def gradient_descent_rate(
 
     With the eigenvalues of the Hessian in [lambda_min, lambda_max] and kappa their ratio, the step
     2 / (lambda_min + lambda_max) attains (kappa - 1) / (kappa + 1), the best of any constant step,
-    and the step 1 / lambda_max attains 1 - 1 / kappa. Both are reached from the worst start; the loss shrinks by the square.
+    and the step 1 / lambda_max attains 1 - 1 / kappa. Both are reached from the worst start; the
+    loss shrinks by the square.
 
     Raises
     ------
     TypeError
         If condition_number is not a real number.
     ValueError
-        If condition_number < 1 or not a number, or step is neither "best" nor "1/lambda_max". An infinite
-        condition number gives the rate 1: along a flat direction the error does not shrink.
+        If condition_number < 1 or not a number, or step is neither "best" nor "1/lambda_max". An
+        infinite condition number gives the rate 1: along a flat direction the error does not
+        shrink.
 
     References
     ----------
