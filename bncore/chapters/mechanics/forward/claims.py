@@ -200,14 +200,18 @@ def gamma_new_deviation() -> Evidence:
         return max(_moved(y.mean(axis=0), beta), _moved(y.std(axis=0), gamma))
 
     gamma = rng.uniform(0.5, 2, size=8)
-    what = "largest difference of the output's mean from β or of its standard deviation from γ, 8 features"
+    what = (
+        "largest difference of the output's mean from β or of its standard deviation from γ, "
+        "8 features"
+    )
     return Evidence(
         under=(
             "$\\gamma > 0$ and $\\sigma^2 \\gg \\varepsilon$",
             [Measurement(f"{what}, σ near 1", error(gamma, 1), at_most=1e-3)],
         ),
         otherwise=(
-            "$\\gamma < 0$, or $\\sigma^2$ near $\\varepsilon$; only $|\\gamma|\\sigma/s$ is the standard deviation",
+            "$\\gamma < 0$, or $\\sigma^2$ near $\\varepsilon$; only $|\\gamma|\\sigma/s$ is the "
+            "standard deviation",
             [
                 Measurement(f"{what}, σ near 1, γ negative", error(-gamma, 1), at_most=1e-3),
                 Measurement(f"{what}, σ near 0.003", error(gamma, 0.003), at_most=1e-3),
@@ -531,7 +535,10 @@ def fixes_layer_inputs() -> Evidence:
         first, last = history.records["spread"]
         return float(np.abs(last / first - 1).max())
 
-    what = "largest relative change of an input's standard deviation at the second non-linearity, 60 steps"
+    what = (
+        "largest relative change of an input's standard deviation at the second non-linearity, "
+        "60 steps"
+    )
     return Evidence(
         under=(
             "$\\gamma$ and $\\beta$ are not learned",

@@ -480,8 +480,8 @@ def whitened_faster() -> Evidence:
             "logistic loss, a broad feature that saturates the sigmoid",
             [
                 Measurement(
-                    "5000 samples, standard deviations 10 and 1: $\\kappa$ of the Hessian at the minimum, "
-                    "whitened over raw",
+                    "5000 samples, standard deviations 10 and 1: $\\kappa$ of the Hessian at the "
+                    "minimum, whitened over raw",
                     kappa["whitened"] / kappa["raw"],
                     at_most=1,
                 )
@@ -708,8 +708,8 @@ def hidden_layers_alike() -> Evidence:
         return max(np.abs(scaled.mean(axis=0)).max(), np.abs(scaled.std(axis=0) - 1).max())
 
     what = (
-        "diabetes, one hidden layer of 8: largest distance from mean 0 and standard deviation 1 of hidden "
-        "features scaled once, before 300 training steps"
+        "diabetes, one hidden layer of 8: largest distance from mean 0 and standard deviation 1 of "
+        "hidden features scaled once, before 300 training steps"
     )
     return Evidence(
         under=("the layers below stand still", [Measurement(what, drift(False), at_most=1e-3)]),
