@@ -78,8 +78,8 @@ def zero_mean_unit_variance() -> Evidence:
     id="forward-unit-deviation-with-epsilon",
     source="sharad, Slide 14",
     statement=(
-        "With $\\varepsilon$ added to the variance, the normalised data have mean zero and standard "
-        "deviation one."
+        "With $\\varepsilon$ added to the variance, the normalised data have mean zero and "
+        "standard deviation one."
     ),
     chapter=CHAPTER,
     verdict="depends",
@@ -224,7 +224,8 @@ def gamma_new_deviation() -> Evidence:
     id="forward-epsilon-mimics-population",
     source="whatisbn, Normalizing output values",
     statement=(
-        "Adding $\\varepsilon$ makes up for a population's variance being larger than that of a batch."
+        "Adding $\\varepsilon$ makes up for a population's variance being larger than that of a "
+        "batch."
     ),
     chapter=CHAPTER,
     verdict="fails",
@@ -375,8 +376,8 @@ def deviation_plus_epsilon() -> Evidence:
         printed=[Measurement(what, printed, at_most=1e-6)],
         corrected=[Measurement(what, corrected, at_most=1e-6)],
         correction=(
-            "It divides by $\\sqrt{\\sigma^2 + \\varepsilon}$: $\\varepsilon$ is added to the variance, "
-            "as the slide's next paragraph says."
+            "It divides by $\\sqrt{\\sigma^2 + \\varepsilon}$: $\\varepsilon$ is added to the "
+            "variance, as the slide's next paragraph says."
         ),
     )
 
