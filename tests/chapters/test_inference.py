@@ -60,15 +60,27 @@ def test_variance_ratios_show_each_way_to_draw_a_batch():
 
 
 @pytest.mark.parametrize("updates", [1, 5])
-def test_the_window_shows_the_weights_and_the_past_only(updates):
+def test_the_window_shows_the_weights_the_prediction_and_the_past_measured(updates):
     t = np.arange(11)
     weights = np.linspace(0.1, 0.5, updates + 1)
     paths = np.stack([t + 0.5, t + 1.0])
     top, bottom = figures.window(weights, paths, t, 0 * t, 4, 0.1, updates, 3.2).axes
     np.testing.assert_allclose(top.patches[0].get_data().values, weights[:0:-1])
     assert top.get_lines()[0].get_ydata()[-1] == weights[0]
-    assert all(len(line.get_xdata()) in (2, updates + 1) for line in bottom.get_lines())
+    population, predicted, *measured = bottom.get_lines()
+    np.testing.assert_array_equal(population.get_ydata(), 4)
+    np.testing.assert_array_equal(predicted.get_xydata(), np.stack([t, t], axis=1))
+    for line, path in zip(measured, paths, strict=True):
+        past = np.stack([t, path], axis=1)[: updates + 1]
+        np.testing.assert_array_equal(line.get_xydata(), past)
     assert "3.2 batches" in top.get_title()
+
+
+@pytest.mark.parametrize(("first", "says"), [(0.0, True), (1e-4, True), (0.002, False)])
+def test_the_window_says_so_when_the_initial_value_weighs_too_little_to_draw(first, says):
+    t = np.arange(11)
+    top = figures.window(np.array([first, 0.5]), t[None], t, 0 * t, 4, 0.1, 1, 1).axes[0]
+    assert ("< 0.001" in top.texts[0].get_text()) == says
 
 
 def test_speed_up_shows_every_network():

@@ -97,26 +97,26 @@ def weight_scale() -> Evidence:
 
     return Evidence(
         under=(
-            "$a > 0$ and $\\epsilon$ negligible beside the variance",
+            "$a > 0$ and $\\varepsilon$ negligible beside the variance",
             [
                 Measurement(
                     "largest relative difference over 50 batches with $a$ = 0.1, 3 and 50 "
-                    "and $\\epsilon = 10^{-30}$",
+                    "and $\\varepsilon = 10^{-30}$",
                     worst((0.1, 3.0, 50.0), 1e-30),
                     at_most=1e-9,
                 )
             ],
         ),
         otherwise=(
-            "$\\epsilon$ comparable to the variance, or $a < 0$",
+            "$\\varepsilon$ comparable to the variance, or $a < 0$",
             [
                 Measurement(
-                    "the same with $a = 0.1$ and $\\epsilon = 1$",
+                    "the same with $a = 0.1$ and $\\varepsilon = 1$",
                     worst((0.1,), 1.0),
                     at_most=1e-9,
                 ),
                 Measurement(
-                    "the same with $a = -1$ and $\\epsilon = 10^{-30}$",
+                    "the same with $a = -1$ and $\\varepsilon = 10^{-30}$",
                     worst((-1.0,), 1e-30),
                     at_most=1e-9,
                 ),
@@ -189,7 +189,7 @@ def summary() -> Evidence:
     source="encyclopaedia, Backpropagation",
     statement=(
         "$\\partial\\ell/\\partial\\sigma_B^2 = \\sum_i \\partial\\ell/\\partial y_i\\,"
-        "(x_i-\\mu_B)\\,\\bigl(-\\tfrac\\gamma2\\,(\\sigma_B^2+\\epsilon)^{-3/2}\\bigr)$. "
+        "(x_i-\\mu_B)\\,\\bigl(-\\tfrac\\gamma2\\,(\\sigma_B^2+\\varepsilon)^{-3/2}\\bigr)$. "
         "(The text has lost the numerator and the exponent; they are reconstructed.)"
     ),
     chapter="mechanics/backward",
@@ -256,8 +256,8 @@ def mean_two_terms() -> Evidence:
     source="cs682slides, Computing dl/dx",
     statement=(
         "In $\\partial\\ell/\\partial x_i$ the derivative of "
-        "$(x_i-\\mu_B)/\\sqrt{\\sigma_B^2+\\epsilon}$ by $x_i$ is "
-        "$1/\\sqrt{\\sigma_B^2+\\epsilon}$."
+        "$(x_i-\\mu_B)/\\sqrt{\\sigma_B^2+\\varepsilon}$ by $x_i$ is "
+        "$1/\\sqrt{\\sigma_B^2+\\varepsilon}$."
     ),
     chapter="mechanics/backward",
     verdict="depends",
@@ -324,7 +324,7 @@ def layer_jacobian() -> Evidence:
 
     return Evidence(
         under=(
-            "$a > 0$ and $\\epsilon = 0$",
+            "$a > 0$ and $\\varepsilon = 0$",
             [
                 Measurement(
                     "largest relative change of the Jacobian for $a$ = 0.01, 3 and 100",
@@ -334,11 +334,11 @@ def layer_jacobian() -> Evidence:
             ],
         ),
         otherwise=(
-            "$a < 0$, where the Jacobian changes its sign, or $\\epsilon > 0$",
+            "$a < 0$, where the Jacobian changes its sign, or $\\varepsilon > 0$",
             [
                 Measurement("the same for $a = -1$", worst((-1.0,), 0.0), at_most=1e-10),
                 Measurement(
-                    "the same for $a = 0.01$ and the usual $\\epsilon = 10^{-5}$",
+                    "the same for $a = 0.01$ and the usual $\\varepsilon = 10^{-5}$",
                     worst((0.01,), 1e-5),
                     at_most=1e-10,
                 ),
@@ -362,14 +362,14 @@ def larger_weights() -> Evidence:
     def measured(eps):
         return Measurement(
             "largest ratio of the gradient's length at weights $w$ to that at $0.3\\,w$, over all "
-            f"gradients at the output, with $\\epsilon = {eps:.0f}$ and an input variance of 1",
+            f"gradients at the output, with $\\varepsilon = {eps:.0f}$ and an input variance of 1",
             largest_growth(eps),
             at_most=1 - 1e-3,
         )
 
     return Evidence(
-        under=("the weights differ in length only, and $\\epsilon = 0$", [measured(0.0)]),
-        otherwise=("$\\epsilon$ comparable to the variance", [measured(1.0)]),
+        under=("the weights differ in length only, and $\\varepsilon = 0$", [measured(0.0)]),
+        otherwise=("$\\varepsilon$ comparable to the variance", [measured(1.0)]),
     )
 
 
@@ -438,7 +438,7 @@ def ignored_scale() -> Evidence:
     id="backward-differentiable",
     source="encyclopaedia, Backpropagation",
     statement=(
-        "The batch-normalizing transform is a differentiable operation. ($\\epsilon > 0$ belongs to "
+        "The batch-normalizing transform is a differentiable operation. ($\\varepsilon > 0$ belongs to "
         "the transform. Without it a batch of equal values has no output, let alone a derivative.)"
     ),
     chapter="mechanics/backward",
@@ -460,7 +460,7 @@ def differentiable() -> Evidence:
         printed=[
             Measurement(
                 f"largest relative difference of a difference quotient, step $10^{{-6}}$, from the "
-                f"derivative: {batches}, in 50 directions, $\\epsilon = 10^{{-5}}$",
+                f"derivative: {batches}, in 50 directions, $\\varepsilon = 10^{{-5}}$",
                 max(error(size * x, direction) for x, direction in rng.normal(size=(50, 2, 6))),
                 at_most=1e-3,
             )

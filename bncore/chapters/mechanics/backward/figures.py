@@ -156,10 +156,10 @@ def leaking(eps):
     dx = transform.backward(dy, cache).dx / cache.inv_std
     fig, (above, below) = style.axes(rows=2, height=5.4)
     above.plot(x, dy, "o", color=style.MUTED, markersize=12, label="asked for: all tilt")
-    above.plot(x, dy - dx, color=style.INK, linestyle="--", label="fitted, with ridge")
+    above.plot(x, dy - dx, color=style.INK, linestyle="--", label="fitted, flattened")
     above.plot(x, dx, "s", color=style.COLOR["batch norm"], markersize=6, label="arrives")
     above.set(ylim=(-1.9, 1.9), xlim=(-1.7, 1.7), ylabel="gradient")
-    above.set_xlabel(r"value in the batch, $x_i$ (deviation 1)")
+    above.set_xlabel(r"value in the batch, $x_i$ (standard deviation 1)")
     above.legend(loc="upper left")
     grid = np.logspace(-5, 2, 100)
     below.semilogx(grid, grid / (1 + grid),

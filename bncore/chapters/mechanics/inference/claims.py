@@ -240,8 +240,8 @@ def linear_transform() -> Evidence:
     id="inference-single-transform",
     source="ioffe2015, Algorithm 2, line 11",
     statement=(
-        "At inference $\\mathrm{BN}(x)$ is $\\frac{\\gamma}{\\sqrt{\\mathrm{Var}[x]+\\epsilon}}\\,x + "
-        "\\left(\\beta - \\frac{\\gamma\\,\\mathrm{E}[x]}{\\sqrt{\\mathrm{Var}[x]+\\epsilon}}\\right)$: "
+        "At inference $\\mathrm{BN}(x)$ is $\\frac{\\gamma}{\\sqrt{\\mathrm{Var}[x]+\\varepsilon}}\\,x + "
+        "\\left(\\beta - \\frac{\\gamma\\,\\mathrm{E}[x]}{\\sqrt{\\mathrm{Var}[x]+\\varepsilon}}\\right)$: "
         "one transform replaces normalisation, scale and shift."
     ),
     chapter=CHAPTER,
@@ -633,7 +633,7 @@ def track_accuracy() -> Evidence:
     id="inference-same-moments",
     source="ioffe2015, Section 3.1",
     statement=(
-        "Neglecting $\\epsilon$, activations normalised with population statistics have the same "
+        "Neglecting $\\varepsilon$, activations normalised with population statistics have the same "
         "mean 0 and variance 1 as during training."
     ),
     chapter=CHAPTER,
@@ -670,7 +670,7 @@ def same_moments() -> Evidence:
     source="whatisbn, Normalizing output values",
     statement=(
         "A population's variance is typically higher than a sample's, and adding a small constant "
-        "such as $\\epsilon = 0.001$ to the variance of each batch takes that into account."
+        "such as $\\varepsilon = 0.001$ to the variance of each batch takes that into account."
     ),
     chapter=CHAPTER,
     verdict="fails",
@@ -691,7 +691,7 @@ def epsilon_variance() -> Evidence:
                 at_least=0.5,
             ),
             Measurement(
-                "$\\epsilon$ as a fraction of what is missing, population variance 100",
+                "$\\varepsilon$ as a fraction of what is missing, population variance 100",
                 made_up(100),
                 at_least=0.5,
             ),

@@ -139,7 +139,8 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
         color=style.COLOR["batch norm"],
     )
     top.plot([-7, -7], [floor / 10, weights[0]], "-D", color=style.COLOR["highlight"])
-    top.text(-7, 1.7, "initial\nvalue", ha="center", va="bottom", fontsize=10)
+    name = "initial\nvalue" if weights[0] > floor else "initial\nvalue\n< 0.001"
+    top.text(-7, 1.7, name, ha="center", va="bottom", fontsize=10)
     top.set_yscale("log")
     top.minorticks_off()
     top.set(
@@ -153,27 +154,29 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
         title=f"α = {momentum:g}: worth {effective:.3g} batches after {updates}",
     )
     t = np.arange(len(mean))
-    seen = slice(updates + 1)
     bottom.axhline(truth, color=style.MUTED, linestyle=":", label="population variance")
     bottom.fill_between(
-        t[seen],
-        (mean - 2 * deviation)[seen],
-        (mean + 2 * deviation)[seen],
+        t,
+        mean - 2 * deviation,
+        mean + 2 * deviation,
         color=style.COLOR["predicted"],
         alpha=0.15,
         linewidth=0,
     )
     bottom.plot(
-        t[seen],
-        mean[seen],
+        t,
+        mean,
         color=style.COLOR["predicted"],
         linestyle="--",
-        label="predicted, ± 2 deviations",
+        label="predicted, ± 2 standard deviations",
     )
     for i, path in enumerate(paths):
         bottom.plot(
-            t[seen],
-            path[seen],
+            t[: updates + 1],
+            path[: updates + 1],
+            "-o",
+            markevery=[-1],
+            markersize=4,
             color=style.COLOR["measured"],
             linewidth=1,
             label=None if i else "measured, 3 seeds",
