@@ -44,7 +44,8 @@ notebooks: $(ENV)  ## compare every printed number of every chapter with a fresh
 	BNCORE_FACE=text TQDM_DISABLE=1 $(BIN)/pytest --nbval --nbval-current-env -n 2 --dist loadfile -p no:cacheprovider book
 
 browse: site browser  ## drive the built site in Chromium
-	$(BIN)/pytest tests/site
+	$(BIN)/pytest tests/site -n 2 --dist loadfile -m "not timing"
+	$(BIN)/pytest tests/site -m timing
 
 browser: $(ENV)
 	@$(PY) tests/site/browser.py

@@ -73,7 +73,7 @@ def _slider(explorer, key):
     grid, start = explorer.grids[key], explorer.initial[key]
     texts = [value_text(value) for value in grid]
     identifier = f"{explorer.name}-{key}"
-    widest = max(map(len, texts))
+    widest = max(map(len, texts)) + 1
     return (
         f'<div class="bn-control"><label for="{identifier}">{escape(label(key))}</label>'
         f'<input type="range" id="{identifier}" min="0" max="{len(grid) - 1}" step="1" '

@@ -3,6 +3,7 @@
   "use strict";
 
   const frames = new Map();
+  const SHEET = "<style>svg { display: block; height: auto; width: 100%; }</style>";
 
   function load(url) {
     if (!frames.has(url)) {
@@ -34,7 +35,10 @@
         stage.setAttribute("aria-label", "This frame could not be loaded.");
         return;
       }
-      stage.innerHTML = svg;
+      // In a shadow root a new picture costs a few milliseconds; in the page itself the theme's
+      // style sheet would be matched again against everything.
+      const root = stage.shadowRoot ?? stage.attachShadow({ mode: "open" });
+      root.innerHTML = SHEET + svg;
       stage.setAttribute("aria-label", alts[file]);
       figure.dataset.shown = file;
     }

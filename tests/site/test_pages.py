@@ -98,7 +98,8 @@ def test_figures_follow_the_theme(page, look):
         tab.wait_for_selector(".bn-frame svg")
         return tab.evaluate(
             """() => {
-                const mark = document.querySelector('.bn-frame svg [style*="fill: var(--bn-ink"]');
+                const frame = [...document.querySelectorAll('.bn-frame')].find(e => e.shadowRoot);
+                const mark = frame.shadowRoot.querySelector('[style*="fill: var(--bn-ink"]');
                 return getComputedStyle(mark).fill;
             }"""
         )
