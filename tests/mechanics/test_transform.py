@@ -163,8 +163,10 @@ def test_gradients_are_finite_differences(shape, seed, eps):
     "shape", [(50, 3), (33, 70), (2, 300), (5, 3, 20), (3, 4, 5, 7), (1, 2, 9)]
 )
 @pytest.mark.parametrize("offset", [0.0, 5.0])
-def test_blocks_of_any_size_give_the_textbook_result(shape, block, offset, monkeypatch):
+@pytest.mark.parametrize("small", [0, 64 * 1024])
+def test_blocks_of_any_size_give_the_textbook_result(shape, block, offset, small, monkeypatch):
     monkeypatch.setattr(_blocks, "BLOCK", block)
+    monkeypatch.setattr(_blocks, "SMALL", small)
     monkeypatch.setattr(_blocks, "WIDTH", min(block, 80))
     x, dy, gamma, beta = batch(shape, 0, offset=offset)
     y, cache = transform.forward(x, gamma, beta)
