@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 256 * 1024
+BLOCK = 512 * 1024
+WRITTEN = 256 * 1024
 WIDTH = 2 * 1024
 REUSE = 4
 SMALL = 64 * 1024
@@ -23,11 +24,16 @@ _kept = threading.local()
 
 
 class Block(NamedTuple):
-    """A part of an array: where it is, the shapes to compute and to sum it in, its features' columns."""
+    """A part of an array: where it is, the shapes to compute and to sum it in, its features' columns.
+
+    ``lines`` has three axes. Sums run along the second in a matrix (``by_column``), whose features
+    are on the last, and along the last in images.
+    """
 
     index: tuple
     shape: tuple
     lines: tuple
+    by_column: bool
     columns: slice
 
     def of(self, array):
@@ -42,13 +48,13 @@ class Block(NamedTuple):
         """
         features = self.index[1]
         piece, other = piece.reshape(self.lines), other.reshape(self.lines)
-        if len(self.lines) == 2:
-            sums = np.empty((2, self.lines[1]), piece.dtype)
-            np.add.reduce(piece, axis=0, out=sums[0])
+        if self.by_column:
+            sums = np.empty((2, self.lines[0], self.lines[2]), piece.dtype)
+            np.add.reduce(piece, axis=1, out=sums[0])
             if piece.size > SMALL:
-                np.einsum("ij,ij->j", piece, other, out=sums[1])
+                np.einsum("kij,kij->kj", piece, other, out=sums[1])
             else:
-                np.add.reduce(piece * other, axis=0, out=sums[1])
+                np.add.reduce(piece * other, axis=1, out=sums[1])
         else:
             sums = np.empty((2, *self.lines[:2]), piece.dtype)
             np.einsum("ncl->nc", piece, out=sums[0])
@@ -57,13 +63,13 @@ class Block(NamedTuple):
         totals[:, features] += np.add.reduce(sums, axis=1, dtype=np.float64)
 
 
-def blocks(shape):
-    """Blocks of at most BLOCK entries that together cover an array of this shape.
+def blocks(shape, room):
+    """Blocks of at most ``room`` entries that together cover an array of this shape.
 
     The last axes, which lie closest in memory, are kept whole as far as they fit. Short rows of a
     matrix are computed end to end, several as one: NumPy broadcasts best along long rows.
     """
-    return _plan(shape, _rows_glued(shape), BLOCK)
+    return _plan(shape, _rows_glued(shape), room)
 
 
 @lru_cache(maxsize=32)
@@ -79,20 +85,20 @@ def _plan(shape, glued, room):
         extent = tuple(part.stop - part.start for part in index)
         if len(shape) > 2:
             lines = (*extent[:2], math.prod(extent[2:]))
-            plan.append(Block(index, extent, lines, index[1]))
+            plan.append(Block(index, extent, lines, False, index[1]))
         elif extent[0] < glued or glued == 1:
-            plan.append(Block(index, extent, extent, index[1]))
+            plan.append(Block(index, extent, _by_column(extent), True, index[1]))
         else:
-            rows, width = extent[0] // glued, glued * shape[1]
-            lines = _lines(extent[0])
-            line = extent[0] // lines * shape[1]
-            plan.append(Block(index, (rows, width), (lines, line), slice(0, width)))
+            joined = extent[0] // glued, glued * shape[1]
+            plan.append(Block(index, joined, _by_column(joined), True, slice(0, joined[1])))
     return plan
 
 
-def _lines(samples):
-    """Into how many lines to cut the samples of a block, whose sums are taken in its own precision."""
-    return next(n for n in range(min(samples, LONGEST_SUM), 0, -1) if samples % n == 0)
+def _by_column(shape):
+    """The shape of a matrix cut into stacks of at most LONGEST_SUM rows, all equally high."""
+    rows, width = shape
+    high = next(n for n in range(min(rows, LONGEST_SUM), 0, -1) if rows % n == 0)
+    return rows // high, high, width
 
 
 class short_buffers(np.errstate):
@@ -118,12 +124,14 @@ def centred(x, shift, dtype, out=None):
     ``dtype`` is the one computed in; ``shift`` has one entry a feature in it, or is None for 0.
     What is left in the room goes to ``out``; the room may hold x - shift itself. Where the shift is
     0 nothing is subtracted, nor copied if x has the right dtype already. Passes that write go
-    backwards, because the blocks read last are the ones still in the cache.
+    backwards, because the blocks read last are the ones still in the cache, and in smaller blocks,
+    because they hold more arrays at a time.
     """
     if shift is not None:
         (shift,) = patterns(shift[np.newaxis], x.shape)
     in_place = out is not None and out.dtype == dtype
-    for block in blocks(x.shape)[:: 1 if out is None else -1]:
+    plan = blocks(x.shape, BLOCK) if out is None else blocks(x.shape, WRITTEN)[::-1]
+    for block in plan:
         piece = block.of(x)
         room = block.of(out) if in_place else _scratch(dtype)[: piece.size].reshape(block.shape)
         if shift is not None:

@@ -166,6 +166,7 @@ def test_gradients_are_finite_differences(shape, seed, eps):
 @pytest.mark.parametrize("small", [0, 64 * 1024])
 def test_blocks_of_any_size_give_the_textbook_result(shape, block, offset, small, monkeypatch):
     monkeypatch.setattr(_blocks, "BLOCK", block)
+    monkeypatch.setattr(_blocks, "WRITTEN", max(1, block // 2))
     monkeypatch.setattr(_blocks, "SMALL", small)
     monkeypatch.setattr(_blocks, "WIDTH", min(block, 80))
     x, dy, gamma, beta = batch(shape, 0, offset=offset)
@@ -182,14 +183,13 @@ def test_blocks_of_any_size_give_the_textbook_result(shape, block, offset, small
 @given(shape=st.lists(st.integers(1, 12), min_size=2, max_size=4), block=st.integers(1, 500))
 def test_blocks_cover_an_array_once_and_stay_small(shape, block):
     counts = np.zeros(shape, int)
-    kept, _blocks.BLOCK = _blocks.BLOCK, block
     width, _blocks.WIDTH = _blocks.WIDTH, min(block, 100)
     try:
-        for part in _blocks.blocks(tuple(shape)):
+        for part in _blocks.blocks(tuple(shape), block):
             assert part.of(counts).size <= block
             counts[part.index] += 1
     finally:
-        _blocks.BLOCK, _blocks.WIDTH = kept, width
+        _blocks.WIDTH = width
     assert (counts == 1).all()
 
 
