@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.lab import progress
+from bncore import progress
 from bncore.lab.data import Split
 from bncore.lab.probes import Probe
 from bncore.mechanics import _arguments as check

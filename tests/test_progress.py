@@ -2,7 +2,7 @@ import pytest
 import tqdm.notebook
 import tqdm.std
 
-from bncore.lab import progress
+from bncore import progress
 
 
 @pytest.mark.parametrize("kind", [tqdm.std.tqdm, tqdm.notebook.tqdm])

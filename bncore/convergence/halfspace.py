@@ -1,0 +1,242 @@
+"""Learning a halfspace: the mean of a loss of the score, over Gaussian examples or over a sample.
+
+Kohler et al. (2019), section 4.2.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Real
+from scipy import sparse
+
+from bncore.convergence import _arguments as check
+from bncore.convergence import losses
+from bncore.convergence.problem import Line, Problem, Weights
+from bncore.convergence.quadrature import nodes
+
+ROWS = 8192
+
+
+class _Halfspace(Problem):
+    loss: losses.Loss
+
+    @property
+    def smoothness(self) -> float:
+        """sup |phi''| times L; infinite where the loss does not say its curvature bound."""
+        return self.loss.curvature_bound * self.largest_eigenvalue
+
+
+class _GaussianLine(Line):
+    def __init__(self, problem, w):
+        self.problem, self.w = problem, w
+        spread = problem.covariance @ w
+        self.mean = float(problem.u @ w)
+        self.std = float(np.sqrt(max(w @ spread, 0.0)))
+        self.norm = float(np.hypot(self.mean, self.std))
+        self.Sw = spread + self.mean * problem.u
+
+    def _nodes(self, t):
+        return nodes(t * self.mean, abs(t) * self.std)
+
+    def value(self, t):
+        a, _, weights = self._nodes(t)
+        return float(weights @ self.problem.loss.phi(a))
+
+    def slope(self, t):
+        a, xi, weights = self._nodes(t)
+        q = self.mean + np.copysign(self.std, t) * xi
+        return float((weights * self.problem.loss.dphi(a)) @ q)
+
+    def coefficients(self, t):
+        a, _, weights = self._nodes(t)
+        c2 = float(weights @ self.problem.loss.d2phi(a))
+        return float(weights @ self.problem.loss.dphi(a)) - c2 * t * self.mean, c2
+
+
+class GaussianHalfspace(_Halfspace):
+    r"""Minimise $f(w) = E\,\phi(z^\top w)$ for $z \sim N(u,\ S - uu^\top)$, exactly.
+
+    Expectations are one-dimensional integrals, see ``quadrature``. By Stein's lemma the gradient
+    is c1 u + c2 S w: every critical point is a multiple of S^-1 u, whatever the loss.
+
+    Parameters
+    ----------
+    u : Real[ndarray, "dimension"]
+        E[z].
+    S : Real[ndarray, "dimension dimension"]
+        E[zz'], symmetric and positive definite, as is S - uu'.
+    loss : str, triple of callables or Loss
+        "softplus", "sigmoid", "tanh", "squared", (phi, dphi, d2phi), or a ``losses.Loss``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If S or S - uu' is not positive definite, u has another dimension, anything is not finite,
+        or there is no such loss.
+
+    References
+    ----------
+    Kohler et al. (2019), section 4.2. Stein (1981).
+    """
+
+    def __init__(
+        self,
+        u: Real[np.ndarray, "dimension"],
+        S: Real[np.ndarray, "dimension dimension"],
+        loss: object = "softplus",
+    ):
+        self.S, _ = check.second_moment(S)
+        self.u = check.vector("u", u, len(self.S), "S")
+        self.loss = losses.get(loss)
+        explained = float(self.u @ np.linalg.solve(self.S, self.u))
+        if explained >= 1 - 1e-12:
+            raise ValueError(
+                f"u'S^-1 u is {explained:.6g}, expected below 1: S - uu' is the covariance of z "
+                "and must be positive definite; shorten u"
+            )
+        self.covariance = self.S - np.outer(self.u, self.u)
+
+    def line(self, w: Weights) -> Line:
+        """f along the multiples of w, unchecked."""
+        return _GaussianLine(self, w)
+
+    def hessian_product(self, w: Weights, v: Weights) -> Weights:
+        """E[phi''(z'w) z z'v], from the conditional law of z given its score."""
+        w = check.vector("w", w, self.dimension, "the problem")
+        v = check.vector("v", v, self.dimension, "the problem")
+        line = self.line(w)
+        a, xi, weights = line._nodes(1.0)
+        weights = weights * self.loss.d2phi(a)
+        e0, e1, e2 = weights.sum(), weights @ xi, weights @ xi**2
+        along = self.covariance @ w / line.std if line.std > 0 else np.zeros_like(w)
+        spread, mean, part = self.covariance @ v, self.u @ v, along @ v
+        return (
+            e0 * (spread + mean * self.u - part * along)
+            + e1 * (part * self.u + mean * along)
+            + e2 * part * along
+        )
+
+
+class _EmpiricalLine(Line):
+    def __init__(self, problem, w):
+        self.problem, self.w = problem, w
+        self.scores = problem.scores(w)
+        self.mean = float(self.scores.mean())
+        self.norm = float(np.sqrt(self.scores @ self.scores / len(self.scores)))
+        self._last = None
+
+    def _slopes(self, t):
+        """phi' of the scores of t w; kept, because the gradient and c1 ask for the same."""
+        if self._last is None or self._last[0] != t:
+            self._last = t, self.problem.loss.dphi(t * self.scores)
+        return self._last[1]
+
+    def value(self, t):
+        return float(self.problem.loss.phi(t * self.scores).mean())
+
+    def slope(self, t):
+        return float(self._slopes(t) @ self.scores / len(self.scores))
+
+    def coefficients(self, t):
+        c2 = float(self.problem.loss.d2phi(t * self.scores).mean())
+        return float(self._slopes(t).mean()) - c2 * t * self.mean, c2
+
+    def gradient(self, t):
+        return self.problem.adjoint(self._slopes(t))
+
+    @cached_property
+    def Sw(self):
+        if self.problem.dimension > len(self.scores):
+            return self.problem.adjoint(self.scores)
+        return self.problem.S @ self.w
+
+
+class EmpiricalHalfspace(_Halfspace):
+    r"""Minimise $f(w) = \frac1n \sum_i \phi(z_i^\top w)$ over a sample.
+
+    Float32 data stay float32: only scores and sums are double. Data whose columns depend on each
+    other are allowed: mu is then 0, the bounds say nothing, and S^-1 is the pseudo-inverse.
+
+    Parameters
+    ----------
+    Z : Real[ndarray, "samples dimension"] or scipy.sparse matrix or array
+        Rows z_i = -y_i x_i; refers to Z, does not copy it.
+    loss : str, triple of callables or Loss
+        As for ``GaussianHalfspace``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If Z is empty, not a matrix or not finite, or there is no such loss.
+
+    References
+    ----------
+    Kohler et al. (2019), section 4.2.
+    """
+
+    def __init__(self, Z: object, loss: object = "softplus"):
+        if sparse.issparse(Z):
+            check.real_array("Z", Z.data, 1)
+            self.Z = Z.tocsr()
+        else:
+            self.Z = check.real_array("Z", Z, 2)
+        if min(self.Z.shape) == 0:
+            raise ValueError(f"Z has shape {Z.shape}, expected at least one sample and one column")
+        self.loss = losses.get(loss)
+        self._adjoint = self.Z.T.tocsr() if sparse.issparse(Z) else self.Z.T
+
+    @classmethod
+    def from_data(
+        cls, X: object, y: Real[np.ndarray, "samples"], loss: object = "softplus"
+    ) -> "EmpiricalHalfspace":
+        """The problem of examples X, one a row, and labels y of -1 and 1.
+
+        Raises
+        ------
+        ValueError
+            If a label is neither -1 nor 1.
+        """
+        y = check.real_array("y", y, 1)
+        if not np.isin(y, (-1, 1)).all():
+            wrong = y[~np.isin(y, (-1, 1))][0]
+            raise ValueError(f"y contains {wrong:g}, expected labels of -1 and 1 only")
+        if sparse.issparse(X):
+            check.vector("y", y, X.shape[0], "X's samples")
+            return cls(sparse.diags_array(-y) @ X, loss)
+        X = check.real_array("X", X, 2)
+        check.vector("y", y, len(X), "X's samples")
+        return cls(-y[:, np.newaxis].astype(X.dtype) * X, loss)
+
+    @cached_property
+    def u(self) -> Weights:
+        """The mean of the rows of Z."""
+        return np.asarray(self.Z.sum(axis=0, dtype=np.float64)).reshape(-1) / self.Z.shape[0]
+
+    @cached_property
+    def S(self) -> Float[np.ndarray, "dimension dimension"]:
+        """Z'Z / n, computed once, in double precision."""
+        if sparse.issparse(self.Z):
+            return np.asarray((self._adjoint @ self.Z).toarray(), np.float64) / self.Z.shape[0]
+        total = np.zeros((self.Z.shape[1],) * 2)
+        for start in range(0, len(self.Z), ROWS):
+            rows = self.Z[start : start + ROWS].astype(np.float64, copy=False)
+            total += rows.T @ rows
+        return total / len(self.Z)
+
+    def scores(self, w: Weights) -> Float[np.ndarray, "samples"]:
+        """Z w: the forward product."""
+        return (self.Z @ w.astype(self.Z.dtype)).astype(np.float64)
+
+    def adjoint(self, r: Float[np.ndarray, "samples"]) -> Weights:
+        """Z'r / n: the adjoint product."""
+        return (self._adjoint @ r.astype(self.Z.dtype)).astype(np.float64) / self.Z.shape[0]
+
+    def line(self, w: Weights) -> Line:
+        """f along the multiples of w, unchecked."""
+        return _EmpiricalLine(self, w)
+
+    def hessian_product(self, w: Weights, v: Weights) -> Weights:
+        """Z' diag(phi''(Z w)) Z v / n."""
+        w = check.vector("w", w, self.dimension, "the problem")
+        v = check.vector("v", v, self.dimension, "the problem")
+        return self.adjoint(self.loss.d2phi(self.scores(w)) * self.scores(v))

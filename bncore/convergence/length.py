@@ -1,0 +1,89 @@
+"""The length of the weights: a bracket around a zero of the slope, then bisection.
+
+Kohler et al. (2019), algorithms 1 and 2.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+
+WIDEN = 4.0
+FLAT = 1e-15
+WIDENINGS = 60
+
+
+class Length(NamedTuple):
+    """A length g, the bracket (a, b) that the search began with, and how often it was halved."""
+
+    g: float
+    bracket: tuple[float, float]
+    halvings: int
+
+
+class NoFiniteLength(Exception):
+    """f falls along the line as far as one can see."""
+
+
+def bracket(slope, near=0.0, width=1.0):
+    """Two lengths between which the slope of f changes its sign, the first nearer to 0 or equal to it.
+
+    Looks around ``near`` first, then widens in the direction in which f falls.
+
+    Raises
+    ------
+    NoFiniteLength
+        If the slope keeps its sign until it is 1e-15 of what it was at 0, or for 60 widenings.
+    """
+    start = slope(near)
+    if start == 0:
+        return near, near
+    step = -np.copysign(width, start)
+    a, first = near, None
+    for _ in range(WIDENINGS):
+        b = near + step
+        at_b = slope(b)
+        if at_b * start <= 0:
+            return (a, b) if abs(a) <= abs(b) else (b, a)
+        first = abs(slope(0.0)) if first is None else first
+        if abs(at_b) <= FLAT * first:
+            break
+        a, step = b, step * WIDEN
+    raise NoFiniteLength(
+        f"the slope of f along the last direction keeps its sign up to the length {b:.3g}, where it "
+        f"is {at_b:.3g}: f falls for ever and has no minimiser of finite length in this direction"
+    )
+
+
+def bisection(slope, ends, steps):
+    """Halve the bracket ``steps`` times, or until its ends are neighbouring numbers.
+
+    Returns the end a, as algorithm 2 does, and the number of halvings.
+    """
+    a, b = ends
+    if a == b:
+        return a, 0
+    rising = slope(a) > 0
+    for step in range(steps):
+        middle = a + (b - a) / 2
+        if middle in (a, b):
+            return a, step
+        at_middle = slope(middle)
+        if at_middle == 0:
+            return middle, step + 1
+        a, b = (middle, b) if (at_middle > 0) == rising else (a, middle)
+    return a, steps
+
+
+def search(line, steps, method, near=0.0, width=1.0):
+    """The length g at which the slope of f(g w / ||w||_S) vanishes; no product with the data."""
+
+    def slope(g):
+        return line.slope(g / line.norm) / line.norm
+
+    ends = bracket(slope, near, width)
+    if method == "brentq" and ends[0] != ends[1]:
+        g, report = brentq(slope, *ends, maxiter=max(steps, 1), full_output=True, disp=False)
+        return Length(g, ends, report.iterations)
+    g, halvings = bisection(slope, ends, steps)
+    return Length(g, ends, halvings)

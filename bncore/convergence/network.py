@@ -1,0 +1,323 @@
+"""A network with one hidden layer of odd units, trained unit by unit.
+
+f(W) = E loss(sum_i theta_i act(z'w_i)), with output weights theta held fixed. For labels of -1 and 1
+and an odd activation the label moves into z = -y x. Kohler et al. (2019), section 5.
+"""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Real
+
+from bncore.convergence import _arguments as check
+from bncore.convergence import losses
+from bncore.convergence.halfspace import EmpiricalHalfspace, GaussianHalfspace
+from bncore.convergence.problem import Line, Problem
+from bncore.convergence.quadrature import nodes
+from bncore.convergence.solvers import gdnp
+from bncore.convergence.trace import Trace
+
+Layer = Float[np.ndarray, "units dimension"]
+
+
+class _Network:
+    """What the Gaussian and the empirical network share: everything but where the scores come from."""
+
+    def _settle(self, theta, loss, activation):
+        theta = check.real_array("theta", theta, 1).astype(np.float64)
+        if theta.size == 0:
+            raise ValueError("theta is empty, expected one output weight for each unit")
+        self.theta, self.loss = theta, losses.get(loss)
+        self.activation = losses.get(activation)
+        a = np.linspace(0.0, 10.0, 101)
+        sums = np.abs(self.activation.phi(a) + self.activation.phi(-a))
+        if sums.max() > 1e-9:
+            raise ValueError(
+                f"activation({a[sums.argmax()]:.3g}) and activation({-a[sums.argmax()]:.3g}) add up "
+                f"to {sums.max():.3g}, expected 0: the label moves into z for odd functions only"
+            )
+
+    def value(self, W: Layer) -> float:
+        """f(W)."""
+        scores, weights, _ = self._scores(self._layer(W))
+        return float(weights @ self.loss.phi(self._output(scores)))
+
+    def gradient(self, W: Layer) -> Layer:
+        """The gradient of f at W, one row a unit."""
+        scores, weights, back = self._scores(self._layer(W))
+        slopes = self.loss.dphi(self._output(scores))
+        q = self.theta[:, np.newaxis] * self.activation.dphi(scores) * slopes
+        return back(weights * q)
+
+    def second_order(
+        self, W: Layer
+    ) -> tuple[Float[np.ndarray, "units"], Float[np.ndarray, "units units"]]:
+        """alpha and B of the gradient alpha_i u + sum_j B_ij S w_j, exact for Gaussian z.
+
+        B_ij = theta_i theta_j E[loss'' act'(a_i) act'(a_j)] + (i = j) theta_i E[loss' act''(a_i)],
+        alpha_i = theta_i E[loss' act'(a_i)] - sum_j B_ij u'w_j. If B is invertible where the gradient
+        is 0, every w_j lies on the line S^-1 u.
+        """
+        W = self._layer(W)
+        scores, weights, _ = self._scores(W)
+        output = self._output(scores)
+        slopes = self.theta[:, np.newaxis] * self.activation.dphi(scores)
+        bends = self.theta[:, np.newaxis] * self.activation.d2phi(scores)
+        first, second = weights * self.loss.dphi(output), weights * self.loss.d2phi(output)
+        B = (slopes * second) @ slopes.T + np.diag(bends @ first)
+        return slopes @ first - B @ (W @ self.u), B
+
+    def unit(self, i: int, W: Layer) -> "Unit":
+        """f as a problem in the weights of unit i, with the other units of W held."""
+        i = check.check.integer("i", i, least=0)
+        if i >= len(self.theta):
+            raise ValueError(f"i is {i}, expected a unit from 0 to {len(self.theta) - 1}")
+        return Unit(self, i, self._layer(W))
+
+    def _output(self, scores):
+        return self.theta @ self.activation.phi(scores)
+
+    def _layer(self, W):
+        W = check.real_array("W", W, 2).astype(np.float64)
+        if W.shape != (len(self.theta), len(self.u)):
+            raise ValueError(
+                f"W has shape {W.shape}, expected {(len(self.theta), len(self.u))}: one row a unit"
+            )
+        return W
+
+
+class GaussianNetwork(_Network):
+    """One hidden layer on z ~ N(u, S - uu'), with expectations by quadrature in the span of W.
+
+    Parameters
+    ----------
+    u, S : Real[ndarray, "dimension"], Real[ndarray, "dimension dimension"]
+        As for ``GaussianHalfspace``.
+    theta : Real[ndarray, "units"]
+        Output weights, fixed.
+    loss, activation : str, triple of callables or Loss
+        The activation must be odd.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``GaussianHalfspace``; if the activation is not odd; and, in every method, if the scores
+        of W span more than two dimensions. Use an ``EmpiricalNetwork`` of a sample then.
+
+    References
+    ----------
+    Kohler et al. (2019), section 5.
+    """
+
+    def __init__(
+        self,
+        u: Real[np.ndarray, "dimension"],
+        S: Real[np.ndarray, "dimension dimension"],
+        theta: Real[np.ndarray, "units"],
+        loss: object = "softplus",
+        activation: object = "tanh",
+    ):
+        self._settle(theta, loss, activation)
+        self.halfspace = GaussianHalfspace(u, S, loss)
+        self.u, self.S = self.halfspace.u, self.halfspace.S
+
+    def _scores(self, W):
+        covariance = self.halfspace.covariance
+        spread = W @ covariance
+        values, vectors = np.linalg.eigh(spread @ W.T)
+        kept = values > 1e-12 * max(values[-1], 0.0)
+        if np.count_nonzero(kept) > 2:
+            raise ValueError(
+                f"W spans {np.count_nonzero(kept)} dimensions of scores, expected at most 2 for "
+                "quadrature; use an EmpiricalNetwork of a sample"
+            )
+        factors = vectors[:, kept] * np.sqrt(values[kept])
+        directions = (vectors[:, kept] / np.sqrt(values[kept])).T @ spread
+        grids = [_standard(np.abs(factor).max()) for factor in factors.T]
+        xi, weights = np.zeros((0, 1)), np.ones(1)
+        for points, weight in grids:
+            xi = np.vstack([np.repeat(xi, len(points), axis=1), np.tile(points, xi.shape[1])])
+            weights = np.outer(weights, weight).reshape(-1)
+        scores = (W @ self.u)[:, np.newaxis] + factors @ xi
+
+        def back(q):
+            """E[q z] from weighted q, by the mean of z given its scores."""
+            return np.outer(q.sum(axis=1), self.u) + (q @ xi.T) @ directions
+
+        return scores, weights, back
+
+
+def _standard(std):
+    """Nodes in deviations and weights for a score of deviation ``std``, thinned where it allows."""
+    a, xi, weights = nodes(0.0, std)
+    inside = np.abs(xi) < 9
+    return xi[inside], weights[inside]
+
+
+class EmpiricalNetwork(_Network):
+    """One hidden layer on a sample of rows z_i = -y_i x_i.
+
+    Parameters
+    ----------
+    Z : Real[ndarray, "samples dimension"] or sparse
+        As for ``EmpiricalHalfspace``.
+    theta, loss, activation
+        As for ``GaussianNetwork``.
+    """
+
+    def __init__(
+        self,
+        Z: object,
+        theta: Real[np.ndarray, "units"],
+        loss: object = "softplus",
+        activation: object = "tanh",
+    ):
+        self._settle(theta, loss, activation)
+        self.halfspace = EmpiricalHalfspace(Z, loss)
+        self.u = self.halfspace.u
+
+    @cached_property
+    def S(self):
+        """Z'Z / n."""
+        return self.halfspace.S
+
+    def _scores(self, W):
+        scores = np.stack([self.halfspace.scores(w) for w in W])
+        n = scores.shape[1]
+
+        def back(q):
+            return np.stack([self.halfspace.adjoint(row * n) for row in q])
+
+        return scores, np.full(n, 1 / n), back
+
+
+class _UnitLine(Line):
+    def __init__(self, problem, w):
+        self.problem, self.w = problem, w
+        self.mean = float(problem.u @ w)
+        self.norm = float(np.sqrt(max(w @ self.Sw, 0.0)))
+        self._last = None
+
+    def _layer(self, t):
+        W = self.problem.W.copy()
+        W[self.problem.i] = t * self.w
+        return W
+
+    def value(self, t):
+        return self.problem.network.value(self._layer(t))
+
+    def gradient(self, t):
+        if self._last is None or self._last[0] != t:
+            self._last = t, self.problem.network.gradient(self._layer(t))[self.problem.i]
+        return self._last[1]
+
+    def slope(self, t):
+        return float(self.w @ self.gradient(t))
+
+    def coefficients(self, t):
+        W = self._layer(t)
+        alpha, B = self.problem.network.second_order(W)
+        i = self.problem.i
+        others = np.delete(B[i] * (W @ self.problem.u), i).sum()
+        return float(alpha[i] - others / self.problem.rayleigh_optimum), float(B[i, i])
+
+
+class Unit(Problem):
+    """The weights of one hidden unit, with the others held at rows of W.
+
+    If the others are 0 or on the line S^-1 u and z is Gaussian, the gradient is c1 u + c2 S w, as
+    for a halfspace, and GDNP converges to the line; ``coefficients`` assumes that they are.
+    """
+
+    def __init__(self, network: _Network, i: int, W: Layer):
+        self.network, self.i, self.W = network, i, W
+        self.u = network.u
+
+    @property
+    def S(self):
+        """E[zz']."""
+        return self.network.S
+
+    @cached_property
+    def _spectrum(self):
+        return self.network.halfspace._spectrum
+
+    @property
+    def smoothness(self) -> float:
+        """|theta_i| (|theta_i| sup loss'' sup act'^2 + sup loss' sup act'') L."""
+        return self.curvature_bound * self.largest_eigenvalue
+
+    @property
+    def curvature_bound(self) -> float:
+        """A bound of the second derivative of the loss in the score of this unit."""
+        loss, act = self.network.loss, self.network.activation
+        theta = abs(self.network.theta[self.i])
+        return theta * (
+            theta * loss.curvature_bound * act.slope_bound**2
+            + loss.slope_bound * act.curvature_bound
+        )
+
+    def line(self, w: Float[np.ndarray, "dimension"]) -> Line:
+        """f along the multiples of w, unchecked."""
+        return _UnitLine(self, w)
+
+    def hessian_product(self, w, v):
+        """Refused: no solver of this package asks for it."""
+        raise NotImplementedError("a unit has no Hessian product; differentiate gradient instead")
+
+
+class NetworkTrace(NamedTuple):
+    """The runs of ``gdnp_network``, unit by unit, and the weights that they end with."""
+
+    traces: list[Trace]
+    weights: Layer
+
+
+def gdnp_network(
+    network: GaussianNetwork | EmpiricalNetwork,
+    W0: Real[np.ndarray, "units dimension"],
+    *,
+    steps: int = 100,
+    bisection_steps: int = 50,
+    sweeps: int = 1,
+    others: str = "zero",
+) -> NetworkTrace:
+    """Run GDNP on one unit after the other.
+
+    Parameters
+    ----------
+    network : GaussianNetwork or EmpiricalNetwork
+        What to train.
+    W0 : Real[ndarray, "units dimension"]
+        Where each unit starts, not orthogonal to u.
+    steps, bisection_steps : int
+        As for ``gdnp``, for each unit.
+    sweeps : int
+        How often each unit takes its turn.
+    others : str
+        Where units wait that have not had a turn: at "zero", as the theorem needs, or at the
+        "start" in W0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``gdnp``; if ``others`` is neither.
+
+    References
+    ----------
+    Kohler et al. (2019), section 5, theorem 3.
+    """
+    if others not in ("zero", "start"):
+        raise ValueError(f"others is {others!r}, expected 'zero' or 'start'")
+    check.check.positive_integer("sweeps", sweeps)
+    W0 = network._layer(W0)
+    W = np.zeros_like(W0) if others == "zero" else W0.copy()
+    traces = []
+    for sweep in range(sweeps):
+        for i in range(len(W)):
+            start = W0[i] if sweep == 0 else W[i]
+            trace = gdnp(network.unit(i, W), start, steps=steps, bisection_steps=bisection_steps)
+            traces.append(trace)
+            W[i] = trace.weights[-1]
+    return NetworkTrace(traces, W)

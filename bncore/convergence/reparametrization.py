@@ -1,0 +1,67 @@
+"""Weights as a direction and a length: w_tilde = g w / ||w||_S, with ||w||_S = sqrt(w'Sw).
+
+This is what batch normalization does to a unit's weights when its inputs have mean 0 and second
+moment S: the batch deviation of x'w is ||w||_S, and gamma is the length g.
+Kohler et al. (2019), section 3.2.
+"""
+
+import numpy as np
+from jaxtyping import Float, Real
+
+from bncore.convergence import _arguments as check
+
+Weights = Float[np.ndarray, "dimension"]
+Given = Real[np.ndarray, "dimension"]
+Matrix = Real[np.ndarray, "dimension dimension"]
+
+
+def decouple(weights: Given, S: Matrix) -> tuple[Weights, float]:
+    """Direction w, with ||w||_S = 1, and length g = ||weights||_S of given weights.
+
+    Raises
+    ------
+    ValueError
+        If the weights are 0, S is not symmetric positive definite, or dimensions differ.
+    """
+    weights, _, norm = _direction("weights", weights, S)
+    return weights / norm, norm
+
+
+def couple(w: Given, g: float | int, S: Matrix) -> Weights:
+    """The weights g w / ||w||_S.
+
+    Raises
+    ------
+    ValueError
+        If w is 0, S is not symmetric positive definite, or dimensions differ.
+    """
+    w, _, norm = _direction("w", w, S)
+    return check.check.number("g", g) * w / norm
+
+
+def gradients(w: Given, g: float | int, S: Matrix, gradient: Given) -> tuple[Weights, float]:
+    """Gradients in w and g of f(g w / ||w||_S), from the gradient of f at g w / ||w||_S.
+
+    dg = w'gradient / ||w||_S
+    dw = g / ||w||_S (gradient - S w (w'gradient) / ||w||_S^2)
+
+    dw is orthogonal to w, and shrinks as w grows: the function does not depend on the length of w.
+
+    Raises
+    ------
+    ValueError
+        If w is 0, S is not symmetric positive definite, or dimensions differ.
+    """
+    w, S, norm = _direction("w", w, S)
+    gradient = check.vector("gradient", gradient, len(w), "w")
+    along = float(w @ gradient)
+    dw = check.check.number("g", g) / norm * (gradient - S @ w * (along / norm**2))
+    return dw, along / norm
+
+
+def _direction(name, w, S):
+    S, _ = check.second_moment(S)
+    w = check.vector(name, w, len(S), "S")
+    if not w.any():
+        raise ValueError(f"{name} is 0, expected a direction: 0 has none")
+    return w, S, float(np.sqrt(w @ S @ w))

@@ -1,0 +1,250 @@
+"""Gradient descent in normalised parameters (GDNP) and the methods to compare it with.
+
+Each takes a problem and a start and returns a ``Trace``. The gradients that a method needs are the
+ones recorded: an iteration makes one forward and one adjoint product with the data.
+"""
+
+import numpy as np
+from jaxtyping import Real
+
+from bncore.convergence import _arguments as check
+from bncore.convergence.length import NoFiniteLength, search
+from bncore.convergence.problem import Problem
+from bncore.convergence.trace import Recorder, Trace
+
+Start = Real[np.ndarray, "dimension"]
+SEARCHES = ("bisection", "brentq")
+
+
+def gdnp(
+    problem: Problem,
+    w0: Start,
+    *,
+    steps: int = 100,
+    bisection_steps: int = 50,
+    tolerance: float | int = 0.0,
+    length_search: str = "bisection",
+) -> Trace:
+    r"""Gradient descent in normalised parameters: a gradient step for the direction, bisection for the length.
+
+    $w_{t+1} = w_t - s_t \nabla_w f(w_t, g_t), \quad s_t = -\frac{\|w_t\|_S^3}{L\,g_t\,h_t}, \quad
+    h_t = c_1 u^\top w_t,$ with $f(w, g) = f(g w / \|w\|_S)$ and $c_1$ as in
+    ``Problem.coefficients``; then $g_{t+1}$ by bisection on $\partial_g f$. For Gaussian examples
+    the step is $w_t - \frac1L (S w_t - u \|w_t\|_S^2 / u^\top w_t)$, whatever the loss.
+
+    The printed algorithm starts from the length 1; here the first length is searched for too. The
+    search begins around the length before, and its bracket is recorded.
+
+    Parameters
+    ----------
+    problem : Problem
+        What to minimise.
+    w0 : Real[ndarray, "dimension"]
+        A start with u'w0 != 0.
+    steps : int
+        T_d, the number of direction steps at most.
+    bisection_steps : int
+        T_s, the halvings of each bracket at most.
+    tolerance : float
+        Stop when the gradient's norm at the effective weights is at most this.
+    length_search : str
+        "bisection", or "brentq" for SciPy's, which needs fewer evaluations.
+
+    Returns
+    -------
+    Trace
+        With status "no finite length" if f falls for ever along a direction, which is then the last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If w0 is 0, orthogonal to u or of another dimension, u is 0, or a setting is out of range;
+        if f has no finite length at w0, so that there is no first iterate.
+
+    References
+    ----------
+    Kohler et al. (2019), algorithm 1 and theorem 2.
+    """
+    w, line = check.start(w0, problem)
+    recorder = _recorder(steps, tolerance, "GDNP")
+    check.check.positive_integer("bisection_steps", bisection_steps)
+    if length_search not in SEARCHES:
+        raise ValueError(f"length_search is {length_search!r}, expected one of {SEARCHES}")
+    L = problem.largest_eigenvalue
+    near, width = 0.0, 1.0
+    for _ in recorder:
+        try:
+            length = search(line, bisection_steps, length_search, near, width)
+        except NoFiniteLength as reason:
+            if not recorder.rows:
+                raise ValueError(f"w0 has no optimal length: {reason}") from None
+            recorder.stop("no finite length", str(reason))
+            break
+        a, b = length.bracket
+        left = abs(b - a) * 2.0**-length.halvings  # few halvings may return the end they began at
+        width = max(2 * abs(length.g - near), left, 1e-12 * abs(length.g), np.finfo(float).tiny)
+        near = length.g
+        t = near / line.norm
+        gradient = line.gradient(t)
+        wanted = recorder.add(line, t, gradient)
+        recorder.searches.append((length.bracket, length.halvings))
+        if not wanted:
+            continue
+        h = line.coefficients(t)[0] * line.mean
+        if h != 0:
+            step = line.norm**2 / (L * h)
+            w = w + step * (gradient - line.Sw * (w @ gradient / line.norm**2))
+            line = problem.line(w)
+    return recorder.trace((1 - problem.smallest_eigenvalue / L) ** 2)
+
+
+def gradient_descent(
+    problem: Problem,
+    w0: Start,
+    *,
+    steps: int = 100,
+    learning_rate: float | int | None = None,
+    tolerance: float | int = 0.0,
+) -> Trace:
+    """Plain gradient descent on the weights, w - learning_rate * gradient.
+
+    Parameters
+    ----------
+    learning_rate : float, optional
+        By default 1 / smoothness, the step that the theory guarantees.
+
+    Other parameters, errors and result are those of ``gdnp``, but any start is allowed.
+    """
+    w, recorder = _plain_start(problem, w0, steps, tolerance, "Gradient descent")
+    rate = _learning_rate(problem, learning_rate)
+    for _ in recorder:
+        line = problem.line(w)
+        gradient = line.gradient(1.0)
+        if recorder.add(line, 1.0, gradient):
+            w = w - rate * gradient
+    return recorder.trace()
+
+
+def accelerated_gradient_descent(
+    problem: Problem,
+    w0: Start,
+    *,
+    steps: int = 100,
+    learning_rate: float | int | None = None,
+    tolerance: float | int = 0.0,
+) -> Trace:
+    """Nesterov's accelerated gradient method with momentum t / (t + 3).
+
+    The trace holds the extrapolated points, at which the gradients are taken.
+    Parameters, errors and result are those of ``gradient_descent``.
+
+    References
+    ----------
+    Nesterov (2004), section 2.2.
+    """
+    w, recorder = _plain_start(problem, w0, steps, tolerance, "Accelerated gradient descent")
+    rate = _learning_rate(problem, learning_rate)
+    before = w
+    for t in recorder:
+        line = problem.line(w)
+        gradient = line.gradient(1.0)
+        if recorder.add(line, 1.0, gradient):
+            after = w - rate * gradient
+            w = after + t / (t + 3) * (after - before)
+            before = after
+    return recorder.trace()
+
+
+def batch_norm_gradient_descent(
+    problem: Problem,
+    w0: Start,
+    *,
+    learning_rate: float | int,
+    g0: float | int = 1.0,
+    steps: int = 100,
+    tolerance: float | int = 0.0,
+) -> Trace:
+    """Plain gradient descent on w and g of f(g w / ||w||_S): batch normalization as it is trained.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Of both w and g.
+    g0 : float
+        The first length.
+
+    Other parameters, errors and result are those of ``gdnp``.
+    """
+    w, line = check.start(w0, problem)
+    recorder = _recorder(steps, tolerance, "Gradient descent with batch norm")
+    rate = check.check.positive("learning_rate", learning_rate)
+    g = check.check.number("g0", g0)
+    for _ in recorder:
+        t = g / line.norm
+        gradient = line.gradient(t)
+        if recorder.add(line, t, gradient):
+            along = w @ gradient
+            step = t * (gradient - line.Sw * (along / line.norm**2))
+            w, g = w - rate * step, g - rate * along / line.norm
+            line = problem.line(w)
+    return recorder.trace()
+
+
+def weight_normalization(
+    problem: Problem,
+    w0: Start,
+    *,
+    learning_rate: float | int,
+    g0: float | int | None = None,
+    steps: int = 100,
+    tolerance: float | int = 0.0,
+) -> Trace:
+    """Plain gradient descent on w and g of f(g w / ||w||), with the Euclidean norm.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Of both w and g.
+    g0 : float, optional
+        The first length, by default that of w0: the effective weights then start at w0.
+
+    Other parameters, errors and result are those of ``gdnp``.
+
+    References
+    ----------
+    Salimans and Kingma (2016).
+    """
+    w, line = check.start(w0, problem)
+    recorder = _recorder(steps, tolerance, "Weight normalization")
+    rate = check.check.positive("learning_rate", learning_rate)
+    g = float(np.linalg.norm(w)) if g0 is None else check.check.number("g0", g0)
+    for _ in recorder:
+        norm = float(np.linalg.norm(w))
+        t = g / norm
+        gradient = line.gradient(t)
+        if recorder.add(line, t, gradient, g=g):
+            along = w @ gradient / norm
+            w, g = w - rate * t * (gradient - w * (along / norm)), g - rate * along
+            line = problem.line(w)
+    return recorder.trace()
+
+
+def _recorder(steps, tolerance, description):
+    steps = check.check.integer("steps", steps, least=0)
+    return Recorder(steps, check.check.nonnegative("tolerance", tolerance), description)
+
+
+def _plain_start(problem, w0, steps, tolerance, description):
+    w = check.vector("w0", w0, problem.dimension, "the problem")
+    return w, _recorder(steps, tolerance, description)
+
+
+def _learning_rate(problem, learning_rate):
+    if learning_rate is not None:
+        return check.check.positive("learning_rate", learning_rate)
+    if not np.isfinite(problem.smoothness):
+        raise ValueError(
+            "learning_rate is None, expected a number: the loss does not say its curvature bound, "
+            "from which the default is computed"
+        )
+    return 1 / problem.smoothness

@@ -1,0 +1,110 @@
+"""What a run leaves behind: plain arrays, one row an iterate, from which figures are drawn elsewhere."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bncore import progress
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A run of T steps. All arrays have T + 1 rows, the start included.
+
+    Attributes
+    ----------
+    w : Float[ndarray, "iterates dimension"]
+        Directions, of any length; what the solver steps.
+    g : Float[ndarray, "iterates"]
+        Lengths of the effective weights in the norm of S (in the plain norm for weight
+        normalization), with a sign.
+    weights : Float[ndarray, "iterates dimension"]
+        Effective weights, at which f is evaluated.
+    value, gradient_norm : Float[ndarray, "iterates"]
+        f and the plain norm of its gradient at the effective weights.
+    rayleigh_gap : Float[ndarray, "iterates"]
+        rho(w) - rho*; NaN where w is 0.
+    bound : Float[ndarray, "iterates"]
+        (1 - mu/L)^(2t) rayleigh_gap[0] for GDNP, whose gap it bounds; NaN for other solvers.
+    seconds : Float[ndarray, "iterates"]
+        Since the run began.
+    brackets : Float[ndarray, "iterates 2"] or None
+        Where the search for the length began, for GDNP.
+    halvings : Int[ndarray, "iterates"] or None
+        How often bisection halved it; fewer than asked for once its ends are neighbours.
+    status : str
+        "tolerance" (the gradient is small enough), "budget" (all steps were made), "no finite
+        length" (f falls for ever along the last direction) or "diverged".
+    message : str
+        The status in words.
+    """
+
+    w: Float[np.ndarray, "iterates dimension"]
+    g: Float[np.ndarray, "iterates"]
+    weights: Float[np.ndarray, "iterates dimension"]
+    value: Float[np.ndarray, "iterates"]
+    gradient_norm: Float[np.ndarray, "iterates"]
+    rayleigh_gap: Float[np.ndarray, "iterates"]
+    bound: Float[np.ndarray, "iterates"]
+    seconds: Float[np.ndarray, "iterates"]
+    brackets: Float[np.ndarray, "iterates 2"] | None
+    halvings: Int[np.ndarray, "iterates"] | None
+    status: str
+    message: str
+
+    @property
+    def steps(self) -> int:
+        """T, the number of steps made."""
+        return len(self.g) - 1
+
+
+class Recorder:
+    """Collects the rows of a trace and decides when a run ends."""
+
+    def __init__(self, steps, tolerance, description):
+        self.rows, self.searches = [], []
+        self.steps, self.tolerance = steps, tolerance
+        self.status, self.message = "budget", f"all {steps} steps were made"
+        self._bar = progress.bar(range(steps + 1), description, "steps")
+        self._began = time.perf_counter()
+
+    def __iter__(self):
+        for t in self._bar:
+            yield t
+            if self.status != "budget":
+                return
+
+    def add(self, line, t, gradient, w=None, g=None):
+        """Keep the iterate t * line.w; say whether another step is wanted."""
+        value = line.value(t)
+        size = float(np.linalg.norm(gradient))
+        if not (np.isfinite(value) and np.isfinite(size)):
+            self.stop("diverged", f"f or its gradient is not finite after {len(self.rows)} steps")
+            return False
+        weights = t * line.w
+        gap = line.rayleigh_gap if line.norm > 0 else np.nan
+        g = t * line.norm if g is None else g
+        now = time.perf_counter() - self._began
+        self.rows.append((line.w if w is None else w, g, weights, value, size, gap, now))
+        if size <= self.tolerance:
+            self.stop("tolerance", f"the gradient's norm is at most {self.tolerance:g}")
+            return False
+        return len(self.rows) <= self.steps
+
+    def stop(self, status, message):
+        """End the run with this status."""
+        self.status, self.message = status, message
+
+    def trace(self, rate=None):
+        """The rows as a Trace; ``rate`` is the factor of the Rayleigh gap's bound a step."""
+        w, g, weights, value, size, gap, seconds = map(np.array, zip(*self.rows, strict=True))
+        bound = np.full(len(g), np.nan) if rate is None else gap[0] * rate ** np.arange(len(g))
+        brackets, halvings = (
+            map(np.array, zip(*self.searches, strict=True)) if self.searches else (None, None)
+        )
+        return Trace(
+            w, g, weights, value, size, gap, bound, seconds, brackets, halvings,
+            self.status, self.message,
+        )  # fmt: skip

@@ -1,0 +1,92 @@
+"""Other libraries' solvers as yardsticks: SciPy's L-BFGS and scikit-learn's logistic regression."""
+
+import numpy as np
+from jaxtyping import Real
+from scipy.optimize import minimize
+
+from bncore.convergence import _arguments as check
+from bncore.convergence.halfspace import EmpiricalHalfspace
+from bncore.convergence.problem import Problem
+from bncore.convergence.solvers import _plain_start
+from bncore.convergence.trace import Trace
+
+
+def lbfgs(
+    problem: Problem,
+    w0: Real[np.ndarray, "dimension"],
+    *,
+    steps: int = 100,
+    tolerance: float | int = 0.0,
+) -> Trace:
+    """SciPy's L-BFGS-B without bounds; parameters and result as for ``gradient_descent``.
+
+    An iteration may evaluate f several times; ``seconds`` counts all of them.
+    """
+    w, recorder = _plain_start(problem, w0, steps, tolerance, "L-BFGS")
+
+    class Enough(Exception):
+        pass
+
+    lines = {}
+
+    def objective(w):
+        line = problem.line(w.copy())
+        gradient = line.gradient(1.0)
+        lines.clear()
+        lines[w.tobytes()] = line, gradient
+        return line.value(1.0), gradient
+
+    def record(w):
+        line, gradient = lines.get(w.tobytes(), (None, None))
+        if line is None:
+            line = problem.line(w.copy())
+            gradient = line.gradient(1.0)
+        if not recorder.add(line, 1.0, gradient):
+            raise Enough
+
+    try:
+        objective(w)
+        record(w)
+        found = minimize(
+            objective, w, jac=True, method="L-BFGS-B", callback=record,
+            options={"maxiter": max(steps, 1), "maxfun": 20 * (steps + 1), "ftol": 0.0, "gtol": 0.0},
+        )  # fmt: skip
+        if len(recorder.rows) <= steps:
+            recorder.stop("tolerance", f"L-BFGS can do no better: {found.message}")
+    except Enough:
+        pass
+    return recorder.trace()
+
+
+def logistic_regression(problem: EmpiricalHalfspace, *, tolerance: float | int = 1e-10) -> Trace:
+    """scikit-learn's unregularised logistic regression, by its Newton solver, from 0 to its end.
+
+    The trace has two rows: scikit-learn does not show its iterates.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the problem is not an ``EmpiricalHalfspace`` with the softplus loss.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if not isinstance(problem, EmpiricalHalfspace):
+        raise TypeError(
+            f"problem is a {check.check.type_name(problem)}, expected an EmpiricalHalfspace"
+        )
+    if problem.loss.name != "softplus":
+        raise ValueError(
+            f"problem has the loss {problem.loss.name}, expected softplus, that of logistic regression"
+        )
+    w, recorder = _plain_start(problem, np.zeros(problem.dimension), 1, 0.0, "Logistic regression")
+    line = problem.line(w)
+    recorder.add(line, 1.0, line.gradient(1.0))
+    # scikit-learn wants two classes: half of the rows are given as -z with the label 1.
+    labels = np.where(np.arange(problem.Z.shape[0]) % 2, 1.0, -1.0)
+    model = LogisticRegression(
+        C=np.inf, fit_intercept=False, solver="newton-cholesky", tol=tolerance, max_iter=1000
+    )
+    model.fit(-labels[:, np.newaxis] * problem.Z, labels)
+    line = problem.line(model.coef_[0].astype(np.float64))
+    recorder.add(line, 1.0, line.gradient(1.0))
+    return recorder.trace()
