@@ -4,6 +4,7 @@ f(W) = E loss(sum_i theta_i act(z'w_i)), with output weights theta held fixed. F
 and an odd activation the label moves into z = -y x. Kohler et al. (2019), section 5.
 """
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ from bncore.convergence import _arguments as check
 from bncore.convergence import losses
 from bncore.convergence.halfspace import EmpiricalHalfspace, GaussianHalfspace
 from bncore.convergence.problem import Line, Problem
-from bncore.convergence.quadrature import nodes
 from bncore.convergence.solvers import gdnp
 from bncore.convergence.trace import Trace
 
 Layer = Float[np.ndarray, "units dimension"]
+
+FAR, STEP, MOST = 8.5, 0.28, 2_000_000
 
 
 class _Network:
@@ -41,14 +43,12 @@ class _Network:
     def value(self, W: Layer) -> float:
         """f(W)."""
         scores, weights, _ = self._scores(self._layer(W))
-        return float(weights @ self.loss.phi(self._output(scores)))
+        return self._value(scores, weights)
 
     def gradient(self, W: Layer) -> Layer:
         """The gradient of f at W, one row a unit."""
         scores, weights, back = self._scores(self._layer(W))
-        slopes = self.loss.dphi(self._output(scores))
-        q = self.theta[:, np.newaxis] * self.activation.dphi(scores) * slopes
-        return back(weights * q)
+        return back(self._sensitivity(slice(None), scores, weights))
 
     def second_order(
         self, W: Layer
@@ -61,6 +61,20 @@ class _Network:
         """
         W = self._layer(W)
         scores, weights, _ = self._scores(W)
+        return self._second_order(W, scores, weights)
+
+    def _output(self, scores):
+        return self.theta @ self.activation.phi(scores)
+
+    def _value(self, scores, weights):
+        return float(weights @ self.loss.phi(self._output(scores)))
+
+    def _sensitivity(self, units, scores, weights):
+        """Weighted derivatives of the loss in the scores of some units, one row each."""
+        slopes = weights * self.loss.dphi(self._output(scores))
+        return self.theta[units, np.newaxis] * self.activation.dphi(scores[units]) * slopes
+
+    def _second_order(self, W, scores, weights):
         output = self._output(scores)
         slopes = self.theta[:, np.newaxis] * self.activation.dphi(scores)
         bends = self.theta[:, np.newaxis] * self.activation.d2phi(scores)
@@ -74,9 +88,6 @@ class _Network:
         if i >= len(self.theta):
             raise ValueError(f"i is {i}, expected a unit from 0 to {len(self.theta) - 1}")
         return Unit(self, i, self._layer(W))
-
-    def _output(self, scores):
-        return self.theta @ self.activation.phi(scores)
 
     def _layer(self, W):
         W = check.real_array("W", W, 2).astype(np.float64)
@@ -134,7 +145,12 @@ class GaussianNetwork(_Network):
             )
         factors = vectors[:, kept] * np.sqrt(values[kept])
         directions = (vectors[:, kept] / np.sqrt(values[kept])).T @ spread
-        grids = [_standard(np.abs(factor).max()) for factor in factors.T]
+        grids = [_standard(std) for std in np.abs(factors).max(axis=0)]
+        if (count := math.prod(len(points) for points, _ in grids)) > MOST:
+            raise ValueError(
+                f"W has scores of deviations up to {np.abs(factors).max():.3g}, for which quadrature "
+                f"needs {count} nodes, expected at most {MOST}; use an EmpiricalNetwork of a sample"
+            )
         xi, weights = np.zeros((0, 1)), np.ones(1)
         for points, weight in grids:
             xi = np.vstack([np.repeat(xi, len(points), axis=1), np.tile(points, xi.shape[1])])
@@ -147,12 +163,19 @@ class GaussianNetwork(_Network):
 
         return scores, weights, back
 
+    def _along(self, unit, w):
+        return lambda t: self._scores(unit.layer(t * w))
+
 
 def _standard(std):
-    """Nodes in deviations and weights for a score of deviation ``std``, thinned where it allows."""
-    a, xi, weights = nodes(0.0, std)
-    inside = np.abs(xi) < 9
-    return xi[inside], weights[inside]
+    """Trapezoidal nodes and weights for functions of std * xi, xi ~ N(0, 1).
+
+    The rule converges like exp(-2 pi r / (std step)) for a function analytic within r of the real
+    axis; r is pi/2 for tanh and somewhat less for a loss of several of them.
+    """
+    count = int(np.ceil(FAR * max(std, 1.0) / STEP))
+    xi = np.linspace(-FAR, FAR, 2 * count + 1)
+    return xi, np.exp(-xi * xi / 2) * (FAR / count / np.sqrt(2 * np.pi))
 
 
 class EmpiricalNetwork(_Network):
@@ -183,13 +206,22 @@ class EmpiricalNetwork(_Network):
         return self.halfspace.S
 
     def _scores(self, W):
-        scores = np.stack([self.halfspace.scores(w) for w in W])
-        n = scores.shape[1]
+        return (np.stack([self.halfspace.scores(w) for w in W]), *self._sample)
 
-        def back(q):
-            return np.stack([self.halfspace.adjoint(row * n) for row in q])
+    @cached_property
+    def _sample(self):
+        n = self.halfspace.Z.shape[0]
+        return np.full(n, 1 / n), lambda q: np.stack([self.halfspace.adjoint(row * n) for row in q])
 
-        return scores, np.full(n, 1 / n), back
+    def _along(self, unit, w):
+        held, own = unit.held_scores, self.halfspace.scores(w)
+
+        def at(t):
+            scores = held.copy()
+            scores[unit.i] = t * own
+            return (scores, *self._sample)
+
+        return at
 
 
 class _UnitLine(Line):
@@ -197,28 +229,36 @@ class _UnitLine(Line):
         self.problem, self.w = problem, w
         self.mean = float(problem.u @ w)
         self.norm = float(np.sqrt(max(w @ self.Sw, 0.0)))
+        self._at = problem.network._along(problem, w)
         self._last = None
 
-    def _layer(self, t):
-        W = self.problem.W.copy()
-        W[self.problem.i] = t * self.w
-        return W
-
-    def value(self, t):
-        return self.problem.network.value(self._layer(t))
-
-    def gradient(self, t):
+    def _point(self, t):
+        """Scores, weights, the sensitivity of this unit and the way back to z at t w; kept."""
         if self._last is None or self._last[0] != t:
-            self._last = t, self.problem.network.gradient(self._layer(t))[self.problem.i]
+            i = self.problem.i
+            scores, weights, back = self._at(t)
+            q = self.problem.network._sensitivity(slice(i, i + 1), scores, weights)
+            self._last = t, (scores, weights, q, back)
         return self._last[1]
 
+    def value(self, t):
+        scores, weights, _, _ = self._point(t)
+        return self.problem.network._value(scores, weights)
+
+    def gradient(self, t):
+        _, _, q, back = self._point(t)
+        return back(q)[0]
+
     def slope(self, t):
-        return float(self.w @ self.gradient(t))
+        if t == 0:
+            return float(self.w @ self.gradient(t))
+        scores, _, q, _ = self._point(t)
+        return float(q[0] @ scores[self.problem.i]) / t
 
     def coefficients(self, t):
-        W = self._layer(t)
-        alpha, B = self.problem.network.second_order(W)
-        i = self.problem.i
+        scores, weights, _, _ = self._point(t)
+        W, i = self.problem.layer(t * self.w), self.problem.i
+        alpha, B = self.problem.network._second_order(W, scores, weights)
         others = np.delete(B[i] * (W @ self.problem.u), i).sum()
         return float(alpha[i] - others / self.problem.rayleigh_optimum), float(B[i, i])
 
@@ -233,6 +273,17 @@ class Unit(Problem):
     def __init__(self, network: _Network, i: int, W: Layer):
         self.network, self.i, self.W = network, i, W
         self.u = network.u
+
+    def layer(self, w: Float[np.ndarray, "dimension"]) -> Layer:
+        """W with this unit's weights replaced."""
+        W = self.W.copy()
+        W[self.i] = w
+        return W
+
+    @cached_property
+    def held_scores(self):
+        """Scores of all units at W."""
+        return self.network._scores(self.W)[0]
 
     @property
     def S(self):
