@@ -26,7 +26,7 @@ class NoFiniteLength(Exception):
 
 
 def bracket(slope, near=0.0, width=1.0):
-    """Two lengths between which the slope of f changes its sign, the first nearer to 0 or equal to it.
+    """Lengths a and b between which the slope of f changes its sign, |a| <= |b|, and the slope at a.
 
     Looks around ``near`` first, then widens in the direction in which f falls.
 
@@ -37,33 +37,32 @@ def bracket(slope, near=0.0, width=1.0):
     """
     start = slope(near)
     if start == 0:
-        return near, near
+        return near, near, start
     step = -np.copysign(width, start)
-    a, first = near, None
+    a, at_a, first = near, start, None
     for _ in range(WIDENINGS):
         b = near + step
         at_b = slope(b)
         if at_b * start <= 0:
-            return (a, b) if abs(a) <= abs(b) else (b, a)
+            return (a, b, at_a) if abs(a) <= abs(b) else (b, a, at_b)
         first = abs(slope(0.0)) if first is None else first
         if abs(at_b) <= FLAT * first:
             break
-        a, step = b, step * WIDEN
+        a, at_a, step = b, at_b, step * WIDEN
     raise NoFiniteLength(
         f"the slope of f along the last direction keeps its sign up to the length {b:.3g}, where it "
         f"is {at_b:.3g}: f falls for ever and has no minimiser of finite length in this direction"
     )
 
 
-def bisection(slope, ends, steps):
+def bisection(slope, a, b, at_a, steps):
     """Halve the bracket ``steps`` times, or until its ends are neighbouring numbers.
 
     Returns the end a, as algorithm 2 does, and the number of halvings.
     """
-    a, b = ends
-    if a == b:
+    if at_a == 0:
         return a, 0
-    rising = slope(a) > 0
+    rising = at_a > 0
     for step in range(steps):
         middle = a + (b - a) / 2
         if middle in (a, b):
@@ -81,9 +80,9 @@ def search(line, steps, method, near=0.0, width=1.0):
     def slope(g):
         return line.slope(g / line.norm) / line.norm
 
-    ends = bracket(slope, near, width)
-    if method == "brentq" and ends[0] != ends[1]:
-        g, report = brentq(slope, *ends, maxiter=max(steps, 1), full_output=True, disp=False)
-        return Length(g, ends, report.iterations)
-    g, halvings = bisection(slope, ends, steps)
-    return Length(g, ends, halvings)
+    a, b, at_a = bracket(slope, near, width)
+    if method == "brentq" and at_a != 0:
+        g, report = brentq(slope, a, b, maxiter=steps, full_output=True, disp=False)
+        return Length(g, (a, b), report.iterations)
+    g, halvings = bisection(slope, a, b, at_a, steps)
+    return Length(g, (a, b), halvings)

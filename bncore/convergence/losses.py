@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit
 
 from bncore.mechanics import _arguments as check
+
+# exp(700) is finite; the logistic function of anything lower is 0 beside 1e-304.
+LOWEST = -700.0
 
 Function = Callable[[Float[np.ndarray, "*scores"]], Float[np.ndarray, "*scores"]]
 
@@ -44,8 +46,13 @@ def _softplus(a):
     return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
 
 
+def _logistic(a):
+    return 1 / (1 + np.exp(-np.maximum(a, LOWEST)))
+
+
 def _logistic_slope(a):
-    return expit(a) * expit(-a)
+    decay = np.exp(-np.abs(a))
+    return decay / (1 + decay) ** 2
 
 
 def _logistic_bend(a):
@@ -57,8 +64,8 @@ def _sech_squared(a):
 
 
 LOSSES = {
-    "softplus": Loss(_softplus, expit, _logistic_slope, 1.0, 1 / 4, "softplus"),
-    "sigmoid": Loss(expit, _logistic_slope, _logistic_bend, 1 / 4, 1 / (6 * 3**0.5), "sigmoid"),
+    "softplus": Loss(_softplus, _logistic, _logistic_slope, 1.0, 1 / 4, "softplus"),
+    "sigmoid": Loss(_logistic, _logistic_slope, _logistic_bend, 1 / 4, 1 / (6 * 3**0.5), "sigmoid"),
     "tanh": Loss(
         np.tanh,
         _sech_squared,

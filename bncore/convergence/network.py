@@ -330,7 +330,7 @@ def gdnp_network(
     W0: Real[np.ndarray, "units dimension"],
     *,
     steps: int = 100,
-    bisection_steps: int = 50,
+    bisection_steps: int = 20,
     sweeps: int = 1,
     others: str = "zero",
 ) -> NetworkTrace:

@@ -21,7 +21,7 @@ def gdnp(
     w0: Start,
     *,
     steps: int = 100,
-    bisection_steps: int = 50,
+    bisection_steps: int = 20,
     tolerance: float | int = 0.0,
     length_search: str = "bisection",
 ) -> Trace:
@@ -44,7 +44,8 @@ def gdnp(
     steps : int
         T_d, the number of direction steps at most.
     bisection_steps : int
-        T_s, the halvings of each bracket at most.
+        T_s, the halvings of each bracket at most. Brackets shrink with the changes of the length, so
+        that twenty find it to a millionth of the last change.
     tolerance : float
         Stop when the gradient's norm at the effective weights is at most this.
     length_search : str
