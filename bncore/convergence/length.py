@@ -50,8 +50,8 @@ def bracket(slope, near=0.0, width=1.0):
             break
         a, at_a, step = b, at_b, step * WIDEN
     raise NoFiniteLength(
-        f"the slope of f along the last direction keeps its sign up to the length {b:.3g}, where it "
-        f"is {at_b:.3g}: f falls for ever and has no minimiser of finite length in this direction"
+        f"the slope of f along the direction keeps its sign up to the length {b:.3g}, where it is "
+        f"{at_b:.3g}: to working precision f falls for ever, without a minimiser of finite length"
     )
 
 

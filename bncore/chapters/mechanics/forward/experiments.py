@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from bncore.lab import data, networks, probes, progress, training
+from bncore import progress
+from bncore.lab import data, networks, probes, training
 
 WIDTHS = (64, 50, 50, 50, 50, 50, 10)
 NETWORKS = {
