@@ -22,6 +22,14 @@ def real_array(name, value, ndim):
     return value
 
 
+def finite_number(name, value):
+    """The value as a float. Refuse anything but a real number, NaN and infinity."""
+    value = check.number(name, value)
+    if not np.isfinite(value):
+        raise ValueError(f"{name} is {value}, expected a finite number")
+    return value
+
+
 def vector(name, value, length, of):
     """The value as float64. Refuse anything but ``length`` finite numbers."""
     value = real_array(name, value, 1)
@@ -68,7 +76,7 @@ def start(w0, problem):
     line = problem.line(w0)
     if not line.norm > 0:
         raise ValueError("w0 has length 0 in the norm of S: the data do not move along it")
-    if not problem.u.any():
+    if np.linalg.norm(problem.u) <= 1e-15 * np.sqrt(problem.largest_eigenvalue):
         raise ValueError(
             "u is 0, expected a mean of z that is not: rho is 0 in every direction, and no "
             "direction is better than another"

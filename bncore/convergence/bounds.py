@@ -1,7 +1,7 @@
 """The theorems' right-hand sides, along a run, each beside the quantity that it bounds.
 
 Two printed forms fail and stand here corrected: the length bound, which is not homogeneous in the
-loss as printed, and the direction bound, which takes |c1| <= Phi for granted. The proofs are in
+loss as printed, and the direction bound, which takes abs(c1) <= Phi for granted. The proofs are in
 the chapters. Kohler et al. (2019), theorems 1 and 2.
 """
 
@@ -40,7 +40,7 @@ def least_squares(problem: Problem, trace: Trace) -> Bound:
 def length(problem: Problem, trace: Trace) -> Bound:
     """(df/dg)^2 <= (zeta / mu)^2 4^-halvings (b - a)^2.
 
-    df/dg is zeta/mu-Lipschitz in g, and bisection leaves g within 2^-halvings |b - a| of a zero.
+    df/dg is zeta/mu-Lipschitz in g, and bisection leaves g within 2^-halvings abs(b - a) of a zero.
 
     Raises
     ------
@@ -56,10 +56,10 @@ def length(problem: Problem, trace: Trace) -> Bound:
 
 
 def direction(problem: Problem, trace: Trace) -> Bound:
-    """||w||_S^2 ||df/dw||^2 in S^-1 <= (1 - mu/L)^(2t) Phi^2 g^2 (rho(w_0) - rho*) / (1 - |rho*|).
+    """||w||_S^2 ||df/dw||^2 in S^-1 <= (1 - mu/L)^(2t) Phi^2 g^2 (rho(w_0) - rho*) / (1 + rho*).
 
-    The left side is g^2 c1^2 (rho(w_t) - rho*) exactly; |c1| <= Phi / sqrt(1 - |rho(w)|) by Stein's
-    lemma and the Cauchy-Schwarz inequality. For a Gaussian halfspace; Phi = sup |phi'|.
+    The left side is g^2 c1^2 (rho(w_t) - rho*) exactly; abs(c1) <= Phi / sqrt(1 + rho(w)) by Stein's
+    lemma and the Cauchy-Schwarz inequality. For a Gaussian halfspace; Phi = sup abs(phi').
     """
     measured = [
         t * t * line.norm**2 * problem.dual_square(line.direction_gradient(t))
@@ -82,9 +82,9 @@ def network(problem: Unit, trace: Trace) -> Bound:
     """||grad f||^2 in S^-1 in the weights of one unit <= C^2 (1 - mu/L)^(2t) gap_0 + length bound.
 
     For Gaussian z and other units at 0 or on the line S^-1 u, w_j = lambda_j S^-1 u. The left side is
-    c1^2 (rho(w_t) - rho*) + (df/dg)^2 and |c1| is at most
-    C = |theta_i| (sup loss' sup act' + b g + sup loss'' sup act'^2 sum_j |theta_j lambda_j|),
-    b = curvature bound / |theta_i|, since |u'w| <= g and 1 - |rho*| <= 1. C depends on t through g.
+    c1^2 (rho(w_t) - rho*) + (df/dg)^2 and abs(c1) is at most
+    C = abs(theta_i) (sup loss' sup act' + b g + sup loss'' sup act'^2 sum_j abs(theta_j lambda_j)),
+    b = curvature bound / abs(theta_i), since abs(u'w) <= g and rho* <= 0. C depends on t through g.
 
     References
     ----------

@@ -14,7 +14,7 @@ from bncore.convergence import losses
 from bncore.convergence.problem import Line, Problem, Weights
 from bncore.convergence.quadrature import nodes
 
-ROWS = 8192
+BLOCK = 2**19
 
 
 class _Halfspace(Problem):
@@ -177,7 +177,7 @@ class EmpiricalHalfspace(_Halfspace):
     def __init__(self, Z: object, loss: object = "softplus"):
         if sparse.issparse(Z):
             check.real_array("Z", Z.data, 1)
-            self.Z = Z.tocsr()
+            self.Z = Z.tocsr() if Z.dtype.kind == "f" else Z.tocsr().astype(np.float64)
         else:
             self.Z = check.real_array("Z", Z, 2)
         if min(self.Z.shape) == 0:
@@ -202,7 +202,8 @@ class EmpiricalHalfspace(_Halfspace):
             raise ValueError(f"y contains {wrong:g}, expected labels of -1 and 1 only")
         if sparse.issparse(X):
             check.vector("y", y, X.shape[0], "X's samples")
-            return cls(sparse.diags_array(-y) @ X, loss)
+            signs = -y.astype(X.dtype if X.dtype.kind == "f" else np.float64)
+            return cls(sparse.diags_array(signs) @ X, loss)
         X = check.real_array("X", X, 2)
         check.vector("y", y, len(X), "X's samples")
         return cls(-y[:, np.newaxis].astype(X.dtype) * X, loss)
@@ -218,8 +219,9 @@ class EmpiricalHalfspace(_Halfspace):
         if sparse.issparse(self.Z):
             return np.asarray((self._adjoint @ self.Z).toarray(), np.float64) / self.Z.shape[0]
         total = np.zeros((self.Z.shape[1],) * 2)
-        for start in range(0, len(self.Z), ROWS):
-            rows = self.Z[start : start + ROWS].astype(np.float64, copy=False)
+        step = max(BLOCK // self.Z.shape[1], 1)
+        for start in range(0, len(self.Z), step):
+            rows = self.Z[start : start + step].astype(np.float64, copy=False)
             total += rows.T @ rows
         return total / len(self.Z)
 

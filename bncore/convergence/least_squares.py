@@ -17,7 +17,7 @@ class _QuadraticLine(Line):
         self.norm = float(np.sqrt(max(w @ self.Sw, 0.0)))
 
     def value(self, t):
-        return self.problem.constant + 2 * t * self.mean + (t * self.norm) ** 2
+        return self.problem.constant + 2 * t * self.mean + (t * self.norm) * (t * self.norm)
 
     def slope(self, t):
         return 2 * self.mean + 2 * t * self.norm**2
@@ -59,7 +59,7 @@ class LeastSquares(Problem):
     ):
         self.S, _ = check.second_moment(S)
         self.u = check.vector("u", u, len(self.S), "S")
-        self.constant = check.check.number("constant", constant)
+        self.constant = check.finite_number("constant", constant)
 
     @classmethod
     def from_data(

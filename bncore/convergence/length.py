@@ -26,7 +26,7 @@ class NoFiniteLength(Exception):
 
 
 def bracket(slope, near=0.0, width=1.0):
-    """Lengths a and b between which the slope of f changes its sign, |a| <= |b|, and the slope at a.
+    """Lengths a and b between which the slope of f changes its sign, abs(a) <= abs(b), and the slope at a.
 
     Looks around ``near`` first, then widens in the direction in which f falls.
 

@@ -27,9 +27,9 @@ class Loss:
     phi, dphi, d2phi : callable
         phi, phi' and phi'', from an array of scores to an array of the same shape.
     slope_bound : float
-        sup |phi'|, which the theorems call Phi; infinite where it is not known.
+        The largest magnitude of phi', which the theorems call Phi; infinite where it is not known.
     curvature_bound : float
-        sup |phi''|; infinite where it is not known.
+        The largest magnitude of phi''; infinite where it is not known.
     name : str
         What to call it in messages.
     """

@@ -20,7 +20,8 @@ from bncore.convergence.trace import Trace
 
 Layer = Float[np.ndarray, "units dimension"]
 
-FAR, STEP, MOST = 8.5, 0.28, 2_000_000
+FAR, MOST = 8.5, 2_000_000
+POLE = {"softplus": np.pi, "sigmoid": np.pi, "squared": np.inf}  # pi / 2 for tanh and any other
 
 
 class _Network:
@@ -145,7 +146,9 @@ class GaussianNetwork(_Network):
             )
         factors = vectors[:, kept] * np.sqrt(values[kept])
         directions = (vectors[:, kept] / np.sqrt(values[kept])).T @ spread
-        grids = [_standard(std) for std in np.abs(factors).max(axis=0)]
+        pole = POLE.get(self.loss.name, np.pi / 2)
+        radius = np.arctan2(pole, np.abs(self.theta).sum())
+        grids = [_standard(std, radius) for std in np.abs(factors).max(axis=0)]
         if (count := math.prod(len(points) for points, _ in grids)) > MOST:
             raise ValueError(
                 f"W has scores of deviations up to {np.abs(factors).max():.3g}, for which quadrature "
@@ -167,13 +170,15 @@ class GaussianNetwork(_Network):
         return lambda t: self._scores(unit.layer(t * w))
 
 
-def _standard(std):
+def _standard(std, radius):
     """Trapezoidal nodes and weights for functions of std * xi, xi ~ N(0, 1).
 
-    The rule converges like exp(-2 pi r / (std step)) for a function analytic within r of the real
-    axis; r is pi/2 for tanh and somewhat less for a loss of several of them.
+    The rule converges like exp(-2 pi radius / (std step)) for a function analytic within ``radius``
+    of the real axis: for a loss analytic within ``pole`` of a sum of theta_i tanh, that is
+    arctan(pole / sum |theta_i|). The step makes it e^-27 or less.
     """
-    count = int(np.ceil(FAR * max(std, 1.0) / STEP))
+    step = min(2 * np.pi * radius / (27 * max(std, 1e-300)), 0.4)
+    count = int(np.ceil(FAR / step))
     xi = np.linspace(-FAR, FAR, 2 * count + 1)
     return xi, np.exp(-xi * xi / 2) * (FAR / count / np.sqrt(2 * np.pi))
 
@@ -296,7 +301,7 @@ class Unit(Problem):
 
     @property
     def smoothness(self) -> float:
-        """|theta_i| (|theta_i| sup loss'' sup act'^2 + sup loss' sup act'') L."""
+        """abs(theta_i) (abs(theta_i) sup loss'' sup act'^2 + sup loss' sup act'') L."""
         return self.curvature_bound * self.largest_eigenvalue
 
     @property

@@ -27,7 +27,7 @@ def nodes(mean: float, std: float) -> Nodes:
     """Nodes and weights with sum(weights * h(a)) = E h(a) for a ~ N(mean, std^2).
 
     Reaches 20 deviations to either side. For the book's losses and their first two derivatives the
-    error is below 1e-12 of E |h| at any mean and any deviation; a function with structure finer
+    error is below 1e-12 of E abs(h) at any mean and any deviation; a function with structure finer
     than about 1, or away from a = 0, is not resolved.
     """
     if std == 0:

@@ -36,7 +36,7 @@ def couple(w: Given, g: float | int, S: Matrix) -> Weights:
         If w is 0, S is not symmetric positive definite, or dimensions differ.
     """
     w, _, norm = _direction("w", w, S)
-    return check.check.number("g", g) * w / norm
+    return check.finite_number("g", g) * w / norm
 
 
 def gradients(w: Given, g: float | int, S: Matrix, gradient: Given) -> tuple[Weights, float]:
@@ -55,7 +55,7 @@ def gradients(w: Given, g: float | int, S: Matrix, gradient: Given) -> tuple[Wei
     w, S, norm = _direction("w", w, S)
     gradient = check.vector("gradient", gradient, len(w), "w")
     along = float(w @ gradient)
-    dw = check.check.number("g", g) / norm * (gradient - S @ w * (along / norm**2))
+    dw = check.finite_number("g", g) / norm * (gradient - S @ w * (along / norm**2))
     return dw, along / norm
 
 

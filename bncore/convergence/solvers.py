@@ -14,6 +14,7 @@ from bncore.convergence.trace import Recorder, Trace
 
 Start = Real[np.ndarray, "dimension"]
 SEARCHES = ("bisection", "brentq")
+SILENT = np.errstate(over="ignore", invalid="ignore")  # a run that diverges says so itself
 
 
 def gdnp(
@@ -99,6 +100,7 @@ def gdnp(
     return recorder.trace((1 - problem.smallest_eigenvalue / L) ** 2)
 
 
+@SILENT
 def gradient_descent(
     problem: Problem,
     w0: Start,
@@ -126,6 +128,7 @@ def gradient_descent(
     return recorder.trace()
 
 
+@SILENT
 def accelerated_gradient_descent(
     problem: Problem,
     w0: Start,
@@ -156,6 +159,7 @@ def accelerated_gradient_descent(
     return recorder.trace()
 
 
+@SILENT
 def batch_norm_gradient_descent(
     problem: Problem,
     w0: Start,
@@ -179,7 +183,7 @@ def batch_norm_gradient_descent(
     w, line = check.start(w0, problem)
     recorder = _recorder(steps, tolerance, "Gradient descent with batch norm")
     rate = check.check.positive("learning_rate", learning_rate)
-    g = check.check.number("g0", g0)
+    g = check.finite_number("g0", g0)
     for _ in recorder:
         t = g / line.norm
         gradient = line.gradient(t)
@@ -191,6 +195,7 @@ def batch_norm_gradient_descent(
     return recorder.trace()
 
 
+@SILENT
 def weight_normalization(
     problem: Problem,
     w0: Start,
@@ -218,7 +223,7 @@ def weight_normalization(
     w, line = check.start(w0, problem)
     recorder = _recorder(steps, tolerance, "Weight normalization")
     rate = check.check.positive("learning_rate", learning_rate)
-    g = float(np.linalg.norm(w)) if g0 is None else check.check.number("g0", g0)
+    g = float(np.linalg.norm(w)) if g0 is None else check.finite_number("g0", g0)
     for _ in recorder:
         norm = float(np.linalg.norm(w))
         t = g / norm

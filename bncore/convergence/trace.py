@@ -81,6 +81,11 @@ class Recorder:
         value = line.value(t)
         size = float(np.linalg.norm(gradient))
         if not (np.isfinite(value) and np.isfinite(size)):
+            if not self.rows:
+                raise ValueError(
+                    f"f is {value:.3g} at the start and its gradient has the norm {size:.3g}, "
+                    "expected finite numbers: start nearer to 0"
+                )
             self.stop("diverged", f"f or its gradient is not finite after {len(self.rows)} steps")
             return False
         weights = t * line.w
@@ -102,7 +107,9 @@ class Recorder:
         w, g, weights, value, size, gap, seconds = map(np.array, zip(*self.rows, strict=True))
         bound = np.full(len(g), np.nan) if rate is None else gap[0] * rate ** np.arange(len(g))
         brackets, halvings = (
-            map(np.array, zip(*self.searches, strict=True)) if self.searches else (None, None)
+            map(np.array, zip(*self.searches[: len(g)], strict=True))
+            if self.searches
+            else (None, None)
         )
         return Trace(
             w, g, weights, value, size, gap, bound, seconds, brackets, halvings,
