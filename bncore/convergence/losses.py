@@ -47,7 +47,8 @@ def _softplus(a):
 
 
 def _logistic(a):
-    return 1 / (1 + np.exp(-np.maximum(a, LOWEST)))
+    lowest = LOWEST if np.result_type(a) == np.float64 else -88
+    return 1 / (1 + np.exp(-np.maximum(a, lowest)))
 
 
 def _logistic_slope(a):

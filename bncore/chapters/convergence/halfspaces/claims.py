@@ -1,0 +1,336 @@
+"""What the literature says about learning halfspaces with batch normalization.
+
+The encyclopaedia's formulas have lost fractions, exponents and brackets; they are reconstructed.
+"""
+
+import numpy as np
+from scipy import optimize
+
+from bncore.chapters.convergence.halfspaces import experiments
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, gdnp
+from bncore.convergence.losses import LOSSES
+from bncore.page.claims import Evidence, Measurement, claim
+
+SMOOTH = {**LOSSES, "sine": experiments.SINE, "huber": experiments.huber()}
+
+
+def _gaussian(loss, seed, dimension=4, **kwargs):
+    u, S = experiments.moments(dimension, seed, **kwargs)
+    return GaussianHalfspace(u, S, loss), experiments.start(u, S, seed)
+
+
+def _formula_error(problem, w):
+    """Distance of c1 u + c2 S w from the gradient by differences, relative to the latter."""
+    c1, c2 = problem.coefficients(w)
+    exact = experiments.differences(problem.value, w, 1e-3)
+    return float(np.abs(c1 * problem.u + c2 * problem.S @ w - exact).max() / np.abs(exact).max())
+
+
+@claim(
+    id="halfspaces-gradient",
+    source="encyclopaedia, Learning halfspace problem",
+    statement=(
+        "$\\nabla f(\\tilde w) = c_1u + c_2S\\tilde w$ with $c_1 = E\\,\\phi'(z^\\top\\tilde w) - "
+        "E\\,\\phi''(z^\\top\\tilde w)\\,u^\\top\\tilde w$ and $c_2 = E\\,\\phi''(z^\\top\\tilde w)$. "
+        "(The text has lost the minus sign of $c_1$; it is reconstructed.)"
+    ),
+    chapter="convergence/halfspaces",
+    verdict="depends",
+)
+def gradient() -> Evidence:
+    errors = [
+        _formula_error(problem, scale * w)
+        for seed in range(10)
+        for loss in SMOOTH.values()
+        for problem, w in [_gaussian(loss, seed)]
+        for scale in (0.5, 3.0)
+    ]
+    problem, w = _gaussian(experiments.HINGE, 0)
+    sample = EmpiricalHalfspace(experiments.with_outliers(6.0), "softplus")
+    return Evidence(
+        under=(
+            "$z$ is Gaussian and $\\phi'$ has the derivative $\\phi''$ everywhere",
+            [
+                Measurement(
+                    f"largest relative error over {len(errors)} cases with {len(SMOOTH)} losses, "
+                    "against differences of $f$",
+                    max(errors),
+                    at_most=1e-9,
+                )
+            ],
+        ),
+        otherwise=(
+            "$\\phi$ has a kink, or $z$ is not Gaussian",
+            [
+                Measurement(
+                    "relative error for the hinge loss, with $\\phi''=0$ as everywhere but at "
+                    "its kink",
+                    _formula_error(problem, w),
+                    at_most=1e-9,
+                ),
+                Measurement(
+                    "relative error for the softplus loss on a Gaussian cloud with a tenth of "
+                    "outliers",
+                    _formula_error(sample, np.array([0.5, 0.5])),
+                    at_most=1e-9,
+                ),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="halfspaces-one-line",
+    source="encyclopaedia, Learning halfspace problem",
+    statement=(
+        "With Gaussian $z$ all bounded critical points lie on the line of $S^{-1}u$, for any "
+        "choice of the loss function $\\phi$."
+    ),
+    chapter="convergence/halfspaces",
+    verdict="depends",
+)
+def one_line() -> Evidence:
+    angles, remaining = [], []
+    for seed in range(5):
+        for loss in ("softplus", experiments.huber(), experiments.SINE):
+            problem, w = _gaussian(loss, seed, dimension=3)
+            for start in (0.3 * w, -w, 2 * w):
+                found = optimize.root(problem.gradient, start, tol=1e-13)
+                if found.success and problem.norm(found.x) < 6:
+                    remaining.append(np.linalg.norm(problem.gradient(found.x)))
+                    angles.append(experiments.angle(found.x, problem.solution_direction))
+    u, S = experiments.moments(3, 0, strength=0.9)
+    w, variance = experiments.off_the_line(u, S)
+    problem = GaussianHalfspace(u, S, experiments.two_waves(variance))
+    elsewhere = np.linalg.norm(problem.gradient(0.9 * w))
+    return Evidence(
+        under=(
+            "$c_1$ and $c_2$ do not both vanish at the critical point, as for a convex $\\phi$",
+            [
+                Measurement(
+                    f"largest gradient at {len(angles)} critical points found from random starts, "
+                    "for the losses softplus, huber and sine",
+                    max(remaining),
+                    at_most=1e-9,
+                ),
+                Measurement(
+                    "largest angle of these points to the line, in degrees",
+                    max(angles),
+                    at_most=1e-4,
+                ),
+            ],
+        ),
+        otherwise=(
+            "$c_1 = c_2 = 0$: the loss $\\cos a + b\\cos 2a$ with $b$ chosen for it",
+            [
+                Measurement(
+                    "angle to the line of a point with a gradient "
+                    f"{np.linalg.norm(problem.gradient(w)) / elsewhere:.0e} times that at 0.9 of "
+                    "it, in degrees",
+                    experiments.angle(w, problem.solution_direction),
+                    at_most=1e-4,
+                )
+            ],
+        ),
+    )
+
+
+def _step(problem, w, g, printed):
+    """w after a direction step of gdnp with the printed or the corrected h, at the length g."""
+    norm, mean = problem.norm(w), problem.u @ w
+    tilde = g * w / norm
+    c1, c2 = problem.coefficients(tilde)
+    slope = c1 + c2 * (problem.u @ tilde)  # E phi'
+    h = slope * mean - c2 * (mean**2 if printed else (problem.u @ tilde) * mean)
+    outer = problem.gradient(tilde)
+    by_w = g / norm * (outer - problem.S @ w * (w @ outer) / norm**2)
+    return w + norm**3 / (problem.largest_eigenvalue * g * h) * by_w
+
+
+@claim(
+    id="halfspaces-step-size",
+    source="encyclopaedia, Learning halfspace problem",
+    statement=(
+        "GDNP steps by $s_t = -\\|w_t\\|_S^3/(L\\,\\gamma_t\\,h(w_t,\\gamma_t))$ with "
+        "$h(w_t,\\gamma_t) = E\\,\\phi'(z^\\top\\tilde w_t)\\,u^\\top w_t - "
+        "E\\,\\phi''(z^\\top\\tilde w_t)\\,(u^\\top w_t)^2$, which makes the direction follow "
+        "gradient descent on the Rayleigh quotient. (The text has lost the fraction; it is "
+        "reconstructed.)"
+    ),
+    chapter="convergence/halfspaces",
+    verdict="misprinted",
+)
+def step_size() -> Evidence:
+    def worst(printed, norms, lengths):
+        errors = []
+        for seed in range(5):
+            for loss in ("softplus", experiments.huber(), experiments.SINE):
+                for norm in norms:
+                    for g in lengths:
+                        problem, w = _gaussian(loss, seed)
+                        w *= norm / problem.norm(w)
+                        expected = experiments.least_squares_steps(problem.u, problem.S, w, 1)[1]
+                        found = _step(problem, w, norm if g is None else g, printed)
+                        errors.append(experiments.angle(found, expected))
+        return max(errors)
+
+    angle = "largest angle in degrees to the step on the Rayleigh quotient, over 5 problems and 3 losses"
+    return Evidence(
+        printed=[
+            Measurement(
+                f"{angle}, where $w = \\tilde w$", worst(True, (0.5, 2.0), (None,)), at_most=1e-4
+            ),
+            Measurement(
+                f"{angle}, where $\\|w\\|_S = 1$ and $\\gamma$ is 0.5 or 2",
+                worst(True, (1.0,), (0.5, 2.0)),
+                at_most=1e-4,
+            ),
+        ],
+        corrected=[
+            Measurement(
+                f"{angle}, with $\\|w\\|_S$ of 0.5, 1 and 2 and $\\gamma$ of 0.5 and 2",
+                worst(False, (0.5, 1.0, 2.0), (0.5, 2.0)),
+                at_most=1e-4,
+            )
+        ],
+        correction=(
+            "$h(w,\\gamma) = E\\,\\phi'(z^\\top\\tilde w)\\,u^\\top w - "
+            "E\\,\\phi''(z^\\top\\tilde w)\\,(u^\\top\\tilde w)(u^\\top w) = c_1\\,u^\\top w$. "
+            "The two agree where $w = \\tilde w$."
+        ),
+    )
+
+
+def _ratios(name, cases):
+    """Worst measured over printed and corrected bound, over cases of (loss, strength, steps)."""
+    worst = {"printed": 0.0, "corrected": 0.0}
+    for loss, kwargs, halvings in cases:
+        for seed in range(5):
+            problem, w0 = _gaussian(loss, seed, **kwargs)
+            found = experiments.worst_ratios(problem, w0, bisection_steps=halvings)
+            for form in worst:
+                worst[form] = max(worst[form], found[name, form])
+    return worst
+
+
+CASES = [
+    ("softplus", {}, 5),
+    (experiments.scaled(LOSSES["softplus"], 1e4), {"condition": 2.0}, 5),
+    (experiments.huber(5.0), {"strength": 0.95}, 10),
+    (experiments.scaled(experiments.huber(5.0), 1e4), {"strength": 0.95, "condition": 2.0}, 5),
+]
+WORST = (
+    "largest ratio of measured to bound over four losses (softplus, huber, and both times 10 000), "
+    "5 problems each and 20 steps"
+)
+
+
+def _bound_evidence(name, correction):
+    found = _ratios(name, CASES)
+    return Evidence(
+        printed=[Measurement(WORST, found["printed"], at_most=1 + 1e-6)],
+        corrected=[Measurement(WORST, found["corrected"], at_most=1 + 1e-6)],
+        correction=correction,
+    )
+
+
+@claim(
+    id="halfspaces-length-bound",
+    source="encyclopaedia, Learning halfspace problem",
+    statement=(
+        "After $T_s$ halvings of the bracket $[a,b]$ the length satisfies "
+        "$(\\partial_\\gamma f)^2 \\le 2^{-T_s}\\,\\zeta\\,|b-a|/\\mu^2$. (The text has lost the "
+        "right side; it is reconstructed.)"
+    ),
+    chapter="convergence/halfspaces",
+    verdict="misprinted",
+)
+def length_bound() -> Evidence:
+    return _bound_evidence(
+        "length",
+        "$(\\partial_\\gamma f)^2 \\le (\\zeta/\\mu)^2\\,4^{-T_s}\\,|b-a|^2$: the left side is "
+        "quadratic in $\\phi$, so the right side must be, too.",
+    )
+
+
+@claim(
+    id="halfspaces-direction-bound",
+    source="encyclopaedia, Learning halfspace problem",
+    statement=(
+        "The direction satisfies $\\|w_t\\|_S^2\\,\\|\\nabla_wf(w_t,\\gamma_t)\\|_{S^{-1}}^2 \\le "
+        "(1-\\mu/L)^{2t}\\,\\Phi^2\\gamma_t^2\\,(\\rho(w_0)-\\rho^*)$, where $|\\phi'|\\le\\Phi$. "
+        "(The text has lost the fraction and the exponent; they are reconstructed.)"
+    ),
+    chapter="convergence/halfspaces",
+    verdict="misprinted",
+)
+def direction_bound() -> Evidence:
+    return _bound_evidence(
+        "direction",
+        "Divide the right side by $1-|\\rho^*|$: $|c_1|\\le\\Phi$ is false, and "
+        "$|c_1|\\le\\Phi/\\sqrt{1-|\\rho(w)|}$ holds.",
+    )
+
+
+@claim(
+    id="halfspaces-combined-bound",
+    source="encyclopaedia, Learning halfspace problem",
+    statement=(
+        "Together, $\\|\\nabla f(\\tilde w_T)\\|_{S^{-1}}^2 \\le (1-\\mu/L)^{2T}\\,\\Phi^2\\,"
+        "(\\rho(w_0)-\\rho^*) + 2^{-T_s}\\,\\zeta\\,|b-a|/\\mu^2$. (The text breaks off after the "
+        "fraction; it is reconstructed.)"
+    ),
+    chapter="convergence/halfspaces",
+    verdict="misprinted",
+)
+def combined_bound() -> Evidence:
+    return _bound_evidence(
+        "combined",
+        "The sum of the two corrected bounds, the one of the direction divided by $\\gamma_T^2$.",
+    )
+
+
+@claim(
+    id="halfspaces-finite-length",
+    source="encyclopaedia, Learning halfspace problem",
+    statement=(
+        "For an infinitely differentiable loss with bounded slope there is a finite length that "
+        "is optimal. (The text assumes it, beside the smoothness of the loss.)"
+    ),
+    chapter="convergence/halfspaces",
+    verdict="depends",
+)
+def finite_length() -> Evidence:
+    def infinite(problem, w0):
+        try:
+            return gdnp(problem, w0, steps=5).status == "no finite length"
+        except ValueError as refusal:
+            return "no optimal length" in str(refusal)
+
+    def share(loss):
+        found = [infinite(*_gaussian(loss, seed)) for seed in range(10)]
+        return Measurement(
+            f"share of 10 Gaussian problems without a finite length, {loss} loss",
+            np.mean(found),
+            at_most=0,
+        )
+
+    Z = experiments.real_data("breast cancer", threshold=True)
+    w = experiments.separating(Z)
+    separable = EmpiricalHalfspace(Z, "softplus")
+    return Evidence(
+        under=("the loss grows without bound and $z$ is Gaussian", [share("softplus")]),
+        otherwise=(
+            "the loss is bounded and increasing, or the data are separable",
+            [
+                share("sigmoid"),
+                share("tanh"),
+                Measurement(
+                    "1 if there is none for the softplus loss on the breast cancer data with a "
+                    "threshold, started from weights that separate them",
+                    float(infinite(separable, w)),
+                    at_most=0,
+                ),
+            ],
+        ),
+    )

@@ -1,0 +1,241 @@
+"""The experiments of the least-squares chapter: problems, rates, learning rates and diabetes."""
+
+import numpy as np
+from scipy.sparse import linalg
+from sklearn.datasets import load_diabetes
+
+from bncore.convergence import (
+    LeastSquares,
+    accelerated_gradient_descent,
+    batch_norm_gradient_descent,
+    gdnp,
+    gradient_descent,
+)
+
+
+def random_problem(condition, seed, dimension=10, tilt=None):
+    """Return a least-squares problem with rho* = -1 and L = 1, and a random start.
+
+    The eigenvalues of S are evenly spaced on a logarithmic axis, so the smallest is 1/condition.
+
+    Parameters
+    ----------
+    condition : float
+        Condition number of S.
+    seed : int
+        Of the rotation, the solution and the start.
+    dimension : int
+        Number of weights.
+    tilt : float, optional
+        Angle in degrees between S^(-1/2) u and the eigenvector of the smallest eigenvalue; the
+        rest lies evenly along the others. By default S^(-1/2) u is uniform on the sphere.
+    """
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(dimension, dimension)))[0]
+    spectrum = np.logspace(-np.log10(condition), 0, dimension)
+    p = rng.normal(size=dimension)
+    if tilt is not None:
+        p[:] = np.sin(np.radians(tilt)) / np.sqrt(dimension - 1)
+        p[0] = np.cos(np.radians(tilt))
+    p /= np.linalg.norm(p)
+    S = (rotation * spectrum) @ rotation.T
+    u = rotation @ (np.sqrt(spectrum) * p)
+    return LeastSquares(u, (S + S.T) / 2), rng.normal(size=dimension)
+
+
+def root(S):
+    """Return the symmetric square root of S."""
+    values, vectors = np.linalg.eigh(S)
+    return (vectors * np.sqrt(values)) @ vectors.T
+
+
+def sine(problem, w):
+    """Sine of the angle between w and S^(-1) u in the inner product of S, free of cancellation."""
+    half = root(problem.S)
+    v, p = half @ w, np.linalg.solve(half, problem.u)
+    p = p / np.linalg.norm(p)
+    return np.linalg.norm(v - (p @ v) * p) / np.linalg.norm(v)
+
+
+def step(problem, w, size=None):
+    """Take one step of the theorem in its short form, of size 1/L unless told otherwise."""
+    size = 1 / problem.largest_eigenvalue if size is None else size
+    Sw = problem.S @ w
+    return w - size * (Sw - (w @ Sw) / (problem.u @ w) * problem.u)
+
+
+def inequalities(problem, w):
+    """Return, for one step from w, each side of the proof's three inequalities as a ratio.
+
+    All are at most 1: the distance that is left to q, beside (1 - mu/L) ||r||; the sine of the new
+    angle, beside that distance over ||q||; the new Rayleigh gap, beside (1 - mu/L)^2 times the old.
+    """
+    half = root(problem.S)
+    v, p, moved = half @ w, np.linalg.solve(half, problem.u), half @ step(problem, w)
+    q = (v @ v) / (p @ v) * p
+    shrink = 1 - problem.smallest_eigenvalue / problem.largest_eigenvalue
+    left, length = np.linalg.norm(moved - q), np.linalg.norm(q)
+    after = step(problem, w)
+    return (
+        left / (shrink * np.linalg.norm(q - v)),
+        sine(problem, after) / (left / length),
+        (sine(problem, after) / (shrink * sine(problem, w))) ** 2,
+    )
+
+
+def final_factor(problem):
+    """Return the factor by which the Rayleigh gap shrinks in a late step.
+
+    It is (1 - nu/L)^2, where nu is the smallest eigenvalue of S restricted to the vectors
+    orthogonal to S^(-1/2) u.
+    """
+    p = np.linalg.solve(root(problem.S), problem.u)
+    complement = np.linalg.svd(p[None, :])[2][1:]
+    nu = np.linalg.eigvalsh(complement @ problem.S @ complement.T)[0]
+    return (1 - nu / problem.largest_eigenvalue) ** 2
+
+
+def best_length(problem, w):
+    """Stretch w to the length at which the loss is least along its line."""
+    return -(problem.u @ w) / (w @ problem.S @ w) * w
+
+
+def excess(problem, weights):
+    """Loss above its minimum, for one weight vector a row, free of cancellation."""
+    error = np.atleast_2d(weights) - problem.closed_form
+    return np.einsum("ti,ij,tj->t", error, problem.S, error)
+
+
+def steps_to(values, target):
+    """Return the first step at which values fall to the target, or infinity."""
+    below = np.flatnonzero(np.asarray(values) <= target)
+    return float(below[0]) if len(below) else np.inf
+
+
+def measured_factors(problem, w, steps, target=1e-22):
+    """Measure the late factors per step: of the Rayleigh gap, and of gradient descent's excess.
+
+    Gradient descent takes the step 1/(2L) and starts at the best length along w.  Each factor is
+    the geometric mean over the last quarter of the steps before the target is reached.
+    """
+    late = []
+    start = best_length(problem, w)
+    runs = (
+        excess(problem, normalised_path(problem, w, steps)),
+        excess(problem, gradient_descent(problem, start, steps=steps).weights),
+    )
+    for values in runs:
+        end = int(min(steps_to(values, target), len(values) - 1))
+        begin = end - max(1, end // 4)
+        late.append((values[end] / values[begin]) ** (1 / (end - begin)))
+    return late
+
+
+def normalised_path(problem, w, steps, size=None):
+    """Return the effective weights of `steps` steps of the theorem, each at its best length."""
+    path = [best_length(problem, w)]
+    for _ in range(steps):
+        w = step(problem, w, size)
+        w = w / np.linalg.norm(w)  # the direction is free of the scale; this keeps w finite
+        path.append(best_length(problem, w))
+    return np.array(path)
+
+
+def learning_rates(problem, w, rates, steps, length_rates=np.inf):
+    """Descend at many constant learning rates at once, with and without normalisation.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+        The problem.
+    w : ndarray
+        The start; the length starts at 1.
+    rates : ndarray
+        The learning rates.
+    steps : int
+        Number of steps.
+    length_rates : float or ndarray
+        The learning rate of the length g is the smaller of this and the rate.
+
+    Returns
+    -------
+    normalised, plain : ndarray
+        Loss above its minimum at the end, for each rate; infinite where it overflowed.
+    """
+    u, S = problem.u, problem.S
+    w = w / np.linalg.norm(w)
+    W, V = np.tile(w, (len(rates), 1)), np.tile(w / np.sqrt(w @ S @ w), (len(rates), 1))
+    g, own = np.ones(len(rates)), np.minimum(rates, length_rates)
+    with np.errstate(all="ignore"):
+        for _ in range(steps):
+            SW, a = W @ S, W @ u
+            norm = np.sqrt((W * SW).sum(axis=1))
+            by_length = 2 * (a / norm + g)
+            by_direction = (2 * g / norm)[:, None] * (u - (a / norm**2)[:, None] * SW)
+            W, g = W - rates[:, None] * by_direction, g - own * by_length
+            V = V - 2 * rates[:, None] * (u + V @ S)
+        norm = np.sqrt(((W @ S) * W).sum(axis=1))
+        ends = [excess(problem, W * (g / norm)[:, None]), excess(problem, V)]
+    return [np.where(np.isfinite(values), values, np.inf) for values in ends]
+
+
+def compared(problem, w, steps):
+    """Run every method from the best length along w.
+
+    Returns
+    -------
+    dict of str to (excess, seconds)
+        For each method the loss above its minimum at each step, and the median seconds of a step.
+    """
+    start = best_length(problem, w)
+    rate = 1 / problem.smoothness
+    traces = {
+        "gradient descent": gradient_descent(problem, start, steps=steps),
+        "normalised, best length": gdnp(problem, w, steps=steps),
+        "normalised, one rate": batch_norm_gradient_descent(
+            problem, start, g0=np.sqrt(start @ problem.S @ start), learning_rate=rate, steps=steps
+        ),
+        "accelerated": accelerated_gradient_descent(problem, start, steps=steps),
+    }
+    return {
+        name: (excess(problem, trace.weights), float(np.median(np.diff(trace.seconds))))
+        for name, trace in traces.items()
+    }
+
+
+def conjugate_gradients(problem, w, steps):
+    """Return the loss above its minimum along SciPy's conjugate gradients, from the same start."""
+    path = [best_length(problem, w)]
+    linalg.cg(
+        problem.S, -problem.u, path[0], rtol=1e-14, maxiter=steps,
+        callback=lambda weights: path.append(weights.copy()),
+    )  # fmt: skip
+    return excess(problem, np.array(path))
+
+
+def diabetes():
+    """Return the diabetes data, 442 patients with ten measurements each, with all standardised."""
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    return [(a - a.mean(axis=0)) / a.std(axis=0) for a in (X, y)]
+
+
+def small_batches(X, y, size, seed, steps):
+    """Take the theorem's steps, each with S, u and L of its own random batch.
+
+    Returns
+    -------
+    ndarray
+        Loss on all the data above its minimum, in the second half of the steps.
+    """
+    rng = np.random.default_rng(seed)
+    w, path = X.T @ y, []
+    for _ in range(steps):
+        picks = rng.choice(len(X), size, replace=False)
+        batch, target = X[picks], y[picks]
+        score = batch @ w
+        rest = score - (score @ score) / (target @ score) * target
+        w = w - batch.T @ rest / np.linalg.norm(batch, 2) ** 2
+        w = w / np.linalg.norm(w)
+        path.append(w)
+    problem = LeastSquares.from_data(X, y)
+    return excess(problem, np.array([best_length(problem, w) for w in path[steps // 2 :]]))

@@ -1,0 +1,199 @@
+"""The least-squares chapter: its proof step by step, its predictions against runs, its figures."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+
+from bncore.chapters.convergence.least_squares import claims, exercises, experiments, figures
+from bncore.convergence import (
+    LeastSquares,
+    batch_norm_gradient_descent,
+    bounds,
+    gdnp,
+    gradient_descent,
+)
+
+CONDITIONS = st.sampled_from([1.5, 4, 30, 500])
+SEEDS = st.integers(0, 10**6)
+
+
+@given(CONDITIONS, SEEDS, st.integers(2, 12))
+def test_a_random_problem_is_as_described(condition, seed, dimension):
+    problem, _ = experiments.random_problem(condition, seed, dimension)
+    assert problem.condition_number == pytest.approx(condition)
+    assert problem.largest_eigenvalue == pytest.approx(1)
+    assert problem.rayleigh_optimum == pytest.approx(-1)
+
+
+@given(CONDITIONS, SEEDS, st.floats(0, 90))
+def test_a_tilted_solution_has_its_angle(condition, seed, tilt):
+    problem, _ = experiments.random_problem(condition, seed, 5, tilt)
+    flattest = np.linalg.eigh(problem.S)[1][:, 0]
+    p = np.linalg.solve(experiments.root(problem.S), problem.u)
+    assert abs(flattest @ p) == pytest.approx(np.cos(np.radians(tilt)), abs=1e-6)
+
+
+@given(CONDITIONS, SEEDS, st.integers(2, 12))
+def test_the_short_step_is_the_gradient_step_of_the_theorem(condition, seed, dimension):
+    problem, w = experiments.random_problem(condition, seed, dimension)
+    assume(abs(problem.rayleigh(w)) > 1e-4)
+    eta = problem.norm(w) ** 2 / (2 * problem.largest_eigenvalue * abs(problem.rayleigh(w)))
+    printed = w - eta * problem.rayleigh_gradient(w)
+    short = experiments.step(problem, w)
+    np.testing.assert_allclose(printed, short, rtol=1e-8, atol=1e-10 * np.abs(short).max())
+    np.testing.assert_array_equal(short, experiments.step(problem, w, 1 / problem._spectrum[0][-1]))
+
+
+@given(CONDITIONS, SEEDS, st.integers(2, 12))
+def test_every_inequality_of_the_proof(condition, seed, dimension):
+    problem, w = experiments.random_problem(condition, seed, dimension)
+    assume(experiments.sine(problem, w) > 1e-6)
+    ratios = experiments.inequalities(problem, w)
+    assert max(ratios) <= 1 + 1e-7
+    gap = [problem.line(at).rayleigh_gap for at in (w, experiments.step(problem, w))]
+    assert ratios[2] == pytest.approx(gap[1] / gap[0] / bounds.rate(problem), rel=1e-5, abs=1e-9)
+
+
+@given(CONDITIONS, SEEDS, st.floats(0.05, 1.99))
+def test_other_step_sizes_keep_their_factor(condition, seed, size):
+    problem, w = experiments.random_problem(condition, seed)
+    gap = [problem.line(at).rayleigh_gap for at in (w, experiments.step(problem, w, size))]
+    factor = exercises.other_steps(problem.smallest_eigenvalue, problem.largest_eigenvalue, size)
+    assert gap[1] <= factor * gap[0] * (1 + 1e-7) + 1e-14
+
+
+@given(CONDITIONS, SEEDS)
+def test_the_path_is_the_one_of_gdnp(condition, seed):
+    problem, w = experiments.random_problem(condition, seed)
+    assume(abs(problem.u @ w) > 1e-3)
+    path = experiments.normalised_path(problem, w, 20)
+    run = gdnp(problem, w, steps=20, bisection_steps=60)
+    np.testing.assert_allclose(path, run.weights, atol=1e-8)
+
+
+@given(CONDITIONS, SEEDS, st.integers(2, 12))
+def test_the_final_factor_solves_its_equation(condition, seed, dimension):
+    problem, _ = experiments.random_problem(condition, seed, dimension)
+    values, vectors = np.linalg.eigh(problem.S)
+    squares = (vectors.T @ problem.u) ** 2 / values
+    assume(squares.min() > 1e-6)
+    inset = 1e-9 * (values[1] - values[0])
+    nu = brentq(
+        lambda nu: (squares / (values - nu)).sum(), values[0] + inset, values[1] - inset, xtol=1e-15
+    )
+    factor = experiments.final_factor(problem)
+    assert factor == pytest.approx((1 - nu) ** 2, rel=1e-5)
+    assert factor == pytest.approx(exercises.final_factor(problem.u, problem.S), rel=1e-9)
+    assert (1 - values[1]) ** 2 <= factor * (1 + 1e-9) <= bounds.rate(problem) * (1 + 1e-8)
+
+
+@pytest.mark.parametrize("tilt", [0, 45, 90])
+def test_late_steps_have_the_predicted_factors(tilt):
+    problem, w = experiments.random_problem(20, 1, 6, tilt)
+    normalised, plain = experiments.measured_factors(problem, w, 600)
+    assert normalised == pytest.approx(experiments.final_factor(problem), abs=2e-3)
+    assert plain == pytest.approx(bounds.rate(problem), abs=2e-3)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.8])
+def test_many_learning_rates_at_once_are_the_solvers_runs(rate):
+    problem, w = experiments.random_problem(10, 3)
+    w = w / np.linalg.norm(w)
+    rates = np.array([0.05, rate])
+    normalised, plain = experiments.learning_rates(problem, w, rates, 50)
+    runs = (
+        batch_norm_gradient_descent(problem, w, learning_rate=rate, g0=1.0, steps=50),
+        gradient_descent(problem, w / problem.norm(w), learning_rate=rate, steps=50),
+    )
+    for ends, run in zip((normalised, plain), runs, strict=True):
+        expected = experiments.excess(problem, run.weights)[-1]
+        assert ends[1] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_a_capped_length_never_diverges_and_a_free_one_does():
+    problem, w = experiments.random_problem(10, 0)
+    rates = np.logspace(0.5, 4, 8)
+    assert experiments.learning_rates(problem, w, rates, 1000, 0.5)[0].max() < 4
+    assert experiments.learning_rates(problem, w, rates, 1000)[0].min() > 1e6
+
+
+def test_the_compared_methods_start_together_and_conjugate_gradients_end_in_d_steps():
+    problem, w = experiments.random_problem(30, 2)
+    runs = experiments.compared(problem, w, 40)
+    first = problem.line(w).rayleigh_gap
+    for excess, seconds in runs.values():
+        assert excess[0] == pytest.approx(first)
+        assert excess[-1] < excess[0]
+        assert seconds > 0
+    assert experiments.conjugate_gradients(problem, w, 10)[-1] < 1e-12
+
+
+def test_a_batch_of_everything_takes_the_steps_of_the_theorem():
+    X, y = experiments.diabetes()
+    problem = LeastSquares.from_data(X, y)
+    path = experiments.excess(problem, experiments.normalised_path(problem, -problem.u, 40))
+    batches = experiments.small_batches(X, y, len(X), 0, 40)
+    np.testing.assert_allclose(batches, path[21:], rtol=1e-6)
+
+
+def test_steps_to_a_target():
+    assert experiments.steps_to([3, 2, 1, 0.5], 1) == 2
+    assert experiments.steps_to([3, 2], 1) == np.inf
+
+
+@pytest.mark.parametrize("metric", ["A", "I"])
+def test_one_ascent_does_not_lower_the_quotient(metric):
+    rng = np.random.default_rng(0)
+    root, other = rng.normal(size=(2, 4, 4))
+    A, B = root @ root.T + 0.1 * np.eye(4), other + other.T
+    v = rng.normal(size=4)
+    new = claims._ascend(B, A, v, A if metric == "A" else np.eye(4))
+    assert (new @ B @ new) / (new @ A @ new) > (v @ B @ v) / (v @ A @ v)
+
+
+def drawn(fig, panel):
+    lines = {line.get_label(): line for line in fig.axes[panel].get_lines()}
+    plt.close(fig)
+    return lines
+
+
+@pytest.mark.parametrize("condition", [2, 5, 20])
+@pytest.mark.parametrize("tilt", [0, 45, 90])
+def test_no_descent_is_drawn_above_the_bound(condition, tilt):
+    fig = figures.descent(condition, tilt)
+    below = fig.axes[1].get_lines()
+    plt.close(fig)
+    bound = np.asarray(below[2].get_ydata())
+    for line in below[:2]:
+        assert (np.asarray(line.get_ydata()) <= bound * (1 + 1e-9) + 2e-12).all()
+
+
+def test_the_normalised_descent_stays_on_the_curve_of_best_lengths():
+    problem, w = figures.plane(5, 45)
+    half = experiments.root(problem.S)
+    points = experiments.normalised_path(problem, w, 12) @ half
+    centre = half @ problem.closed_form / 2
+    radii = np.linalg.norm(points - centre, axis=1)
+    np.testing.assert_allclose(radii, np.linalg.norm(centre))
+
+
+@pytest.mark.parametrize("angle", [20, 65])
+@pytest.mark.parametrize("ratio", [0.1, 1.0])
+def test_the_triangle_says_what_it_measures(angle, ratio):
+    fig = figures.triangle(angle, ratio)
+    words = fig.axes[0].get_xlabel().split()
+    plt.close(fig)
+    before, after, bound = (float(words[i].strip(",;")) for i in (3, 5, 7))
+    assert before == pytest.approx(np.sin(np.radians(angle)), abs=0.006)
+    assert bound == pytest.approx((1 - ratio) * before, abs=0.01)
+    assert after <= bound + 0.006
+
+
+def test_the_drawn_runs_keep_to_the_drawn_bound():
+    lines = drawn(figures.bound_and_run(4, seeds=3), 0)
+    measured, bound = lines["measured, 3 problems"], lines["bound"]
+    assert len(measured.get_ydata()) == 25
+    assert (np.asarray(measured.get_ydata()) <= np.asarray(bound.get_ydata()) + 1e-12).all()

@@ -1,0 +1,221 @@
+"""One hidden layer against torch, and where its critical points lie."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bncore.convergence import GaussianHalfspace, gdnp
+from bncore.convergence.network import EmpiricalNetwork, GaussianNetwork, gdnp_network
+
+SEEDS = st.integers(0, 10**6)
+few = settings(max_examples=8)
+BY_TORCH = {
+    "softplus": lambda a: torch.logaddexp(a, torch.zeros_like(a)),
+    "squared": lambda a: (1 + a) ** 2,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def plane(seed, units, dimension):
+    """Weights of rank two at most."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(units, 2)) @ rng.normal(size=(2, dimension)) / 2
+
+
+def torch_value(Z, theta, W, loss, weights=None):
+    scores = torch.tanh(Z @ W.T) @ torch.tensor(theta)
+    values = BY_TORCH[loss](scores)
+    return values.mean() if weights is None else weights @ values
+
+
+@few
+@given(seed=SEEDS, units=st.integers(1, 4), loss=st.sampled_from(sorted(BY_TORCH)))
+def test_a_sample_network_is_that_of_torch(seed, units, loss, cloud):
+    rng = np.random.default_rng(seed)
+    Z, theta, W = cloud(seed, 60, 3), rng.normal(size=units), rng.normal(size=(units, 3))
+    network = EmpiricalNetwork(Z, theta, loss)
+    tW = torch.tensor(W, requires_grad=True)
+    value = torch_value(torch.tensor(Z), theta, tW, loss)
+    value.backward()
+    assert network.value(W) == pytest.approx(value.item(), rel=1e-12)
+    np.testing.assert_allclose(network.gradient(W), tW.grad.numpy(), atol=1e-12)
+
+
+@few
+@given(seed=SEEDS, units=st.integers(1, 3), loss=st.sampled_from(["softplus", "squared"]))
+def test_a_gaussian_network_in_the_plane_is_that_of_a_tensor_rule(seed, units, loss, moments):
+    """In two dimensions torch integrates over all of z."""
+    u, S = moments(seed, 2, condition=3, share=0.4)
+    rng = np.random.default_rng(seed)
+    theta, W = rng.normal(size=units), rng.normal(size=(units, 2))
+    network = GaussianNetwork(u, S, theta, loss)
+    x = torch.linspace(-9, 9, 241, dtype=torch.float64)
+    p = torch.exp(-(x**2) / 2)
+    p = p / p.sum()
+    grid = torch.cartesian_prod(x, x)
+    root = torch.tensor(np.linalg.cholesky(S - np.outer(u, u)))
+    Z = torch.tensor(u) + grid @ root.T
+    tW = torch.tensor(W, requires_grad=True)
+    value = torch_value(Z, theta, tW, loss, torch.outer(p, p).reshape(-1))
+    value.backward()
+    assert network.value(W) == pytest.approx(value.item(), rel=1e-8)
+    np.testing.assert_allclose(network.gradient(W), tW.grad.numpy(), atol=1e-7)
+
+
+@few
+@given(seed=SEEDS, units=st.integers(1, 4))
+def test_the_gradient_is_that_of_finite_differences_where_weights_span_a_plane(
+    seed, units, moments
+):
+    network = GaussianNetwork(*moments(seed, 5), np.random.default_rng(seed).normal(size=units))
+    W, h = plane(seed, units, 5), 1e-5
+    basis = np.linalg.svd(W)[2][: min(2, units)]
+    gradient = network.gradient(W)
+    for i in range(units):
+        for e in basis:  # steps within the plane, which the quadrature can follow
+            step = np.zeros_like(W)
+            step[i] = h * e
+            slope = (network.value(W + step) - network.value(W - step)) / (2 * h)
+            assert gradient[i] @ e == pytest.approx(slope, abs=1e-7)
+
+
+@few
+@given(seed=SEEDS, units=st.integers(1, 4), loss=st.sampled_from(["softplus", "tanh"]))
+def test_the_second_order_coefficients_make_the_gradient(seed, units, loss, moments):
+    u, S = moments(seed, 5)
+    network = GaussianNetwork(u, S, np.random.default_rng(seed).normal(size=units), loss)
+    W = plane(seed, units, 5)
+    alpha, B = network.second_order(W)
+    assert alpha.shape == (units,)
+    assert B.shape == (units, units)
+    np.testing.assert_allclose(np.outer(alpha, u) + B @ W @ S, network.gradient(W), atol=1e-8)
+    np.testing.assert_allclose(B, B.T, atol=1e-9)
+
+
+def test_the_sample_comes_near_the_gaussian(moments):
+    u, S = moments(3, 4, condition=4, share=0.4)
+    theta, W = np.array([0.7, -0.5, 1.1]), plane(3, 3, 4)
+    root = np.linalg.cholesky(S - np.outer(u, u))
+    exact = GaussianNetwork(u, S, theta)
+    sizes, spread = np.array([300, 3000, 30000]), []
+    for n in sizes:
+        errors = []
+        for seed in range(10):
+            Z = u + np.random.default_rng([seed, n]).normal(size=(n, 4)) @ root.T
+            sample = EmpiricalNetwork(Z, theta)
+            errors.append(np.linalg.norm(sample.gradient(W) - exact.gradient(W)))
+        spread.append(np.sqrt(np.mean(np.square(errors))))
+    rate = np.polyfit(np.log(sizes), np.log(spread), 1)[0]
+    assert -0.65 < rate < -0.35
+
+
+@few
+@given(seed=SEEDS, i=st.integers(0, 2))
+def test_a_unit_is_the_network_with_the_others_held(seed, i, moments, cloud):
+    theta, rng = np.array([0.7, -0.5, 1.1]), np.random.default_rng(seed)
+    for network, W in (
+        (EmpiricalNetwork(cloud(seed), theta), rng.normal(size=(3, 4))),
+        (GaussianNetwork(*moments(seed, 4), theta), plane(seed, 3, 4)),
+    ):
+        unit = network.unit(i, W)
+        assert unit.value(W[i]) == pytest.approx(network.value(W), rel=1e-9)
+        np.testing.assert_allclose(unit.gradient(W[i]), network.gradient(W)[i], atol=1e-8)
+        W2 = W.copy()
+        W2[i] *= 0.4
+        assert unit.value(W2[i]) == pytest.approx(network.value(W2), rel=1e-9)
+        line = unit.line(W[i])
+        h = 1e-5
+        slope = (line.value(0.5 + h) - line.value(0.5 - h)) / (2 * h)
+        assert line.slope(0.5) == pytest.approx(slope, abs=1e-7)
+
+
+def test_one_unit_with_nearly_linear_activation_is_a_halfspace(moments):
+    """With tanh(0.001 a) / 0.001 for activation the network is the problem of a half-space."""
+    u, S = moments(0, 4)
+    k = 1e-3
+    linear = (
+        lambda a: np.tanh(k * a) / k,
+        lambda a: 1 / np.cosh(k * a) ** 2,
+        lambda a: -2 * k * np.tanh(k * a) / np.cosh(k * a) ** 2,
+    )
+    network = GaussianNetwork(u, S, np.array([1.0]), "softplus", linear)
+    halfspace = GaussianHalfspace(u, S, "softplus")
+    w = np.array([0.5, -1.0, 0.3, 0.2])
+    assert network.value(w[None]) == pytest.approx(halfspace.value(w), abs=1e-5)
+    np.testing.assert_allclose(network.gradient(w[None])[0], halfspace.gradient(w), atol=1e-5)
+
+
+@few
+@given(seed=SEEDS)
+def test_an_odd_activation_lets_signs_move_to_the_outer_weights(seed, moments, cloud):
+    rng = np.random.default_rng(seed)
+    theta, signs = rng.normal(size=3), np.array([1.0, -1.0, -1.0])
+    W = plane(seed, 3, 4)
+    for one, other in (
+        (EmpiricalNetwork(cloud(seed), theta), EmpiricalNetwork(cloud(seed), signs * theta)),
+        (
+            GaussianNetwork(*moments(seed, 4), theta),
+            GaussianNetwork(*moments(seed, 4), signs * theta),
+        ),
+    ):
+        turned = signs[:, None] * W
+        assert other.value(turned) == pytest.approx(one.value(W), rel=1e-10)
+        np.testing.assert_allclose(
+            other.gradient(turned), signs[:, None] * one.gradient(W), atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_the_solution_line_every_unit_has_its_gradient_along_u(seed, moments):
+    """With all w_i on the line S^-1 u, every gradient is a multiple of u."""
+    u, S = moments(seed, 5)
+    rng = np.random.default_rng(seed)
+    network = GaussianNetwork(u, S, rng.normal(size=3))
+    W = np.outer(rng.normal(size=3), np.linalg.solve(S, u))
+    gradient = network.gradient(W)
+    across = gradient - np.outer(gradient @ u, u) / (u @ u)
+    np.testing.assert_allclose(across, 0, atol=1e-9)
+
+
+def test_descent_unit_by_unit_from_rest_ends_on_the_solution_line(moments):
+    u, S = moments(1, 4, condition=2, share=0.4)
+    theta = np.array([0.8, -0.6])
+    network = GaussianNetwork(u, S, theta)
+    W0 = np.zeros((2, 4))
+    W0[0] = [0.3, -0.4, 0.2, 0.5]
+    line = np.linalg.solve(S, u)
+    W0[1] = 0.3 * line
+    trace = gdnp_network(network, W0, steps=20, bisection_steps=20, sweeps=1)
+    assert trace.weights.shape == (2, 4)
+    assert len(trace.traces) == 2
+    for w in trace.weights:
+        if np.linalg.norm(w) > 1e-8:
+            cosine = abs(w @ line) / np.linalg.norm(w) / np.linalg.norm(line)
+            assert cosine > 1 - 1e-8
+    assert network.value(trace.weights) <= network.value(W0)
+
+
+def test_a_unit_beside_one_off_the_line_does_not_find_the_line(moments):
+    u, S = moments(1, 4, condition=4, share=0.4)
+    network = GaussianNetwork(u, S, np.array([0.8, -0.6]))
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(2, 4))
+    gradient = network.gradient(W)
+    alpha, B = network.second_order(W)
+    np.testing.assert_allclose(np.outer(alpha, u) + B @ W @ S, gradient, atol=1e-8)
+    assert abs(B[0, 1]) > 1e-3, "the other unit enters the gradient of this one"
+
+
+@few
+@given(seed=SEEDS)
+def test_gdnp_of_a_unit_is_gdnp_of_the_network_with_that_unit(seed, cloud):
+    rng = np.random.default_rng(seed)
+    theta, W0 = np.array([0.9]), rng.normal(size=(1, 4))
+    network = EmpiricalNetwork(cloud(seed), theta)
+    trace = gdnp_network(network, W0, steps=5, bisection_steps=30)
+    alone = gdnp(network.unit(0, W0), W0[0], steps=5, bisection_steps=30)
+    np.testing.assert_allclose(trace.traces[0].weights, alone.weights, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(trace.weights[0], alone.weights[-1], rtol=1e-12)

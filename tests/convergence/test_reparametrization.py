@@ -1,0 +1,97 @@
+"""Length and direction, and the chain rule between the two parametrisations."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, LeastSquares
+from bncore.convergence import reparametrization as rp
+
+SEEDS = st.integers(0, 10**6)
+few = settings(max_examples=25)
+
+
+@few
+@given(seed=SEEDS, d=st.integers(1, 9), condition=st.sampled_from([1.0, 10.0, 1e4]))
+def test_decoupling_and_coupling_are_inverse(seed, d, condition, moments):
+    _, S = moments(seed, d, condition)
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=d) * 10.0 ** rng.integers(-6, 7)
+    direction, length = rp.decouple(weights, S)
+    assert length > 0
+    np.testing.assert_allclose(direction @ S @ direction, 1, rtol=1e-10)
+    np.testing.assert_allclose(rp.couple(direction, length, S), weights, rtol=1e-9)
+    g, a = rng.normal(), np.exp(rng.normal())
+    np.testing.assert_allclose(rp.couple(a * weights, g, S), rp.couple(weights, g, S), rtol=1e-9)
+    np.testing.assert_allclose(rp.couple(weights, -g, S), -rp.couple(weights, g, S), rtol=1e-14)
+
+
+@few
+@given(seed=SEEDS, d=st.integers(1, 6), share=st.floats(0.05, 0.9))
+def test_the_gradients_are_those_of_autograd_through_the_normalisation(seed, d, share, moments):
+    u, S = moments(seed, d, share=share)
+    rng = np.random.default_rng(seed)
+    w, g = rng.normal(size=d), float(rng.normal())
+    tw, tg = torch.tensor(w, requires_grad=True), torch.tensor(g, requires_grad=True)
+    tg = torch.tensor(g, dtype=torch.float64, requires_grad=True)
+    weights = tg * tw / torch.sqrt(tw @ torch.tensor(S) @ tw)
+    f = 2 * torch.tensor(u) @ weights + weights @ torch.tensor(S) @ weights
+    expected = torch.autograd.grad(f, (tw, tg))
+    problem = LeastSquares(u, S)
+    dw, dg = rp.gradients(w, g, S, problem.gradient(rp.couple(w, g, S)))
+    np.testing.assert_allclose(dw, expected[0].numpy(), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(dg, expected[1].item(), rtol=1e-8, atol=1e-10)
+
+
+@few
+@given(seed=SEEDS, a=st.sampled_from([1e-3, 0.3, 50.0]))
+def test_the_direction_gradient_is_orthogonal_and_shrinks_with_the_scale(seed, a, moments):
+    u, S = moments(seed, 6)
+    problem = GaussianHalfspace(u, S, "softplus")
+    rng = np.random.default_rng(seed)
+    w, g = rng.normal(size=6), 1.3
+    gradient = problem.gradient(rp.couple(w, g, S))
+    dw, dg = rp.gradients(w, g, S, gradient)
+    assert abs(dw @ w) <= 1e-12 * np.linalg.norm(gradient) * np.linalg.norm(w) * 10
+    scaled, same = rp.gradients(a * w, g, S, gradient)
+    np.testing.assert_allclose(a * scaled, dw, rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(same, dg, rtol=1e-12)
+    # The split loses nothing: the gradient is put together again from its two parts.
+    norm = np.sqrt(w @ S @ w)
+    np.testing.assert_allclose(norm / g * dw + dg * S @ w / norm, gradient, atol=1e-12)
+
+
+@few
+@given(seed=SEEDS, share=st.floats(0.02, 0.9))
+def test_the_direction_gradient_of_a_halfspace_is_a_multiple_of_that_of_rho(seed, share, moments):
+    """grad_w f(w, g) = -(g c1 ||w||_S / (2 u'w)) grad rho(w), whatever the loss."""
+    u, S = moments(seed, 4, share=share)
+    rng = np.random.default_rng(seed)
+    w, g = rng.normal(size=4), float(np.exp(rng.normal()))
+    for name in ("softplus", "sigmoid", "tanh", "squared"):
+        problem = GaussianHalfspace(u, S, name)
+        weights = rp.couple(w, g, S)
+        dw, _ = rp.gradients(w, g, S, problem.gradient(weights))
+        c1, _ = problem.coefficients(weights)
+        factor = -g * c1 * np.sqrt(w @ S @ w) / 2
+        # grad rho / u'w stays finite where u'w vanishes
+        over_mean = -2 * u / (w @ S @ w) + 2 * (u @ w) * S @ w / (w @ S @ w) ** 2
+        np.testing.assert_allclose(dw, factor * over_mean, rtol=1e-8, atol=1e-11)
+
+
+def test_the_directional_derivative_is_the_slope_of_the_line(cloud):
+    problem = EmpiricalHalfspace(cloud(0), "softplus")
+    w = np.array([0.3, -1.0, 0.2, 0.5])
+    line = problem.line(w)
+    for g in (-2.0, 0.1, 3.0):
+        _, dg = rp.gradients(w, g, problem.S, problem.gradient(rp.couple(w, g, problem.S)))
+        np.testing.assert_allclose(line.slope(g / line.norm) / line.norm, dg, rtol=1e-10)
+
+
+@pytest.mark.parametrize("g", [0.0, 1.0])
+def test_at_length_zero_the_direction_has_no_gradient(g, moments):
+    u, S = moments(0)
+    dw, _ = rp.gradients(np.ones(5), g, S, u)
+    assert np.any(dw) == (g != 0)

@@ -1,0 +1,541 @@
+"""The solvers against closed forms, one another, scikit-learn and the theory."""
+
+import functools
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+
+from bncore.convergence import (
+    EmpiricalHalfspace,
+    GaussianHalfspace,
+    LeastSquares,
+    accelerated_gradient_descent,
+    gdnp,
+    gradient_descent,
+    solvers,
+    yardsticks,
+)
+
+NAMES = ["softplus", "sigmoid", "tanh", "squared"]
+SEEDS = st.integers(0, 10**6)
+# Bounded, and not monotone: it has a best length, unlike the sigmoid and tanh.
+WELL = (
+    lambda a: -np.exp(-((a + 1) ** 2) / 2),
+    lambda a: (a + 1) * np.exp(-((a + 1) ** 2) / 2),
+    lambda a: (1 - (a + 1) ** 2) * np.exp(-((a + 1) ** 2) / 2),
+)
+ALL = {
+    "gdnp": gdnp,
+    "gd": gradient_descent,
+    "agd": accelerated_gradient_descent,
+    "bn": functools.partial(solvers.batch_norm_gradient_descent, learning_rate=0.1),
+    "wn": functools.partial(solvers.weight_normalization, learning_rate=0.1),
+    "lbfgs": yardsticks.lbfgs,
+}
+few = settings(max_examples=8)
+
+
+def directions(trace, S):
+    """Directions scaled to S-norm 1, with the sign of the first kept."""
+    return trace.w / np.sqrt(np.einsum("ti,ij,tj->t", trace.w, S, trace.w))[:, None]
+
+
+# ---- what a trace records ----
+
+
+@pytest.mark.parametrize("solver", ALL)
+@pytest.mark.parametrize("kind", ["least squares", "Gaussian", "sample"])
+def test_a_trace_records_what_the_problem_says_of_its_weights(solver, kind, moments, cloud):
+    u, S = moments(2, 4)
+    problem = {
+        "least squares": LeastSquares(u, S, 0.3),
+        "Gaussian": GaussianHalfspace(u, S, "softplus"),
+        "sample": EmpiricalHalfspace(cloud(2), "softplus"),
+    }[kind]
+    w0 = np.array([1.0, -0.5, 0.2, 0.7])
+    trace = ALL[solver](problem, w0, steps=7)
+    T = len(trace.w)
+    assert T <= 8
+    if solver != "lbfgs":
+        assert T == 8
+        assert trace.status == "budget"
+    assert trace.w.shape == trace.weights.shape == (T, 4)
+    for name in ("g", "value", "gradient_norm", "rayleigh_gap", "bound", "seconds"):
+        assert getattr(trace, name).shape == (T,), name
+    assert trace.seconds[0] >= 0
+    assert (np.diff(trace.seconds) >= 0).all()
+    assert isinstance(trace.message, str)
+    for t in range(T):
+        w = trace.weights[t]
+        assert trace.value[t] == pytest.approx(problem.value(w), rel=1e-10, abs=1e-12)
+        norm = np.linalg.norm(problem.gradient(w))
+        assert trace.gradient_norm[t] == pytest.approx(norm, rel=1e-7, abs=1e-12)
+        gap = problem.rayleigh(trace.w[t]) - problem.rayleigh_optimum
+        assert trace.rayleigh_gap[t] == pytest.approx(gap, rel=1e-7, abs=1e-13)
+    np.testing.assert_allclose(trace.w[0] / w0, trace.w[0, 0] / w0[0], rtol=1e-12)
+    if solver == "gdnp":
+        assert trace.brackets.shape == (T, 2)
+        assert trace.halvings.shape == (T,)
+        rate = (1 - problem.smallest_eigenvalue / problem.largest_eigenvalue) ** 2
+        expected = rate ** np.arange(T) * trace.rayleigh_gap[0]
+        np.testing.assert_allclose(trace.bound, expected, rtol=1e-9)
+    else:
+        assert trace.brackets is None
+        assert trace.halvings is None
+        assert np.isnan(trace.bound).all()
+    if solver in ("gdnp", "bn"):
+        norms = np.sqrt(np.einsum("ti,ij,tj->t", trace.w, problem.S, trace.w))
+        np.testing.assert_allclose(
+            trace.weights, trace.g[:, None] * trace.w / norms[:, None], rtol=1e-10, atol=1e-13
+        )
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_the_start_is_left_as_it_was(solver, moments):
+    problem, w0 = GaussianHalfspace(*moments(0), "softplus"), np.ones(5)
+    ALL[solver](problem, w0, steps=3)
+    np.testing.assert_array_equal(w0, 1)
+
+
+# ---- closed forms ----
+
+
+@few
+@given(seed=SEEDS, d=st.integers(1, 8), share=st.floats(0.1, 5))
+def test_every_solver_reaches_the_closed_form_of_least_squares(seed, d, share, moments):
+    u, S = moments(seed, d, condition=5, share=share)
+    problem = LeastSquares(u, S)
+    w0 = np.random.default_rng(seed).normal(size=d)
+    expected = -np.linalg.solve(S, u)
+    np.testing.assert_allclose(problem.closed_form, expected, rtol=1e-9)
+    size = np.linalg.norm(expected)
+    for name in ("gdnp", "gd", "agd", "lbfgs"):
+        steps = 50 if name == "lbfgs" else 400
+        trace = ALL[name](problem, w0, steps=steps, tolerance=1e-11)
+        error = np.linalg.norm(trace.weights[-1] - expected) / size
+        assert error < 1e-5 if name == "lbfgs" else error < 1e-8, (name, error)
+    trace = solvers.batch_norm_gradient_descent(
+        problem, w0, g0=0.5, steps=1000, learning_rate=0.1, tolerance=1e-9
+    )
+    assert np.linalg.norm(trace.weights[-1] - expected) < 1e-5 * size or trace.status == "budget"
+
+
+@pytest.mark.parametrize("solver", ["bn", "wn"])
+def test_plain_descent_on_direction_and_length_reaches_it_too(solver, moments):
+    for seed in range(5):
+        problem = LeastSquares(*moments(seed, 4, condition=4))
+        w0 = np.random.default_rng(seed).normal(size=4)
+        trace = ALL[solver](problem, w0, steps=4000, learning_rate=0.2, tolerance=1e-9)
+        error = np.linalg.norm(trace.weights[-1] - problem.closed_form)
+        assert error < 1e-6 * np.linalg.norm(problem.closed_form)
+        assert trace.status == "tolerance"
+
+
+def test_for_least_squares_one_length_is_right_at_every_step(moments):
+    """g* = -u'w / ||w||_S."""
+    problem = LeastSquares(*moments(4))
+    trace = gdnp(problem, np.ones(5), steps=20, bisection_steps=60)
+    norms = np.sqrt(np.einsum("ti,ij,tj->t", trace.w, problem.S, trace.w))
+    expected = -trace.w @ problem.u / norms
+    np.testing.assert_allclose(trace.g[1:], expected[1:], rtol=1e-10)
+    values = problem.value(np.zeros(5)) + np.array([problem.rayleigh(w) for w in trace.w])
+    np.testing.assert_allclose(trace.value[1:], values[1:], rtol=1e-10, atol=1e-12)
+
+
+# ---- descent ----
+
+
+@few
+@given(seed=SEEDS, kind=st.sampled_from(["Gaussian", "sample", "least squares"]))
+def test_gradient_descent_takes_the_steps_it_should_and_descends(seed, kind, moments, cloud):
+    u, S = moments(seed, 4)
+    problem = {
+        "least squares": LeastSquares(u, S),
+        "Gaussian": GaussianHalfspace(u, S, "softplus"),
+        "sample": EmpiricalHalfspace(cloud(seed), "tanh"),
+    }[kind]
+    w0 = np.random.default_rng(seed).normal(size=4)
+    for rate in (None, 0.3 / problem.smoothness):
+        trace = gradient_descent(problem, w0, steps=15, learning_rate=rate)
+        step = 1 / problem.smoothness if rate is None else rate
+        for t in range(15):
+            expected = trace.weights[t] - step * problem.gradient(trace.weights[t])
+            np.testing.assert_allclose(trace.weights[t + 1], expected, rtol=1e-9, atol=1e-12)
+        assert (np.diff(trace.value) <= 1e-14 * np.abs(trace.value[:-1])).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_acceleration_pays_on_an_ill_conditioned_problem(seed, moments):
+    problem = LeastSquares(*moments(seed, 20, condition=1e3))
+    w0 = np.random.default_rng(seed).normal(size=20)
+    best = problem.value(problem.closed_form)
+    plain, fast = (
+        solver(problem, w0, steps=300)
+        for solver in (gradient_descent, accelerated_gradient_descent)
+    )
+    distance = np.linalg.norm(w0 - problem.closed_form)
+    steps = np.arange(1, 301)
+    # Nesterov's bound 2 L ||w0 - w*||^2 / (t+1)^2, with the smoothness for L
+    bound = 2 * problem.smoothness * distance**2 / (steps + 1) ** 2
+    assert (fast.value[1:] - best <= bound).all()
+    assert fast.value[-1] - best < 0.2 * (plain.value[-1] - best)
+
+
+@pytest.mark.parametrize("solver", ["bn", "wn"])
+@pytest.mark.parametrize("seed", range(4))
+def test_descent_on_direction_and_length_follows_autograd(solver, seed, moments):
+    import torch
+
+    u, S = moments(seed, 4)
+    problem = LeastSquares(u, S)
+    w0, g0, rate = np.random.default_rng(seed).normal(size=4), 0.8, 0.05
+    trace = ALL[solver](problem, w0, g0=g0, steps=10, learning_rate=rate)
+    w = torch.tensor(trace.w[0], requires_grad=True)
+    g = torch.tensor(g0, dtype=torch.float64, requires_grad=True)
+    tu, metric = torch.tensor(u), torch.tensor(S) if solver == "bn" else torch.eye(4).double()
+    for t in range(11):
+        weights = g * w / torch.sqrt(w @ metric @ w)
+        np.testing.assert_allclose(trace.weights[t], weights.detach().numpy(), rtol=1e-9)
+        f = 2 * tu @ weights + weights @ torch.tensor(S) @ weights
+        dw, dg = torch.autograd.grad(f, (w, g))
+        with torch.no_grad():
+            w -= rate * dw
+            g -= rate * dg
+
+
+# ---- gdnp ----
+
+
+@few
+@given(seed=SEEDS, d=st.integers(2, 8), share=st.floats(0.05, 0.8))
+def test_the_directions_are_those_of_least_squares_whatever_the_loss(seed, d, share, moments):
+    u, S = moments(seed, d, share=share)
+    w0 = np.random.default_rng(seed).normal(size=d)
+    L = np.linalg.eigvalsh(S)[-1]
+    expected = directions(gdnp(LeastSquares(u, S), w0, steps=12), S)
+    for loss in ("softplus", "squared", WELL):
+        trace = gdnp(GaussianHalfspace(u, S, loss), w0, steps=12)
+        np.testing.assert_allclose(directions(trace, S), expected, atol=1e-7)
+    for w, after in itertools.pairwise(expected):
+        step = w - (S @ w - (w @ S @ w) / (u @ w) * u) / L
+        np.testing.assert_allclose(step / np.sqrt(step @ S @ step), after, atol=1e-8)
+
+
+@few
+@given(seed=SEEDS, d=st.integers(1, 10), condition=st.sampled_from([1.0, 3.0, 100.0, 1e4]))
+def test_the_rayleigh_gap_stays_below_the_bound(seed, d, condition, moments):
+    u, S = moments(seed, d, condition)
+    w0 = np.random.default_rng(seed).normal(size=d)
+    trace = gdnp(LeastSquares(u, S), w0, steps=40)
+    floor = 1e-13 * np.abs(LeastSquares(u, S).rayleigh_optimum)
+    assert (trace.rayleigh_gap <= trace.bound * (1 + 1e-9) + floor).all()
+
+
+@few
+@given(seed=SEEDS, a=st.sampled_from([1e-6, 0.01, 3.0, 1e5]), name=st.sampled_from(NAMES[::3]))
+def test_the_scale_of_the_start_plays_no_part(seed, a, name, moments):
+    problem = GaussianHalfspace(*moments(seed), name)
+    w0 = np.random.default_rng(seed).normal(size=5)
+    one, other = (gdnp(problem, s * w0, steps=8) for s in (1.0, a))
+    np.testing.assert_allclose(other.weights[1:], one.weights[1:], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(other.rayleigh_gap, one.rayleigh_gap, rtol=1e-6, atol=1e-12)
+
+
+@few
+@given(seed=SEEDS)
+def test_a_rotation_of_the_data_rotates_the_path(seed, cloud):
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    Z, w0 = cloud(seed), rng.normal(size=4)
+    for solver in (gdnp, gradient_descent, accelerated_gradient_descent):
+        one = solver(EmpiricalHalfspace(Z, "softplus"), w0, steps=6)
+        other = solver(EmpiricalHalfspace(Z @ Q.T, "softplus"), Q @ w0, steps=6)
+        np.testing.assert_allclose(other.weights, one.weights @ Q.T, rtol=1e-5, atol=1e-7)
+
+
+@few
+@given(seed=SEEDS)
+def test_relabelling_both_classes_leaves_the_path(seed):
+    rng = np.random.default_rng(seed)
+    X, y, w0 = rng.normal(size=(60, 3)), rng.choice([-1.0, 1.0], size=60), rng.normal(size=3)
+    one, other = (
+        gdnp(EmpiricalHalfspace.from_data(s * X, s * y, "softplus"), w0, steps=5)
+        for s in (1.0, -1.0)
+    )
+    np.testing.assert_array_equal(one.weights, other.weights)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_it_reaches_a_small_gradient_on_gaussian_halfspaces(seed, moments):
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(2, 30))
+    problem = GaussianHalfspace(*moments(seed, d, 10.0, rng.uniform(0.1, 0.8)), "softplus")
+    trace = gdnp(problem, rng.normal(size=d), steps=400, tolerance=1e-8)
+    assert trace.status == "tolerance"
+    weights = trace.weights[-1]
+    assert np.linalg.norm(problem.gradient(weights)) <= 1e-8
+    # The critical point lies on the line of S^-1 u.
+    on_the_line = problem.solution_direction * problem.norm(weights)
+    np.testing.assert_allclose(weights, on_the_line, atol=1e-5 * np.abs(weights).max())
+
+
+@few
+@given(seed=SEEDS, bisection_steps=st.sampled_from([1, 10, 30]))
+def test_the_bisection_encloses_a_critical_length(seed, bisection_steps, moments):
+    problem = GaussianHalfspace(*moments(seed, 4, share=0.3), "softplus")
+    w0 = np.random.default_rng(seed).normal(size=4)
+    trace = gdnp(problem, w0, steps=4, bisection_steps=bisection_steps)
+    for t in range(1, 5):
+        a, b = sorted(trace.brackets[t])
+        line = problem.line(trace.w[t])
+        low, high = (line.slope(g / line.norm) for g in (a, b))
+        assert low * high <= 0, "the slope changes its sign over the bracket"
+        assert trace.halvings[t] <= bisection_steps
+        width = (b - a) * 0.5 ** trace.halvings[t]
+        lengths = np.linspace(trace.g[t] - width, trace.g[t] + width, 3)
+        slopes = [line.slope(g / line.norm) for g in lengths]
+        floor = 1e-12 * np.abs(problem.u).max()
+        assert slopes[0] * slopes[2] <= floor, "the root is within the last bracket"
+
+
+@few
+@given(seed=SEEDS)
+def test_brent_and_the_bisection_find_the_same_length(seed, moments, cloud):
+    w0 = np.random.default_rng(seed).normal(size=4)
+    for problem in (
+        GaussianHalfspace(*moments(seed, 4), "softplus"),
+        EmpiricalHalfspace(cloud(seed), "softplus"),
+    ):
+        one, other = (
+            gdnp(problem, w0, steps=10, bisection_steps=60, length_search=search)
+            for search in ("bisection", "brentq")
+        )
+        np.testing.assert_allclose(other.g[1:], one.g[1:], rtol=1e-7, atol=1e-9)
+
+
+def test_more_bisection_steps_leave_less_slope(moments):
+    problem = GaussianHalfspace(*moments(1, 4), "softplus")
+    w0 = np.random.default_rng(1).normal(size=4)
+    left = []
+    for n in (2, 10, 20, 30):
+        trace = gdnp(problem, w0, steps=3, bisection_steps=n)
+        line = problem.line(trace.w[-1])
+        left.append(abs(line.slope(trace.g[-1] / line.norm) / line.norm))
+    assert left[1] < left[0] / 16
+    assert left[2] < left[0] / 1e4
+    assert left[3] < left[0] / 1e7
+
+
+# ---- what a step costs ----
+
+
+class Counted(np.ndarray):
+    """An array that counts its products; ``counts`` is shared with its transpose and views."""
+
+    counts = None
+
+    def __array_finalize__(self, parent):
+        self.counts = getattr(parent, "counts", None)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        plain = [np.asarray(a) if isinstance(a, Counted) else a for a in inputs]
+        if ufunc in (np.matmul, np.vecdot, np.matvec, np.vecmat):
+            self.count(inputs[0] if isinstance(inputs[0], Counted) else inputs[1], inputs)
+        return getattr(ufunc, method)(*plain, **({"out": out} if out else {}), **kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        if function in (np.dot, np.einsum):
+            operands = [a for a in args if isinstance(a, np.ndarray)]
+            self.count(next(a for a in operands if isinstance(a, Counted)), operands)
+        plain = [np.asarray(a) if isinstance(a, Counted) else a for a in args]
+        return function(*plain, **kwargs)
+
+    def dot(self, other, out=None):
+        return np.dot(self, other)
+
+    @staticmethod
+    def count(data, operands):
+        if data.counts is not None and data.ndim == 2:
+            first = operands[0] is data
+            tall = data.shape[0] > data.shape[1]
+            data.counts["forward" if first == tall else "adjoint"] += 1
+
+
+def counting(problem):
+    """The products with the data of a sample problem from now on."""
+    counts = {"forward": 0, "adjoint": 0}
+    Z = problem.Z.view(Counted)
+    Z.counts = counts
+    problem.Z, problem._adjoint = Z, Z.T
+    return counts
+
+
+@pytest.mark.parametrize("bisection_steps", [1, 60])
+def test_one_step_costs_one_product_with_the_data_each_way(bisection_steps, cloud):
+    spent = []
+    for steps in (0, 5, 25):
+        problem = EmpiricalHalfspace(cloud(0), "softplus")
+        counts = counting(problem)
+        gdnp(problem, np.ones(4), steps=steps, bisection_steps=bisection_steps)
+        spent.append((counts["forward"], counts["adjoint"]))
+    forward, adjoint = np.diff(spent, axis=0).T
+    np.testing.assert_array_equal(forward, [5, 20])
+    np.testing.assert_array_equal(adjoint, [5, 20])
+    assert max(spent[0]) <= 2
+
+
+def test_gradient_descent_costs_one_product_each_way(cloud):
+    problem = EmpiricalHalfspace(cloud(0), "softplus")
+    counts = counting(problem)
+    gradient_descent(problem, np.ones(4), steps=10)
+    assert counts["forward"] <= 12
+    assert counts["adjoint"] <= 12
+
+
+@pytest.mark.parametrize("solver", ["gdnp", "gd", "agd"])
+def test_a_single_precision_run_stays_within_twice_the_data(solver):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20000, 200), dtype=np.float32)
+    y = np.sign(X[:, 0] + rng.standard_normal(20000, dtype=np.float32))
+    tracemalloc.start()
+    try:
+        problem = EmpiricalHalfspace.from_data(X, y, "softplus")
+        trace = ALL[solver](problem, np.full(200, 0.1, np.float32), steps=3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert problem.Z.dtype == np.float32
+    assert len(trace.w) == 4
+    assert peak < 2 * X.nbytes
+
+
+def test_sparse_data_take_the_path_of_dense_ones():
+    rng = np.random.default_rng(0)
+    Z = np.where(rng.random((200, 6)) < 0.3, rng.normal(-0.3, 1, size=(200, 6)), 0)
+    w0 = rng.normal(size=6)
+    finely = functools.partial(gdnp, bisection_steps=60)
+    for solver in (finely, gradient_descent, accelerated_gradient_descent):
+        one, other = (
+            solver(EmpiricalHalfspace(kind(Z), "softplus"), w0, steps=10)
+            for kind in (np.asarray, sparse.csr_array)
+        )
+        np.testing.assert_allclose(other.weights, one.weights, rtol=1e-7, atol=1e-9)
+
+
+# ---- ends ----
+
+
+def test_where_no_length_is_best_it_says_so():
+    """Separable data and a monotone loss: longer is better, once the direction separates them."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(60, 3))
+    Z[:, 0] = -1 - np.abs(Z[:, 0])
+    problem = EmpiricalHalfspace(Z, "softplus")
+    trace = gdnp(problem, np.array([0.05, 1.0, 0.3]), steps=50)
+    assert trace.status == "no finite length"
+    assert "falls for ever" in trace.message
+    assert 1 <= len(trace.w) < 51
+    assert np.isfinite(trace.weights).all()
+    for name in ("softplus", "sigmoid", "tanh"):
+        with pytest.raises(ValueError, match=r"w0 has no optimal length: .* falls for ever"):
+            gdnp(EmpiricalHalfspace(Z, name), np.array([1.0, 0.01, 0.01]), steps=50)
+
+
+@few
+@given(seed=SEEDS, share=st.floats(0.01, 0.95), name=st.sampled_from(["sigmoid", "tanh"]))
+def test_a_bounded_monotone_loss_of_gaussian_points_has_no_best_length(seed, share, name, moments):
+    """E phi(t z'w) falls in t wherever u'w < 0: the density of z'w falls at 0."""
+    u, S = moments(seed, 4, share=share)
+    problem = GaussianHalfspace(u, S, name)
+    w = np.random.default_rng(seed).normal(size=4)
+    w *= -np.sign(u @ w)
+    line = problem.line(w / problem.norm(w))
+    assert all(line.slope(t) < 0 for t in np.geomspace(1e-3, 100, 20))
+    with pytest.raises(ValueError, match="w0 has no optimal length"):
+        gdnp(problem, w, steps=5)
+
+
+def test_a_tolerance_ends_a_run_early(moments):
+    problem = LeastSquares(*moments(0, condition=3))
+    for name in ("gdnp", "gd", "agd"):
+        trace = ALL[name](problem, np.ones(5), steps=500, tolerance=1e-6)
+        assert trace.status == "tolerance", name
+        assert len(trace.w) < 500
+        assert trace.gradient_norm[-1] <= 1e-6 < trace.gradient_norm[-2]
+
+
+@pytest.mark.parametrize("solver", ["gd", "agd", "bn", "wn"])
+def test_too_large_a_learning_rate_is_reported_not_warned_about(solver, moments):
+    problem = LeastSquares(*moments(0))
+    trace = ALL[solver](problem, np.ones(5), steps=3000, learning_rate=1e3)
+    assert trace.status in ("diverged", "budget")
+    if solver in ("gd", "agd"):
+        assert trace.status == "diverged"
+        assert "not finite after" in trace.message
+
+
+def test_at_the_solution_it_stays(moments):
+    problem = GaussianHalfspace(*moments(0), "softplus")
+    trace = gdnp(problem, problem.solution_direction, steps=5)
+    np.testing.assert_allclose(
+        directions(trace, problem.S), directions(trace, problem.S)[[0] * len(trace.w)], atol=1e-9
+    )
+    assert trace.gradient_norm[-1] < 1e-9
+
+
+# ---- yardsticks ----
+
+
+def test_the_weights_are_those_of_logistic_regression_on_real_data():
+    data = load_breast_cancer()
+    X = data.data[:, [1, 5, 8, 9]]
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    y = 2.0 * data.target - 1
+    problem = EmpiricalHalfspace.from_data(X, y, "softplus")
+    expected = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000)
+    expected = expected.fit(X, y).coef_[0]
+    start = problem.u * 0 + np.array([1.0, -0.3, 0.2, 0.5])
+    for trace in (
+        gdnp(problem, start, steps=3000, tolerance=1e-9),
+        accelerated_gradient_descent(problem, start, steps=3000, tolerance=1e-9),
+        yardsticks.lbfgs(problem, start, steps=200, tolerance=1e-9),
+        yardsticks.logistic_regression(problem),
+    ):
+        np.testing.assert_allclose(trace.weights[-1], expected, atol=2e-5)
+    assert np.linalg.norm(problem.gradient(expected)) < 1e-6
+
+
+# ---- degenerate data ----
+
+
+def test_dependent_columns_are_allowed_and_the_bound_says_nothing():
+    rng = np.random.default_rng(0)
+    narrow = rng.normal(-0.2, 1, size=(100, 3))
+    for Z in (np.c_[narrow, narrow[:, 0]], np.c_[narrow, np.zeros(100)]):
+        problem, plain = EmpiricalHalfspace(Z, "softplus"), EmpiricalHalfspace(narrow, "softplus")
+        assert problem.smallest_eigenvalue == 0
+        assert problem.condition_number == np.inf
+        assert problem.rayleigh_optimum == pytest.approx(plain.rayleigh_optimum, rel=1e-9)
+        trace = gdnp(problem, np.array([1.0, -0.5, 0.3, 0.2]), steps=300, tolerance=1e-6)
+        assert (trace.bound == trace.bound[0]).all()
+        twin = gdnp(plain, np.array([1.0, -0.5, 0.3]), steps=300, tolerance=1e-6)
+        assert trace.value[-1] == pytest.approx(twin.value[-1], abs=1e-9)
+
+
+def test_more_dimensions_than_points_are_separable_and_end_without_a_finite_length():
+    Z = np.random.default_rng(0).normal(-0.3, 1, size=(5, 8))
+    problem = EmpiricalHalfspace(Z, "softplus")
+    assert problem.smallest_eigenvalue == 0
+    with pytest.raises(ValueError, match="w0 has no optimal length"):
+        gdnp(problem, problem.solution_direction, steps=3)
+    w0 = np.random.default_rng(1).normal(size=8)
+    trace = gdnp(problem, w0, steps=200)
+    assert trace.status == "no finite length"
+    assert trace.value[-1] <= trace.value[0]
