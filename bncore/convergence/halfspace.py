@@ -54,7 +54,7 @@ class _GaussianLine(Line):
 
 
 class GaussianHalfspace(_Halfspace):
-    r"""Minimise $f(w) = E\,\phi(z^\top w)$ for $z \sim N(u,\ S - uu^\top)$, exactly.
+    r"""Minimise :math:`f(w) = E\,\phi(z^\top w)` for :math:`z \sim N(u,\ S - uu^\top)`, exactly.
 
     Expectations are one-dimensional integrals, see ``quadrature``. By Stein's lemma the gradient
     is c1 u + c2 S w: every critical point is a multiple of S^-1 u, whatever the loss.
@@ -152,7 +152,7 @@ class _EmpiricalLine(Line):
 
 
 class EmpiricalHalfspace(_Halfspace):
-    r"""Minimise $f(w) = \frac1n \sum_i \phi(z_i^\top w)$ over a sample.
+    r"""Minimise :math:`f(w) = \frac1n \sum_i \phi(z_i^\top w)` over a sample.
 
     Float32 data stay float32: only scores and sums are double. Data whose columns depend on each
     other are allowed: mu is then 0, the bounds say nothing, and S^-1 is the pseudo-inverse.

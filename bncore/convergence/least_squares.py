@@ -27,7 +27,7 @@ class _QuadraticLine(Line):
 
 
 class LeastSquares(Problem):
-    r"""Minimise $f(w) = E(y - x^\top w)^2 = E y^2 + 2u^\top w + w^\top S w$.
+    r"""Minimise :math:`f(w) = E(y - x^\top w)^2 = E y^2 + 2u^\top w + w^\top S w`.
 
     The minimiser is -S^-1 u. Over the length g of w = g v, ||v||_S = 1, the least value is
     E y^2 + rho(v).

@@ -26,12 +26,13 @@ def gdnp(
     tolerance: float | int = 0.0,
     length_search: str = "bisection",
 ) -> Trace:
-    r"""Gradient descent in normalised parameters: a gradient step for the direction, bisection for the length.
+    """Gradient descent in normalised parameters: a gradient step for the direction, bisection for the length.
 
-    $w_{t+1} = w_t - s_t \nabla_w f(w_t, g_t), \quad s_t = -\frac{\|w_t\|_S^3}{L\,g_t\,h_t}, \quad
-    h_t = c_1 u^\top w_t,$ with $f(w, g) = f(g w / \|w\|_S)$ and $c_1$ as in
-    ``Problem.coefficients``; then $g_{t+1}$ by bisection on $\partial_g f$. For Gaussian examples
-    the step is $w_t - \frac1L (S w_t - u \|w_t\|_S^2 / u^\top w_t)$, whatever the loss.
+    w_next = w - s grad_w f(w, g),    s = -||w||_S^3 / (L g h),    h = c1 u'w
+
+    Here f(w, g) = f(g w / ||w||_S), and c1 is as in ``Problem.coefficients``. The next g comes by
+    bisection on the derivative of f(w, g) in g. For Gaussian examples the step is the same for every
+    loss: w_next = w - (S w - u ||w||_S^2 / u'w) / L.
 
     The printed algorithm starts from the length 1; here the first length is searched for too. The
     search begins around the length before, and its bracket is recorded.
