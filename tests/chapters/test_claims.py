@@ -48,5 +48,7 @@ def test_the_ledger_of_the_book_is_the_ledgers_of_its_chapters(monkeypatch):
 
 
 def test_an_unknown_chapter_is_refused():
-    with pytest.raises(ValueError, match="chapter is 'mechanics/backwards', expected one of .*mechanics/backward"):
+    with pytest.raises(
+        ValueError, match=r"mechanics/backwards', expected one of .*mechanics/backward"
+    ):
         ledger("mechanics/backwards")
