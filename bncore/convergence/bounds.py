@@ -38,9 +38,10 @@ def least_squares(problem: Problem, trace: Trace) -> Bound:
 
 
 def length(problem: Problem, trace: Trace) -> Bound:
-    """(df/dg)^2 <= (zeta / mu)^2 4^-halvings (b - a)^2.
+    """(df/dg)^2 <= kappa^2 4^-halvings (b - a)^2, with kappa the problem's curvature bound.
 
-    df/dg is zeta/mu-Lipschitz in g, and bisection leaves g within 2^-halvings abs(b - a) of a zero.
+    The second derivative in g is E[phi''(g q) q^2] with E q^2 = 1, hence at most kappa <= zeta / mu in
+    size, and bisection leaves g within 2^-halvings abs(b - a) of a zero.
 
     Raises
     ------
@@ -51,8 +52,8 @@ def length(problem: Problem, trace: Trace) -> Bound:
         raise ValueError("trace has no brackets, expected a run of gdnp")
     slopes = np.array([line.slope(t) / line.norm for line, t in _iterates(problem, trace)])
     a, b = trace.brackets.T
-    lipschitz = problem.smoothness / problem.smallest_eigenvalue
-    return Bound(slopes**2, (lipschitz * 2.0**-trace.halvings * (b - a)) ** 2)
+    left = 2.0**-trace.halvings * (b - a)
+    return Bound(slopes**2, (problem.curvature_bound * left) ** 2)
 
 
 def direction(problem: Problem, trace: Trace) -> Bound:

@@ -21,9 +21,9 @@ class _Halfspace(Problem):
     loss: losses.Loss
 
     @property
-    def smoothness(self) -> float:
-        """sup |phi''| times L; infinite where the loss does not say its curvature bound."""
-        return self.loss.curvature_bound * self.largest_eigenvalue
+    def curvature_bound(self) -> float:
+        """sup abs(phi'')."""
+        return self.loss.curvature_bound
 
 
 class _GaussianLine(Line):

@@ -85,10 +85,7 @@ class LeastSquares(Problem):
             )
         return cls(-(y @ X) / len(X), X.T @ X / len(X), float(y @ y / len(y)))
 
-    @property
-    def smoothness(self) -> float:
-        """2 L."""
-        return 2 * self.largest_eigenvalue
+    curvature_bound = 2.0
 
     @property
     def closed_form(self) -> Weights:

@@ -25,6 +25,10 @@ class NoFiniteLength(Exception):
     """f falls along the line as far as one can see."""
 
 
+class Unresolved(ValueError):
+    """A line refuses a length at which it cannot compute f to its accuracy."""
+
+
 def bracket(slope, near=0.0, width=1.0):
     """Lengths a and b between which the slope of f changes its sign, abs(a) <= abs(b), and the slope at a.
 
@@ -33,7 +37,8 @@ def bracket(slope, near=0.0, width=1.0):
     Raises
     ------
     NoFiniteLength
-        If the slope keeps its sign until it is 1e-15 of what it was at 0, or for 60 widenings.
+        If the slope keeps its sign until it is 1e-15 of what it was at 0, for 60 widenings, or as
+        far as the line computes it.
     """
     start = slope(near)
     if start == 0:
@@ -42,7 +47,13 @@ def bracket(slope, near=0.0, width=1.0):
     a, at_a, first = near, start, None
     for _ in range(WIDENINGS):
         b = near + step
-        at_b = slope(b)
+        try:
+            at_b = slope(b)
+        except Unresolved as refusal:
+            raise NoFiniteLength(
+                f"the slope of f along the direction keeps its sign up to the length {a:.3g}, where "
+                f"it is {at_a:.3g}, and it is not computed farther out: {refusal}"
+            ) from refusal
         if at_b * start <= 0:
             return (a, b, at_a) if abs(a) <= abs(b) else (b, a, at_b)
         first = abs(slope(0.0)) if first is None else first

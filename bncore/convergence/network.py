@@ -14,6 +14,7 @@ from jaxtyping import Float, Real
 from bncore.convergence import _arguments as check
 from bncore.convergence import losses
 from bncore.convergence.halfspace import EmpiricalHalfspace, GaussianHalfspace
+from bncore.convergence.length import Unresolved
 from bncore.convergence.problem import Line, Problem
 from bncore.convergence.solvers import gdnp
 from bncore.convergence.trace import Trace
@@ -51,6 +52,21 @@ class _Network:
         scores, weights, back = self._scores(self._layer(W))
         return back(self._sensitivity(slice(None), scores, weights))
 
+    def hessian_product(self, W: Layer, V: Layer) -> Layer:
+        """The Hessian of f at W, as a function of all units, times V: one row a unit.
+
+        Row i is sum_j E[q_ij (z'v_j) z], where E q_ij = B_ij as in ``second_order``.
+        """
+        W, V = self._layer(W), self._layer(V, "V")
+        scores, weights, back = self._scores(W)
+        slopes, bends, first, second = self._derivatives(scores, weights)
+        total = np.zeros_like(V)
+        for j, v in enumerate(V):
+            q = slopes * (second * slopes[j])
+            q[j] += bends[j] * first
+            total += back(q, v)
+        return total
+
     def second_order(
         self, W: Layer
     ) -> tuple[Float[np.ndarray, "units"], Float[np.ndarray, "units units"]]:
@@ -76,12 +92,19 @@ class _Network:
         return self.theta[units, np.newaxis] * self.activation.dphi(scores[units]) * slopes
 
     def _second_order(self, W, scores, weights):
-        output = self._output(scores)
-        slopes = self.theta[:, np.newaxis] * self.activation.dphi(scores)
-        bends = self.theta[:, np.newaxis] * self.activation.d2phi(scores)
-        first, second = weights * self.loss.dphi(output), weights * self.loss.d2phi(output)
+        slopes, bends, first, second = self._derivatives(scores, weights)
         B = (slopes * second) @ slopes.T + np.diag(bends @ first)
         return slopes @ first - B @ (W @ self.u), B
+
+    def _derivatives(self, scores, weights):
+        """theta act', theta act'' of each unit, and the weighted derivatives of the loss."""
+        output, theta = self._output(scores), self.theta[:, np.newaxis]
+        return (
+            theta * self.activation.dphi(scores),
+            theta * self.activation.d2phi(scores),
+            weights * self.loss.dphi(output),
+            weights * self.loss.d2phi(output),
+        )
 
     def unit(self, i: int, W: Layer) -> "Unit":
         """f as a problem in the weights of unit i, with the other units of W held."""
@@ -90,11 +113,11 @@ class _Network:
             raise ValueError(f"i is {i}, expected a unit from 0 to {len(self.theta) - 1}")
         return Unit(self, i, self._layer(W))
 
-    def _layer(self, W):
-        W = check.real_array("W", W, 2).astype(np.float64)
+    def _layer(self, W, name="W"):
+        W = check.real_array(name, W, 2).astype(np.float64)
         if W.shape != (len(self.theta), len(self.u)):
             raise ValueError(
-                f"W has shape {W.shape}, expected {(len(self.theta), len(self.u))}: one row a unit"
+                f"{name} has shape {W.shape}, expected {(len(self.theta), len(self.u))}: one row a unit"
             )
         return W
 
@@ -150,7 +173,7 @@ class GaussianNetwork(_Network):
         radius = np.arctan2(pole, np.abs(self.theta).sum())
         grids = [_standard(std, radius) for std in np.abs(factors).max(axis=0)]
         if (count := math.prod(len(points) for points, _ in grids)) > MOST:
-            raise ValueError(
+            raise Unresolved(
                 f"W has scores of deviations up to {np.abs(factors).max():.3g}, for which quadrature "
                 f"needs {count} nodes, expected at most {MOST}; use an EmpiricalNetwork of a sample"
             )
@@ -160,8 +183,12 @@ class GaussianNetwork(_Network):
             weights = np.outer(weights, weight).reshape(-1)
         scores = (W @ self.u)[:, np.newaxis] + factors @ xi
 
-        def back(q):
-            """E[q z] from weighted q, by the mean of z given its scores."""
+        def back(q, v=None):
+            """E[q z], or E[q z'v z], from weighted q, by the law of z given its scores."""
+            if v is not None:
+                part = directions @ v
+                rest = covariance @ v - part @ directions
+                return back(q * (self.u @ v + part @ xi)) + np.outer(q.sum(axis=1), rest)
             return np.outer(q.sum(axis=1), self.u) + (q @ xi.T) @ directions
 
         return scores, weights, back
@@ -216,7 +243,12 @@ class EmpiricalNetwork(_Network):
     @cached_property
     def _sample(self):
         n = self.halfspace.Z.shape[0]
-        return np.full(n, 1 / n), lambda q: np.stack([self.halfspace.adjoint(row * n) for row in q])
+
+        def back(q, v=None):
+            q = q if v is None else q * self.halfspace.scores(v)
+            return np.stack([self.halfspace.adjoint(row * n) for row in q])
+
+        return np.full(n, 1 / n), back
 
     def _along(self, unit, w):
         held, own = unit.held_scores, self.halfspace.scores(w)
@@ -300,13 +332,8 @@ class Unit(Problem):
         return self.network.halfspace._spectrum
 
     @property
-    def smoothness(self) -> float:
-        """abs(theta_i) (abs(theta_i) sup loss'' sup act'^2 + sup loss' sup act'') L."""
-        return self.curvature_bound * self.largest_eigenvalue
-
-    @property
     def curvature_bound(self) -> float:
-        """A bound of the second derivative of the loss in the score of this unit."""
+        """abs(theta_i) (abs(theta_i) sup loss'' sup act'^2 + sup loss' sup act'')."""
         loss, act = self.network.loss, self.network.activation
         theta = abs(self.network.theta[self.i])
         return theta * (
@@ -318,9 +345,14 @@ class Unit(Problem):
         """f along the multiples of w, unchecked."""
         return _UnitLine(self, w)
 
-    def hessian_product(self, w, v):
-        """Refused: no solver of this package asks for it."""
-        raise NotImplementedError("a unit has no Hessian product; differentiate gradient instead")
+    def hessian_product(
+        self, w: Float[np.ndarray, "dimension"], v: Float[np.ndarray, "dimension"]
+    ) -> Float[np.ndarray, "dimension"]:
+        """The Hessian of f at w, with the other units held, times v."""
+        w = check.vector("w", w, self.dimension, "the problem")
+        V = np.zeros_like(self.W)
+        V[self.i] = check.vector("v", v, self.dimension, "the problem")
+        return self.network.hessian_product(self.layer(w), V)[self.i]
 
 
 class NetworkTrace(NamedTuple):

@@ -84,13 +84,13 @@ class Problem(ABC):
         E[z] = E[-y x].
     S : Float[ndarray, "dimension dimension"]
         E[zz'] = E[xx'].
-    smoothness : float
-        A Lipschitz constant of the gradient of f, zeta in the theorems.
+    curvature_bound : float
+        A bound of the second derivative of f in the score z'w; infinite where the loss names none.
     """
 
     u: Weights
     S: Float[np.ndarray, "dimension dimension"]
-    smoothness: float
+    curvature_bound: float
 
     @abstractmethod
     def line(self, w: Weights) -> Line:
@@ -117,6 +117,11 @@ class Problem(ABC):
     def largest_eigenvalue(self) -> float:
         """L, the largest eigenvalue of S."""
         return float(self._spectrum[0][-1])
+
+    @property
+    def smoothness(self) -> float:
+        """``curvature_bound`` times L: a Lipschitz constant of the gradient, zeta in the theorems."""
+        return self.curvature_bound * self.largest_eigenvalue
 
     @property
     def condition_number(self) -> float:

@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from bncore.convergence import GaussianHalfspace, LeastSquares, bounds, gdnp, losses
+from bncore.convergence.network import GaussianNetwork
 
 BOUNDED = [name for name, loss in losses.LOSSES.items() if np.isfinite(loss.slope_bound)]
 WELL = losses.Loss(
@@ -29,7 +30,7 @@ ROOT = losses.Loss(
 # Losses with bounded slopes and, for Gaussian points, a best length.
 FINITE = [losses.get("softplus"), WELL, ROOT]
 SEEDS = st.integers(0, 10**6)
-many = settings(max_examples=100)
+many = settings(max_examples=200)
 
 
 def problem_of(draw, seed, loss):
@@ -77,7 +78,7 @@ def test_least_squares(seed, moments):
 
 
 @pytest.mark.parametrize("loss", FINITE, ids=lambda loss: loss.name)
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(seed=SEEDS, bisection_steps=st.sampled_from([1, 5, 20]))
 def test_length_direction_and_both(loss, seed, bisection_steps, moments):
     problem, w0 = problem_of(moments, seed, loss)
@@ -98,6 +99,29 @@ def test_the_direction_bound_holds_at_any_length(name, seed, length, moments):
     g = np.random.default_rng(seed).choice([-1, 1], size=len(trace.w)) * 10**length
     trace = dataclasses.replace(trace, g=g)
     never_above(bounds.direction(problem, trace), rounding(problem, trace) * (1 + g.max() ** 2))
+
+
+@settings(max_examples=40)
+@given(seed=SEEDS, bisection_steps=st.sampled_from([1, 5, 20]))
+def test_a_unit_of_a_network(seed, bisection_steps, moments):
+    """Up to three units, the others anywhere on the line."""
+    rng = np.random.default_rng(seed)
+    halfspace, w0 = problem_of(moments, seed, losses.get("softplus"))
+    u, S = halfspace.u, halfspace.S
+    units = rng.integers(1, 4)
+    i, line = int(rng.integers(units)), np.linalg.solve(S, u)
+    W = np.outer(2 * rng.normal(size=units), line / np.sqrt(line @ S @ line))
+    unit = GaussianNetwork(u, S, 2 * rng.normal(size=units)).unit(i, W)
+    try:
+        trace = gdnp(unit, w0, steps=5, bisection_steps=bisection_steps)
+    except ValueError as refusal:
+        if "no optimal length" not in str(refusal):
+            raise
+        event("no optimal length")
+        return
+    scale = (1 + unit.curvature_bound) * (1 + np.abs(trace.g).max())
+    floor = (1e-14 * unit.condition_number * scale) ** 2
+    never_above(bounds.network(unit, trace), floor)
 
 
 @pytest.mark.parametrize("loss", FINITE, ids=lambda loss: loss.name)

@@ -173,6 +173,7 @@ PROBLEMS = {
     "least squares": LeastSquares(U, S),
     "Gaussian": GaussianHalfspace(U, S, "softplus"),
     "sample": EmpiricalHalfspace(Z, "softplus"),
+    "unit": GaussianNetwork(U, S, np.ones(1)).unit(0, np.zeros((1, 2))),
 }
 METHODS = ["value", "gradient", "rayleigh", "rayleigh_gradient", "norm", "coefficients"]
 

@@ -95,6 +95,25 @@ def test_the_second_order_coefficients_make_the_gradient(seed, units, loss, mome
     np.testing.assert_allclose(B, B.T, atol=1e-9)
 
 
+@few
+@given(seed=SEEDS, units=st.integers(1, 2), loss=st.sampled_from(sorted(BY_TORCH)))
+def test_hessian_products_are_those_of_finite_differences_and_of_a_unit(
+    seed, units, loss, moments, cloud
+):
+    rng, h = np.random.default_rng(seed), 1e-5
+    theta = rng.normal(size=units)
+    W, V = rng.normal(size=(2, units, 4)) / 2
+    for network in (
+        EmpiricalNetwork(cloud(seed), theta, loss),
+        GaussianNetwork(*moments(seed, 4), theta, loss),
+    ):
+        turn = (network.gradient(W + h * V) - network.gradient(W - h * V)) / (2 * h)
+        np.testing.assert_allclose(network.hessian_product(W, V), turn, atol=1e-7)
+        V[1:] = 0
+        own = network.unit(0, W).hessian_product(W[0], V[0])
+        np.testing.assert_allclose(own, network.hessian_product(W, V)[0], atol=1e-12)
+
+
 def test_the_sample_comes_near_the_gaussian(moments):
     u, S = moments(3, 4, condition=4, share=0.4)
     theta, W = np.array([0.7, -0.5, 1.1]), plane(3, 3, 4)
@@ -198,15 +217,40 @@ def test_descent_unit_by_unit_from_rest_ends_on_the_solution_line(moments):
     assert network.value(trace.weights) <= network.value(W0)
 
 
-def test_a_unit_beside_one_off_the_line_does_not_find_the_line(moments):
-    u, S = moments(1, 4, condition=4, share=0.4)
-    network = GaussianNetwork(u, S, np.array([0.8, -0.6]))
-    rng = np.random.default_rng(0)
-    W = rng.normal(size=(2, 4))
-    gradient = network.gradient(W)
-    alpha, B = network.second_order(W)
-    np.testing.assert_allclose(np.outer(alpha, u) + B @ W @ S, gradient, atol=1e-8)
-    assert abs(B[0, 1]) > 1e-3, "the other unit enters the gradient of this one"
+@settings(max_examples=4)
+@given(seed=SEEDS)
+def test_a_unit_finds_the_line_beside_one_on_it_and_misses_it_beside_one_off_it(seed, moments):
+    """Beside a unit off the line no point of the line is critical."""
+    u, S = moments(seed, 4, condition=1.5, share=0.4)
+    rng = np.random.default_rng(seed)
+    network = GaussianNetwork(u, S, np.array([0.8, 0.6]))
+    line = np.linalg.solve(S, u)
+    line = -line / np.sqrt(line @ S @ line)
+    across = rng.normal(size=4)
+    across -= line * (line @ S @ across)
+    across /= np.sqrt(across @ S @ across)
+    for neighbour, finds in ((line, True), (line + across, False)):
+        unit = network.unit(0, np.array([np.zeros(4), neighbour]))
+        w = gdnp(unit, u + 0.1 * across, steps=15, bisection_steps=8).w[-1]
+        assert (off(w, line, S) < 1e-6) == finds
+        pulls = [abs(across @ unit.gradient(t * line)) for t in (-2, -0.5, 0.5, 1, 2, 4)]
+        assert (max(pulls) < 1e-9) == finds
+        assert (min(pulls) < 1e-9) == finds
+
+
+def off(w, line, S):
+    """The sine of the angle between w and the line, in the norm of S."""
+    along = w @ S @ line
+    return np.linalg.norm((w - along * line) @ np.linalg.cholesky(S)) / np.sqrt(w @ S @ w)
+
+
+def test_a_search_for_a_length_ends_in_words_where_quadrature_does(moments):
+    u, S = moments(0, 3, condition=2, share=0.3)
+    unit = GaussianNetwork(u, S, np.array([-1.0, 1.0]), "sigmoid").unit(0, np.outer([0, 1], u))
+    with pytest.raises(
+        ValueError, match=r"no optimal length: .* keeps its sign .* not computed farther out"
+    ):
+        gdnp(unit, u)
 
 
 @few

@@ -33,7 +33,10 @@ class Plane(GaussianNetwork):
         self.weights = np.outer(density, density).reshape(-1) / density.sum() ** 2
 
     def _scores(self, W):
-        return W @ self.z.T, self.weights, lambda q: q @ self.z
+        def back(q, v=None):
+            return (q if v is None else q * (self.z @ v)) @ self.z
+
+        return W @ self.z.T, self.weights, back
 
     def values(self, first, others):
         """f for each row of `first` as the first unit, with the other units held."""
