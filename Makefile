@@ -30,6 +30,9 @@ bench: $(ENV)  ## time bncore beside its peers
 record: $(ENV)  ## run chapters and keep their text outputs; CHAPTER=mechanics/forward for one
 	$(PY) book/_ext/record.py $(CHAPTER)
 
+full: $(ENV)  ## repeat the long runs that a chapter shows from a file; CHAPTER=explanations/depth
+	$(PY) -m bncore.chapters.$(subst /,.,$(CHAPTER)).full_size
+
 site: $(ENV)  ## build the site without serving it
 	$(BIN)/jupyter-book build . -W --keep-going
 
@@ -44,7 +47,7 @@ notebooks: $(ENV)  ## compare every printed number of every chapter with a fresh
 	BNCORE_FACE=text TQDM_DISABLE=1 $(BIN)/pytest --nbval --nbval-current-env -n 2 --dist loadfile -p no:cacheprovider book
 
 browse: site browser  ## drive the built site in Chromium
-	$(BIN)/pytest tests/site -n 2 --dist loadfile -m "not timing"
+	$(BIN)/pytest tests/site -n 2 --dist loadgroup -m "not timing"
 	$(BIN)/pytest tests/site -m timing
 
 browser: $(ENV)
@@ -66,4 +69,4 @@ endif
 	$(PY) -m pip install --quiet --editable .
 	@touch $@
 
-.PHONY: help book test lab bench record site lint unit notebooks browse browser clean
+.PHONY: help book test lab bench record full site lint unit notebooks browse browser clean

@@ -17,3 +17,8 @@ def pages(pattern="**/*.html"):
 def chapters():
     """The pages that show figures."""
     return [page for page in pages() if "bn-figure" in (SITE / page).read_text(encoding="utf-8")]
+
+
+def wings():
+    """The folders of chapters."""
+    return sorted({page.split("/")[1] for page in pages("book/*/*.html")})

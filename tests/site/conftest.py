@@ -17,6 +17,18 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def pytest_collection_modifyitems(items):
+    """Keep the tests of one page together: its tabs open once, and close before the next page's."""
+
+    def page(item):
+        return getattr(item, "callspec", None) and str(item.callspec.params.get("page", ""))
+
+    items.sort(key=lambda item: page(item) or "")
+    for item in items:
+        if name := page(item):
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session")
 def address():
     """The address at which the built site is served."""
@@ -68,6 +80,8 @@ def look(chromium, address):
 
     def open_page(page, viewport=DESKTOP, theme="light"):
         key = (page, viewport is PHONE, theme)
+        for other in [other for other in tabs if other[0] != page]:
+            tabs.pop(other).context.close()
         if key not in tabs:
             tabs[key] = _open(chromium, f"{address}/{page}", viewport, theme)
             tabs[key].evaluate(UNFOLD)

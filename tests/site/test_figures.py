@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from built import PHONE, SITE, chapters, pages
+from built import PHONE, SITE, chapters, pages, wings
 from notebooks import ask_after
 
 from bncore.page.static_face import file_name
@@ -65,7 +65,7 @@ def value_shown(slider):
 def test_every_chapter_has_two_interactive_figures():
     few = [
         page
-        for page in pages("book/mechanics/*.html")
+        for page in pages("book/*/*.html")
         if (SITE / page).read_text(encoding="utf-8").count('class="bn-figure bn-explore"') < 2
     ]
     assert few == []
@@ -163,9 +163,9 @@ print(_json.dumps({
 """
 
 
-@pytest.mark.parametrize("page", pages("book/mechanics/*.html"))
+@pytest.mark.parametrize("page", [pages(f"book/{wing}/*.html")[0] for wing in wings()])
 def test_the_picture_is_the_one_that_the_code_computes(page, visit):
-    """Run the chapter afresh, draw some frames from its own functions, and find them on the page."""
+    """Run a chapter of each wing, draw frames from its own functions, and find them on the page."""
     tab = visit(page)
     figures = {
         handle.get_attribute("id").removeprefix("figure-"): handle for handle in explorers(tab)

@@ -75,8 +75,11 @@ def test_every_picture_has_a_text_alternative(page, look):
     assert look(page).evaluate(WITHOUT_ALTERNATIVE) == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("viewport", "theme"),
+    [(DESKTOP, "light"), (PHONE, "dark")],
+    ids=["desktop-light", "phone-dark"],
+)
 @pytest.mark.parametrize("page", BOOK)
 def test_axe_finds_nothing_serious(page, viewport, theme, look):
     tab = look(page, viewport, theme)
