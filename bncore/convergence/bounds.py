@@ -23,7 +23,7 @@ class Bound(NamedTuple):
 
 
 def rate(problem: Problem) -> float:
-    """(1 - mu/L)^2, the factor by which a step shrinks the Rayleigh gap at least."""
+    """(1 - mu/L)^2: a step leaves at most this part of the Rayleigh gap."""
     return (1 - problem.smallest_eigenvalue / problem.largest_eigenvalue) ** 2
 
 

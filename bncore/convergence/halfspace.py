@@ -1,6 +1,6 @@
 """Learning a halfspace: the mean of a loss of the score, over Gaussian examples or over a sample.
 
-Kohler et al. (2019), section 4.2.
+Kohler et al. (2019), section 4.
 """
 
 from functools import cached_property
@@ -57,7 +57,8 @@ class GaussianHalfspace(_Halfspace):
     r"""Minimise :math:`f(w) = E\,\phi(z^\top w)` for :math:`z \sim N(u,\ S - uu^\top)`, exactly.
 
     Expectations are one-dimensional integrals, see ``quadrature``. By Stein's lemma the gradient
-    is c1 u + c2 S w: every critical point is a multiple of S^-1 u, whatever the loss.
+    is c1 u + c2 S w: whatever the loss, every critical point is a multiple of S^-1 u, unless
+    c1 = c2 = 0 there.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class GaussianHalfspace(_Halfspace):
 
     References
     ----------
-    Kohler et al. (2019), section 4.2. Stein (1981).
+    Kohler et al. (2019), section 4. Stein (1981).
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class EmpiricalHalfspace(_Halfspace):
 
     References
     ----------
-    Kohler et al. (2019), section 4.2.
+    Kohler et al. (2019), section 4.
     """
 
     def __init__(self, Z: object, loss: object = "softplus"):

@@ -1,6 +1,6 @@
 """Least squares, where batch normalization turns the search for a direction into a Rayleigh quotient.
 
-Kohler et al. (2019), section 4.1.
+Kohler et al. (2019), section 3.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ class LeastSquares(Problem):
 
     References
     ----------
-    Kohler et al. (2019), section 4.1.
+    Kohler et al. (2019), section 3.
     """
 
     def __init__(

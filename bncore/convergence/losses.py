@@ -1,7 +1,7 @@
 """Losses of a score a = z'w with their first two derivatives, stable for scores of any size.
 
 z = -y x, so that a negative score is a correct answer and an increasing loss punishes mistakes.
-Kohler et al. (2019), section 3 and assumption 2.
+Kohler et al. (2019), section 4 and assumption 2.
 """
 
 from collections.abc import Callable

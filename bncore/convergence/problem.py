@@ -1,7 +1,7 @@
 """What the solvers ask of an objective f of weights w in d dimensions.
 
 z = -y x is a labelled example, u = E[z], S = E[zz'] = E[xx'], and ||w||_S = sqrt(w'Sw) is the root
-mean square of the score z'w. Kohler et al. (2019), section 3.
+mean square of the score z'w. Kohler et al. (2019), sections 3 and 4.
 """
 
 from abc import ABC, abstractmethod
@@ -142,7 +142,10 @@ class Problem(ABC):
 
     @cached_property
     def solution_direction(self) -> Weights:
-        """-S^-1 u, scaled to ||.||_S = 1: with Gaussian z every critical point is a multiple of it."""
+        """-S^-1 u, scaled to ||.||_S = 1.
+
+        With Gaussian z every critical point is a multiple of it, unless c1 = c2 = 0 there.
+        """
         values, vectors = self._spectrum
         kept = values > 0
         solution = -vectors[:, kept] @ ((self.u @ vectors[:, kept]) / values[kept])

@@ -2,7 +2,7 @@
 
 This is what batch normalization does to a unit's weights when its inputs have mean 0 and second
 moment S: the batch deviation of x'w is ||w||_S, and gamma is the length g.
-Kohler et al. (2019), section 3.2.
+Kohler et al. (2019), equation 9.
 """
 
 import numpy as np

@@ -139,6 +139,15 @@ def test_descent_on_the_direction_keeps_its_bounds(rate):
     assert run.squared_length[1, 0] == pytest.approx(1 + rate**2 * first @ first)
 
 
+@pytest.mark.parametrize("rate", [0.03, 0.3, 3.0, 30.0])
+def test_the_direction_converges_at_any_rate(rate):
+    problems = experiments.random_problems(3, dimension=3, kappa=4.0, seed=11)
+    (steps,) = experiments.steps_to_target(problems, [rate], "two rates", limit=20_000)
+    assert np.isfinite(steps).all()
+    run = experiments.descend_direction(problems, rate, 3000)
+    assert (run.least_gradient[-1] < 1e-12).all()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_stiffness_is_the_largest_curvature_of_rho(seed):
     problem, _ = nth(experiments.random_problems(1, dimension=4, kappa=9.0, seed=seed), 0)

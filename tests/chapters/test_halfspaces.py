@@ -96,12 +96,12 @@ def test_the_hinge_coefficients_are_derivatives_by_mean_and_deviation(m, s):
     np.testing.assert_allclose([c1 + m * c2, s * c2], [by_mean, by_deviation], atol=1e-8)
 
 
-@given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.1, 50), st.floats(1e-8, 1))
-def test_the_halvings_are_enough_and_no_more(zeta, mu, width, target):
-    count = exercises.halvings(zeta, mu, width, target)
+@given(st.floats(0.1, 10), st.floats(0.1, 50), st.floats(1e-8, 1))
+def test_the_halvings_are_enough_and_no_more(curvature, width, target):
+    count = exercises.halvings(curvature, width, target)
 
     def bound(n):
-        return (zeta / mu * 2.0**-n * width) ** 2
+        return (curvature * 2.0**-n * width) ** 2
 
     assert bound(count) <= target * (1 + 1e-9)
     assert count == 0 or bound(count - 1) > target * (1 - 1e-9)

@@ -44,6 +44,7 @@ def test_values_are_those_of_the_first_unit():
     first, other = np.array([[0.3, -1.0], [1.0, 0.5]]), np.array([-0.4, 0.7])
     expected = [plane.value(np.vstack([w, other])) for w in first]
     np.testing.assert_allclose(plane.values(first, other), expected)
+    np.testing.assert_allclose(plane.values(first, other, every=2), expected, atol=1e-3)
 
 
 @given(seeds)
@@ -192,7 +193,7 @@ def test_the_figures_show_what_was_measured(measured):
 def test_the_figure_of_the_held_unit_marks_the_best_weights():
     above, below = figures.held_elsewhere(90).axes
     plane, held, answers = figures.best_answers()
-    chosen = list(figures.ANGLES).index(90)
+    chosen = list(figures.TURNED).index(90)
     np.testing.assert_allclose(above.lines[-1].get_xydata()[0], answers[chosen])
     assert below.lines[1].get_ydata()[0] == pytest.approx(
         experiments.off_line(answers[[chosen]])[0]
@@ -210,8 +211,44 @@ def test_the_figure_of_the_pair_has_its_minimum_where_b_is_singular():
 
 
 def test_the_figure_of_turns_shows_bounds_and_gradients():
-    _, judged, after, _ = experiments.unit_by_unit(3.0, steps=5, halvings=20)
-    above, below = figures.turns(3.0, judged, after).axes
+    _, judged, after, _ = experiments.unit_by_unit(3.0, steps=5, halvings=20, sweeps=3)
+    above, below = figures.turns(3.0, judged, after, 0.7).axes
     np.testing.assert_allclose(above.lines[0].get_ydata(), judged[0].measured)
     np.testing.assert_allclose(above.lines[1].get_ydata(), judged[0].bound)
     np.testing.assert_allclose(below.lines[1].get_ydata(), np.maximum(after[:, 1], 1e-20))
+    ends, law = below.lines[2].get_xydata().T
+    np.testing.assert_array_equal(ends, [2, 4, 6])
+    np.testing.assert_allclose(law[1:] / law[:-1], 0.7)
+    assert law[-1] == pytest.approx(after[-1].sum())
+
+
+@pytest.mark.parametrize("condition", [2, 20])
+def test_many_passes_shrink_the_gradient_as_predicted_and_end_in_a_saddle(condition):
+    plane, _, after, layers = experiments.unit_by_unit(
+        float(condition), steps=12, halvings=20, sweeps=12
+    )
+    end, factor = experiments.on_the_line(plane)
+    totals = experiments.totals(after)
+    assert len(totals) == 12
+    assert totals[-1] / totals[-2] == pytest.approx(factor, rel=0.01)
+    np.testing.assert_allclose(plane.gradient(end), 0, atol=1e-9)
+    away = [np.abs(layer - end).max() for layer in (layers[16], layers[-1])]
+    assert away[1] < 0.7 * away[0]
+    curvature, pair = experiments.beside_the_line(plane, end)
+    assert curvature < -1e-4
+    np.testing.assert_allclose(plane.gradient(pair), 0, atol=1e-7)
+    assert plane.value(pair) < plane.value(end)
+    assert experiments.off_line(pair, plane.u, plane.S).min() > 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_the_curvature_of_leaving_the_line_is_that_of_b(seed):
+    rng = np.random.default_rng(seed)
+    plane = experiments.Plane(experiments.U, experiments.S, rng.normal(size=2))
+    W, a = np.outer(rng.normal(size=2), experiments.line()), rng.normal(size=2)
+    v = np.array([-plane.u[1], plane.u[0]])
+    V = np.outer(a, v)
+    second = np.sum(V * plane.hessian_product(W, V))
+    B = plane.second_order(W)[1]
+    assert second == pytest.approx(a @ B @ a * (v @ plane.S @ v), abs=1e-6)

@@ -29,6 +29,7 @@ def _without_sign(w, g, S):
     .filter(lambda drawn: drawn[0].any())
     .map(lambda drawn: _definite(drawn, 2)),
     wrong=[_euclidean_length, _square_not_rooted, _without_sign],
+    examples=40,
 )
 def couple(w, g, S):
     """Return the weights with the direction of w and the length g in the norm of S."""
@@ -56,6 +57,7 @@ def _length_at_the_coupled_weights(w, g, S, v):
     .filter(lambda drawn: drawn[0].any())
     .map(lambda drawn: _definite(drawn, 2)),
     wrong=[_euclidean_projection, _length_held_fixed, _length_at_the_coupled_weights],
+    examples=40,
 )
 def gradients(w, g, S, v):
     """Return the gradients in w and in g of f(g w / ||w||_S), where v is the gradient of f."""
@@ -84,6 +86,7 @@ def _shift_not_scaled(X, w, g):
         lambda drawn: (drawn[0] @ drawn[1]).std() > 0.1
     ),
     wrong=[_with_the_second_moment, _without_shift, _shift_not_scaled],
+    examples=40,
 )
 def off_centre(X, w, g):
     """Return weights v and a shift b such that batch norm of X @ w, with gamma = g, is X @ v + b."""
@@ -112,6 +115,7 @@ def _rate_not_squared(length, rate, gradients):
     "decoupling-growth",
     inputs=arguments(numbers(0.5, 3), numbers(0.5, 3), ("steps", numbers(0, 3)), steps=(1, 4)),
     wrong=[_growth_as_if_at_length_one, _lengths_added, _rate_not_squared],
+    examples=40,
 )
 def growth(length, rate, gradients):
     """Return the length of w after steps whose gradients, at length 1, would have these norms."""

@@ -272,7 +272,7 @@ def minibatches(problems, rate, steps, batch=32, noise=1.0, seed=0):
         squared.append(squared[-1] + rate**2 * (dw**2).sum(axis=-1))
     ws = np.array(ws)
     unit = problems.solution / np.linalg.norm(problems.solution, axis=-1, keepdims=True)
-    at_solution = [(gradients(unit, np.ones(count))[0] ** 2).sum(axis=-1) for _ in range(500)]
+    at_solution = [(gradients(unit, np.ones(count))[0] ** 2).sum(axis=-1) for _ in range(300)]
     mean, t = np.mean(at_solution, axis=0), np.arange(steps + 1)[:, None]
     return BatchRun(
         np.linalg.norm(ws, axis=-1),

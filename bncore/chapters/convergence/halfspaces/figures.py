@@ -142,7 +142,7 @@ def walk(loss, step, correlation=0.3, steps=STEPS[-1]):
 
 
 def three_bounds(runs, steps):
-    """Draw measured quantity, printed and corrected bound of length, direction and both.
+    """Draw measured quantity, reconstructed and corrected bound of length, direction and both.
 
     Parameters
     ----------
@@ -156,18 +156,18 @@ def three_bounds(runs, steps):
         "direction": r"direction: $\|w\|_S^2\;\|\nabla_w f\|_{S^{-1}}^2$",
         "combined": r"both: $\|\nabla f(\tilde w)\|_{S^{-1}}^2$",
     }
-    fig, panels = style.axes(rows=3, height=9.0, sharex=True)
+    fig, panels = style.axes(rows=3, height=8.4, sharex=True)
     for ax, (name, parts) in zip(panels, runs.items(), strict=True):
         t = np.arange(steps + 1)
         ax.semilogy(t, parts["corrected"][: steps + 1], "--", color=style.COLOR["predicted"],
                     label="corrected bound")  # fmt: skip
         ax.semilogy(t, parts["printed"][: steps + 1], ":", color=style.VERMILLION,
-                    label="printed bound")  # fmt: skip
+                    label="as reconstructed")  # fmt: skip
         ax.semilogy(t, parts["measured"][: steps + 1], "s", color=style.COLOR["measured"],
                     markersize=6, label="measured")  # fmt: skip
         ax.text(0.02, 0.05, titles[name], transform=ax.transAxes)
         ax.set_ylabel("squared gradient")
-    style.legend_above(panels[0], columns=3)
+    style.legend_above(panels[0])
     panels[-1].set_xlabel("direction step $t$")
     return fig
 

@@ -121,7 +121,7 @@ def linear_rate() -> Evidence:
     id="least-squares-gradient-norm",
     source="kohler2019, Theorem 1",
     statement=(
-        "The gradient measures the distance to the optimum exactly: "
+        "The gradient measures the gap to the optimum exactly: "
         "$\\|w\\|_S^2\\,\\|\\nabla\\rho(w)\\|_{S^{-1}}^2\\,/\\,|4\\rho(w)| = \\rho(w) - \\rho(w^*)$."
     ),
     chapter=CHAPTER,
@@ -148,7 +148,11 @@ def gradient_norm() -> Evidence:
 @claim(
     id="least-squares-sublinear",
     source="encyclopaedia, Least-square problem",
-    statement="Regular gradient descent on least squares converges only sub-linearly.",
+    statement=(
+        "Regular gradient descent on least squares converges only sub-linearly. (A misreading: the "
+        "paper that the text retells says after its Theorem 1 that the rate with normalisation is "
+        "of the same order as that of gradient descent on the original objective.)"
+    ),
     chapter=CHAPTER,
     verdict="fails",
 )
@@ -306,39 +310,5 @@ def generalised_quotient() -> Evidence:
                     at_most=1e-9,
                 ),
             ],
-        ),
-    )
-
-
-@claim(
-    id="least-squares-any-learning-rate",
-    source="cai2019, Abstract",
-    statement=(
-        "Unlike gradient descent, gradient descent with batch normalization converges on least "
-        "squares for arbitrary learning rates for the weights."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def any_learning_rate() -> Evidence:
-    problem, w = experiments.random_problem(10, 0)
-    rates = np.logspace(-1, 2, 7)
-
-    def left(length_rate, words):
-        return Measurement(
-            "largest loss above the minimum, which is 1 below the loss of zero weights, after 5000 "
-            f"steps at seven learning rates from 0.1 to 100 times $1/L$, {words}",
-            experiments.learning_rates(problem, w, rates, 5000, length_rate)[0].max(),
-            at_most=1e-3,
-        )
-
-    return Evidence(
-        under=(
-            "the length has a learning rate of its own, below 1",
-            [left(0.5, "the length's rate at most 0.5")],
-        ),
-        otherwise=(
-            "length and direction share one learning rate",
-            [left(np.inf, "the same rate for length and direction")],
         ),
     )

@@ -29,6 +29,7 @@ def _bends_everywhere(first, second, slopes, bends, theta):
         samples=(1, 4), units=(1, 3),
     ),
     wrong=[_without_the_bends, _theta_once, _bends_everywhere],
+    examples=25,
 )  # fmt: skip
 def second_order(first, second, slopes, bends, theta):
     """Return the matrix B from the derivatives of loss and units at each sample."""
@@ -60,6 +61,7 @@ def _along_u(W, u, S):
     "neural-networks-split",
     inputs=arguments("units d", "d", "d d", units=(1, 2), d=(1, 3)).map(_definite),
     wrong=[_euclidean, _along_u],
+    examples=25,
 )
 def split(W, u, S):
     """Return p and V of W = p (S^-1 u)' + V, a part on the line and a part with V u = 0."""
@@ -84,6 +86,7 @@ def _others_through_s(alpha, own, coupling, others, u, S):
         ).map(_definite)
     ),
     wrong=[_others_ignored, _others_through_s],
+    examples=25,
 )
 def one_unit(alpha, own, coupling, others, u, S):
     """Return the weights w with alpha u + own S w + sum of coupling_j S w_j equal to zero."""
@@ -114,6 +117,7 @@ def _turns(drawn):
     "neural-networks-direction-change",
     inputs=arguments("units d", "units d", "units d", units=(1, 2), d=(2, 3)).filter(_turns),
     wrong=[_whole_gradient, _whole_layer],
+    examples=25,
 )
 def direction_change(before, after, weight):
     """Return the relative change of the part of a layer's gradient that turns its units."""

@@ -4,6 +4,8 @@ In the plane every expectation is a sum over one fixed grid, fast enough for pic
 hold it against ``bncore.convergence.GaussianNetwork``, which serves any dimension.
 """
 
+from functools import cache
+
 import numpy as np
 from scipy.optimize import minimize, root
 
@@ -11,7 +13,7 @@ from bncore.convergence import EmpiricalNetwork, GaussianNetwork, bounds, gdnp_n
 
 S = np.array([[2.0, 0.9], [0.9, 1.0]])
 U = np.array([0.3, -0.45])
-XI = np.arange(-48, 49) / 6
+XI = np.arange(-42, 43) / 6
 
 
 class Plane(GaussianNetwork):
@@ -38,15 +40,18 @@ class Plane(GaussianNetwork):
 
         return W @ self.z.T, self.weights, back
 
-    def values(self, first, others):
-        """f for each row of `first` as the first unit, with the other units held."""
-        rest = self.theta[1:] @ np.tanh(np.atleast_2d(others) @ self.z.T)
+    def values(self, first, others, every=1):
+        """f for each row of `first` as the first unit, with the other units held.
+
+        With every node of the grid, or with every second of either axis: good enough for a picture.
+        """
+        size = len(XI)
+        z = self.z.reshape(size, size, 2)[::every, ::every].reshape(-1, 2)
+        weights = self.weights.reshape(size, size)[::every, ::every].reshape(-1)
+        rest = self.theta[1:] @ np.tanh(np.atleast_2d(others) @ z.T)
         return np.array(
-            [
-                self.weights @ self.loss.phi(self.theta[0] * np.tanh(self.z @ w) + rest)
-                for w in first
-            ]
-        )
+            [self.loss.phi(self.theta[0] * np.tanh(z @ w) + rest) @ weights for w in first]
+        ) / weights.sum()  # fmt: skip
 
     def solve(self, W):
         """A critical point of all units near W, where the search for one ends well."""
@@ -177,6 +182,65 @@ def unit_by_unit(
         [plane.halfspace.dual_square(row) for row in plane.gradient(layer)] for layer in layers
     ]
     return plane, judged, np.array(after), np.array(layers)
+
+
+CONDITIONS = (2, 5, 20)
+
+
+@cache
+def passes(condition):
+    """Ten passes of ``unit_by_unit`` at L / mu = `condition`, each turn of 12 direction steps."""
+    return unit_by_unit(float(condition), steps=12, halvings=20, sweeps=10)
+
+
+def totals(after, units=2):
+    """Squared gradient of all units after each pass, from ``unit_by_unit``."""
+    return after.sum(axis=1)[units::units]
+
+
+def _hessian(plane, W, directions):
+    """The Hessian of f at W along each two of some directions, each of the shape of W."""
+    products = [plane.hessian_product(W, V) for V in directions]
+    return np.array([[np.sum(V * product) for product in products] for V in directions])
+
+
+def on_the_line(plane):
+    """The best layer of two units on the line, and what a late pass leaves of the squared gradient.
+
+    On the line a pass is descent on one length after the other. With their Hessian H at the end,
+    it leaves H12^2 / (H11 H22) of the error, and the square of that of the squared gradient.
+    """
+    along = line(plane.u, plane.S)
+
+    def value_and_slope(lengths):
+        W = np.outer(lengths, along)
+        return plane.value(W), plane.gradient(W) @ along
+
+    found = minimize(value_and_slope, [1.0, 1.0], jac=True, method="BFGS", options={"gtol": 1e-10})
+    W = np.outer(found.x, along)
+    H = _hessian(plane, W, [np.outer(unit, along) for unit in np.eye(2)])
+    return W, (H[0, 1] ** 2 / (H[0, 0] * H[1, 1])) ** 2
+
+
+def beside_the_line(plane, W):
+    """The least curvature of f at W, and the minimum that is found by leaving W along it.
+
+    Returns
+    -------
+    curvature : float
+        Smallest eigenvalue of the Hessian in all weights.
+    layer : ndarray of shape (2, 2)
+    """
+    corners = np.eye(W.size).reshape(-1, *W.shape)
+    values, vectors = np.linalg.eigh(_hessian(plane, W, corners))
+    start = W.reshape(-1) + 0.2 * vectors[:, 0]
+
+    def value_and_slope(flat):
+        layer = flat.reshape(W.shape)
+        return plane.value(layer), plane.gradient(layer).reshape(-1)
+
+    found = minimize(value_and_slope, start, jac=True, method="BFGS", options={"gtol": 1e-9})
+    return values[0], found.x.reshape(W.shape)
 
 
 def critical_points(theta, strength, starts=12, seed=0, largest=5.0):

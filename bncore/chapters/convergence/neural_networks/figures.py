@@ -10,15 +10,16 @@ from bncore.chapters.convergence.neural_networks import deep, experiments
 from bncore.page import style
 
 HELD = 1.5
-ANGLES = np.arange(0, 181, 15)
+TURNED = np.arange(0, 181, 5)
+ANGLES = TURNED[::3]
 SPLAYS = np.linspace(0, 12, 13)
 
 
 @cache
 def best_answers(theta=3.0):
-    """Best weights of the first of two units, for each of ``ANGLES`` at which the second is held."""
+    """Best weights of the first of two units, for each of ``TURNED`` at which the second is held."""
     plane = experiments.Plane(experiments.U, experiments.S, [theta, theta])
-    held = np.array([experiments.turned(angle, HELD) for angle in ANGLES])
+    held = np.array([experiments.turned(angle, HELD) for angle in TURNED])
     start, answers = experiments.line(), []
     for other in held:
         start = plane.best_first(start, other)
@@ -35,11 +36,11 @@ def held_elsewhere(angle):
         One of ``ANGLES``.
     """
     plane, held, answers = best_answers()
-    chosen = list(ANGLES).index(angle)
+    chosen = list(TURNED).index(angle)
     fig, (above, below) = style.axes(rows=2, height=6.6, gridspec_kw={"height_ratios": [2.2, 1]})
-    x, y = np.linspace(-4.2, 2.6, 25), np.linspace(-2.2, 6.2, 31)
+    x, y = np.linspace(-4.2, 2.6, 41), np.linspace(-2.2, 6.2, 51)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    heights = plane.values(grid, held[chosen]).reshape(len(y), len(x))
+    heights = plane.values(grid, held[chosen], every=2).reshape(len(y), len(x))
     least = plane.value(np.vstack([answers[chosen], held[chosen]]))
     levels = least + (heights.max() - least) * np.linspace(0.1, 0.95, 11) ** 2
     above.contour(x, y, heights, levels=levels, colors=style.MUTED, linewidths=0.8)
@@ -59,7 +60,7 @@ def held_elsewhere(angle):
     above.set_ylabel("second weight of unit 1")
     style.legend_above(above, columns=3)
     off = experiments.off_line(answers)
-    below.plot(ANGLES, off, color=style.COLOR["measured"])
+    below.plot(TURNED, off, color=style.COLOR["measured"])
     below.plot(angle, off[chosen], "o", markersize=10, color=style.COLOR["measured"])
     below.axhline(0, color=style.INK, linestyle="--")
     below.set(ylim=(-3, 40), xticks=ANGLES[::2])
@@ -112,7 +113,7 @@ def splay(theta):
     return fig
 
 
-def turns(condition, judged, after):
+def turns(condition, judged, after, factor):
     """Draw the squared gradient of each unit while it has its turn, and of all units after each turn.
 
     Parameters
@@ -121,6 +122,8 @@ def turns(condition, judged, after):
         L / mu.
     judged, after
         From ``experiments.unit_by_unit``.
+    factor : float
+        Predicted, of the squared gradient from pass to pass; see ``experiments.on_the_line``.
     """
     units = after.shape[1]
     colours = [style.COLOR["measured"], style.COLOR["mean"]]
@@ -141,9 +144,14 @@ def turns(condition, judged, after):
         below.semilogy(
             rounds, np.maximum(after[:, i], 1e-20), "o-", color=colour, label=f"unit {i + 1}"
         )
-    below.set(ylim=(1e-20, 1e2))
+    ends = rounds[units::units]
+    law = after[-1].sum() * factor ** ((ends - ends[-1]) / units)
+    below.semilogy(ends, law, "--", color=style.COLOR["predicted"], label="predicted slope")
+    below.set(ylim=(3e-7, 3), xticks=rounds[::units])
     below.set_xlabel("turns taken, unit 1 first")
     below.set_ylabel("squared gradient")
+    handles, labels = below.get_legend_handles_labels()
+    below.legend(handles[-1:], labels[-1:], loc="upper right")
     for ax in (above, below):
         ax.yaxis.set_major_locator(LogLocator(numticks=5))
     return fig
