@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from bncore.lab.data import Split
+from bncore.mechanics import _arguments as check
 
 Probe = Callable[[nn.Module, Split], float | Float[np.ndarray, "..."]]
 
@@ -104,7 +106,7 @@ def inputs_of(
 def percentiles(
     layer: str,
     unit: int,
-    q: Sequence[float] = (15, 50, 85),
+    q: Sequence[float | int] = (15, 50, 85),
     statistics: Literal["running", "batch"] = "batch",
 ) -> Probe:
     """A probe: percentiles, over the training set, of what reaches one unit of a module.
@@ -131,3 +133,148 @@ def percentiles(
         )
 
     return probe
+
+
+def loss(
+    part: Literal["train", "test"] = "train",
+    statistics: Literal["running", "batch"] = "running",
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy,
+) -> Probe:
+    """A probe: the loss over the whole training or test set.
+
+    Parameters
+    ----------
+    part : {"train", "test"}
+    statistics : {"running", "batch"}
+        As in ``evaluation``; with ``"batch"`` the whole set is one batch.
+    function : callable
+        From (outputs, targets) to a scalar; by default mean cross-entropy, in nats.
+
+    Raises
+    ------
+    ValueError
+        If part or statistics is unknown.
+    """
+    _check(part, statistics)
+
+    def probe(model, split):
+        x, y = _part(split, part)
+        with evaluation(model, statistics):
+            return function(model(x), y).item()
+
+    return probe
+
+
+def gradient_norms(
+    layers: Sequence[str] | None = None,
+    part: Literal["train", "test"] = "train",
+    statistics: Literal["running", "batch"] = "batch",
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy,
+    examples: int | None = None,
+) -> Probe:
+    """A probe: Euclidean length of the loss's gradient with respect to each layer's weight.
+
+    The gradients that training has accumulated stay as they are.
+
+    Parameters
+    ----------
+    layers : sequence of str, optional
+        Names of modules with a weight; by default all linear layers and convolutions, in order.
+    part, statistics, function
+        As in ``loss``.
+    examples : int, optional
+        Use only so many of the first examples; by default all.
+
+    Raises
+    ------
+    TypeError
+        If examples is not an integer.
+    ValueError
+        If part or statistics is unknown, examples is below 1, or, when called, the model has no
+        module of that name with a weight.
+    """
+    _check(part, statistics)
+    if examples is not None:
+        check.positive_integer("examples", examples)
+
+    def probe(model, split):
+        modules = dict(model.named_modules())
+        names = layers
+        if names is None:
+            names = [
+                name
+                for name, module in modules.items()
+                if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+            ]
+        weights = []
+        for name in names:
+            weight = getattr(modules.get(name), "weight", None)
+            if weight is None:
+                known = ", ".join(
+                    key
+                    for key, module in modules.items()
+                    if getattr(module, "weight", None) is not None
+                )
+                raise ValueError(
+                    f"layer {name!r} is not in the model or has no weight, expected one of {known}"
+                )
+            weights.append(weight)
+        x, y = _part(split, part)
+        with evaluation(model, statistics), torch.enable_grad():
+            value = function(model(x[:examples]), y[:examples])
+            gradients = torch.autograd.grad(value, weights)
+        return np.array([gradient.norm().item() for gradient in gradients])
+
+    return probe
+
+
+def activation_percentiles(
+    layer: str,
+    q: Sequence[float | int] = (15, 50, 85),
+    statistics: Literal["running", "batch"] = "batch",
+    examples: int | None = None,
+) -> Probe:
+    """A probe: percentiles, over examples and all units, of what reaches a module.
+
+    ``percentiles`` is its counterpart for one unit.
+
+    Parameters
+    ----------
+    layer : str
+        Name of the module; ``"activation3"`` measures the inputs of the third non-linearity.
+    q : sequence of float
+        Which percentiles, each in [0, 100].
+    statistics : {"running", "batch"}
+        As in ``evaluation``.
+    examples : int, optional
+        Use only so many of the first training examples, as one batch; by default all.
+
+    Raises
+    ------
+    TypeError
+        If examples is not an integer.
+    ValueError
+        If statistics is unknown or examples is below 1.
+    """
+    _check("train", statistics)
+    if examples is not None:
+        check.positive_integer("examples", examples)
+
+    def probe(model, split):
+        seen = inputs_of(model, [layer], split.x_train[:examples], statistics)
+        return np.percentile(seen[layer], q)
+
+    return probe
+
+
+def _part(split, part):
+    return (split.x_train, split.y_train) if part == "train" else (split.x_test, split.y_test)
+
+
+def _check(part, statistics):
+    for name, value, known in (
+        ("part", part, ("train", "test")),
+        ("statistics", statistics, ("running", "batch")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}, expected {known[0]!r} or {known[1]!r}")

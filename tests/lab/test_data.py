@@ -53,3 +53,90 @@ def test_a_fraction_that_leaves_a_side_empty_is_refused(fraction):
 def test_a_fraction_that_is_no_number_is_refused():
     with pytest.raises(TypeError, match="test_fraction is a str, expected a real number"):
         data.digits(test_fraction="half")
+
+
+def test_digit_images_of_eight_pixels_are_the_digits():
+    rows, images = data.digits(3, 0.4), data.digit_images(8, 3, 0.4)
+    for row, image in ((rows.x_train, images.x_train), (rows.x_test, images.x_test)):
+        assert torch.equal(image, row.reshape(-1, 1, 8, 8))
+    assert torch.equal(rows.y_train, images.y_train)
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 16, 28, 32])
+def test_resized_digits_keep_range_and_overall_ink(size):
+    small, images = data.digit_images(), data.digit_images(size)
+    assert images.x_train.shape == (1348, 1, size, size)
+    assert images.x_test.shape == (449, 1, size, size)
+    assert images.x_train.min() >= 0
+    assert images.x_train.max() <= 1
+    assert images.x_train.mean().item() == pytest.approx(small.x_train.mean().item(), rel=0.15)
+
+
+def test_doubling_the_size_interpolates_linearly_along_each_axis():
+    image = data.digits().x_train[0].reshape(8, 8).double().numpy()
+    position = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7)
+    along = np.stack([np.interp(position, np.arange(8), row) for row in image])
+    both = np.stack([np.interp(position, np.arange(8), column) for column in along.T]).T
+    np.testing.assert_allclose(data.digit_images(16).x_train[0, 0], both, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_regression_is_recovered_by_least_squares(seed):
+    split = data.gaussian_regression(4000, 6, 3, noise=0.1, seed=seed)
+    assert split.x_train.shape == (3000, 6)
+    assert split.y_test.shape == (1000, 3)
+    x, y = split.x_train.double().numpy(), split.y_train.double().numpy()
+    solution, *_ = np.linalg.lstsq(x, y, rcond=None)
+    residual = split.y_test.double().numpy() - split.x_test.double().numpy() @ solution
+    assert residual.std() == pytest.approx(0.1, rel=0.05)
+    np.testing.assert_allclose(x.T @ x / 3000, np.eye(6), atol=0.1)
+
+
+def test_without_noise_targets_are_exactly_linear():
+    split = data.gaussian_regression(100, 6, 3, noise=0.0)
+    _, residuals, *_ = np.linalg.lstsq(split.x_train.numpy(), split.y_train.numpy(), rcond=None)
+    assert residuals.max() < 1e-9
+
+
+def test_a_regressions_targets_have_variance_one_plus_noise():
+    variances = [
+        data.gaussian_regression(200, 10, 10, noise=2.0, seed=seed).y_train.var().item()
+        for seed in range(100)
+    ]
+    assert np.mean(variances) == pytest.approx(5, rel=0.05)
+
+
+def test_the_seed_decides_the_regression_and_touches_no_other_randomness():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first, again, other = (data.gaussian_regression(20, 3, 2, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first.x_train, other.x_train)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"count": 0}, ValueError, "count is 0, expected at least 1"),
+        ({"inputs": 2.5}, TypeError, "inputs is a float, expected an integer"),
+        ({"outputs": 0}, ValueError, "outputs is 0, expected at least 1"),
+        ({"noise": -1}, ValueError, "noise is -1, expected a finite number of at least 0"),
+        ({"count": 2, "test_fraction": 0.1}, ValueError, "at least one of 2 examples on either"),
+    ],
+)
+def test_bad_arguments_of_a_regression_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        data.gaussian_regression(**{"count": 9, "inputs": 3, "outputs": 2, **arguments})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("size", "error", "message"),
+    [(0, ValueError, "size is 0, expected at least 1"), (8.0, TypeError, "size is a float")],
+)
+def test_a_size_that_is_none_is_refused(size, error, message):
+    with pytest.raises(error, match=message):
+        data.digit_images(size)

@@ -4,6 +4,18 @@ from torch import nn
 
 from bncore.lab import networks
 
+FUNCTIONS = {
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "identity": lambda x: x,
+    "leaky_relu": lambda x: torch.where(x > 0, x, 0.01 * x),
+    "elu": lambda x: torch.where(x > 0, x, torch.expm1(x)),
+    "gelu": lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2,
+    "softplus": lambda x: torch.log1p(torch.exp(x)),
+    "erf": torch.erf,
+}
+
 
 def names(model):
     return [name for name, _ in model.named_children()]
@@ -17,7 +29,7 @@ def test_a_network_is_linear_then_activation_layer_by_layer(widths, activation):
     expected = x
     for i in range(1, len(widths) - 1):
         layer = getattr(model, f"linear{i}")
-        expected = getattr(torch, activation)(expected @ layer.weight.T + layer.bias)
+        expected = FUNCTIONS[activation](expected @ layer.weight.T + layer.bias)
     expected = expected @ model.output.weight.T + model.output.bias
     torch.testing.assert_close(model(x), expected)
 
@@ -33,6 +45,53 @@ def test_a_normalisation_stands_before_each_activation_and_takes_the_bias_away()
         assert isinstance(norm, nn.BatchNorm1d)
         assert (norm.num_features, norm.momentum, norm.eps) == (units, 0.3, 1e-3)
     assert model.output.bias is not None
+
+
+def test_a_normalisation_can_be_made_by_a_function_of_the_number_of_units():
+    made = []
+
+    def rescaled(units):
+        made.append(units)
+        return nn.Sequential(nn.BatchNorm1d(units), nn.Dropout(0.5))
+
+    model = networks.mlp((4, 6, 5, 3), nn.Hardtanh, rescaled, dropout=0.25)
+    assert made == [6, 5]
+    assert names(model)[:4] == ["linear1", "norm1", "activation1", "dropout1"]
+    assert isinstance(model.activation2, nn.Hardtanh)
+    assert model.linear2.bias is None
+    assert model.dropout2.p == 0.25
+
+
+def test_a_deep_linear_network_is_a_product_of_matrices():
+    model = networks.deep_linear(5, 3, depth=25, width=8, seed=4).double()
+    assert sum(isinstance(layer, nn.Linear) for layer in model) == len(model) == 25
+    product = torch.eye(5, dtype=torch.float64)
+    for layer in model:
+        product = layer.weight @ product
+        assert not layer.bias.any()
+    x = torch.randn(20, 5, dtype=torch.float64)
+    torch.testing.assert_close(model(x), x @ product.T)
+
+
+def test_a_deep_linear_network_of_one_layer_is_its_output():
+    assert names(networks.deep_linear(5, 3, depth=1)) == ["output"]
+
+
+def test_a_normalised_deep_linear_network_has_a_norm_after_each_hidden_layer():
+    model = networks.deep_linear(5, 3, depth=25, width=8, normalization="batch")
+    assert names(model)[:3] == ["linear1", "norm1", "linear2"]
+    assert names(model)[-3:] == ["linear24", "norm24", "output"]
+    assert sum(isinstance(layer, nn.BatchNorm1d) for layer in model) == 24
+    assert all(getattr(model, f"linear{i}").bias is None for i in range(1, 25))
+
+
+def test_a_deep_linear_network_keeps_squared_length_on_average():
+    x = torch.randn(10, 64)
+    ratios = [
+        (networks.deep_linear(64, 64, depth=5, width=64, seed=seed)(x) ** 2).sum() / (x**2).sum()
+        for seed in range(200)
+    ]
+    assert torch.stack(ratios).mean().item() == pytest.approx(1, abs=0.15)
 
 
 def test_momentum_none_averages_all_batches_equally():
@@ -73,7 +132,18 @@ def test_the_seed_decides_the_weights_and_touches_no_other_randomness():
         ({"widths": (3,)}, ValueError, r"widths is \(3,\), expected at least two"),
         ({"widths": (3, 0, 2)}, ValueError, r"widths\[1\] is 0, expected at least 1"),
         ({"widths": (3, 2.5)}, TypeError, r"widths\[1\] is a float, expected an integer"),
-        ({"activation": "gelu"}, ValueError, "activation is 'gelu', expected one of 'sigmoid'"),
+        ({"activation": "swish"}, ValueError, "activation is 'swish', expected one of 'sigmoid'"),
+        (
+            {"activation": lambda: torch.relu},
+            TypeError,
+            r"activation\(\) returned a builtin_function_or_method, expected a torch.nn.Module",
+        ),
+        (
+            {"normalization": lambda features: None},
+            TypeError,
+            r"normalization\(4\) returned a None, expected a torch.nn.Module",
+        ),
+        ({"dropout": 1.5}, ValueError, r"dropout is 1.5, expected a number in \[0, 1\]"),
         (
             {"normalization": "layer"},
             ValueError,
@@ -87,3 +157,23 @@ def test_the_seed_decides_the_weights_and_touches_no_other_randomness():
 def test_bad_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         networks.mlp(**{"widths": (3, 4, 2), **arguments})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"inputs": 0}, ValueError, "inputs is 0, expected at least 1"),
+        ({"outputs": 1.5}, TypeError, "outputs is a float, expected an integer"),
+        ({"depth": 0}, ValueError, "depth is 0, expected at least 1"),
+        ({"width": 0}, ValueError, "width is 0, expected at least 1"),
+        ({"normalization": "layer"}, ValueError, "normalization is 'layer', expected one of None"),
+        ({"gain": 0}, ValueError, "gain is 0, expected a finite number above 0"),
+        ({"momentum": 2}, ValueError, r"momentum is 2, expected a number in \[0, 1\]"),
+        ({"eps": 0}, ValueError, "eps is 0, expected a finite number above 0"),
+        ({"seed": -1}, ValueError, "seed is -1, expected at least 0"),
+    ],
+)
+def test_bad_arguments_of_a_deep_linear_network_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        networks.deep_linear(**{"inputs": 3, "outputs": 2, **arguments})

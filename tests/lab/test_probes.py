@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +92,111 @@ def test_unknown_statistics_are_named():
         probes.evaluation(networks.mlp((2, 2)), "moving"),
     ):
         pass
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_the_loss_is_that_of_the_whole_set(split, part, statistics):
+    model = networks.mlp((64, 8, 10), normalization="batch", seed=3)
+    x, y = (split.x_train, split.y_train) if part == "train" else (split.x_test, split.y_test)
+    before = state(model)[0]
+    measured = probes.loss(part, statistics)(model, split)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    scores = model.train(statistics == "batch")(x).detach().double()
+    expected = -(scores.log_softmax(1)[torch.arange(len(y)), y]).mean().item()
+    assert measured == pytest.approx(expected, rel=1e-5)
+
+
+def test_another_loss_can_be_measured():
+    split = data.gaussian_regression(80, 4, 3)
+    model = networks.deep_linear(4, 3, 3, 5)
+    expected = ((model(split.x_test) - split.y_test) ** 2).mean().item()
+    measured = probes.loss("test", function=torch.nn.functional.mse_loss)(model, split)
+    assert measured == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("examples", [None, 50])
+def test_gradient_norms_agree_with_finite_differences(examples):
+    split = data.Split(*(tensor[:60] for tensor in data.digits()))
+    double = data.Split(*(t.double() if t.is_floating_point() else t for t in split))
+    model = networks.mlp((64, 5, 4, 10), "tanh", "batch", seed=2).double()
+    norms = probes.gradient_norms(examples=examples)(model, double)
+    assert norms.shape == (3,)
+    x, y = double.x_train[:examples], double.y_train[:examples]
+
+    def loss():
+        with probes.evaluation(model, "batch"):
+            return torch.nn.functional.cross_entropy(model(x), y).item()
+
+    for layer, norm in zip((model.linear1, model.linear2, model.output), norms, strict=True):
+        weight, squares = layer.weight.data.reshape(-1), 0.0
+        for i in range(len(weight)):
+            weight[i] += 1e-5
+            above = loss()
+            weight[i] -= 2e-5
+            squares += ((above - loss()) / 2e-5) ** 2
+            weight[i] += 1e-5
+        assert norm == pytest.approx(squares**0.5, rel=1e-6)
+
+
+def test_measuring_gradients_leaves_the_model_and_its_gradients_as_they_were(split):
+    model = networks.mlp((64, 8, 10), normalization="batch")
+    model.output.weight.grad = torch.ones(10, 8)
+    before = state(model)[0]
+    probes.gradient_norms()(model, split)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model.output.weight.grad, torch.ones(10, 8))
+    assert model.linear1.weight.grad is None
+
+
+def test_gradients_of_chosen_layers_come_in_their_order(split):
+    images = data.digit_images()
+    model = networks.vgg(11, "batch", width=2, channels=1, size=8, hidden=(4,))
+    norms = probes.gradient_norms(examples=64)(model, images)
+    assert norms.shape == (10,)
+    chosen = probes.gradient_norms(["output", "conv1"], examples=64)(model, images)
+    np.testing.assert_allclose(chosen, norms[[-1, 0]], rtol=1e-5)
+
+
+def test_percentiles_over_all_units_are_those_of_the_whole_array(split):
+    model = networks.mlp((64, 8, 6, 10), normalization="batch", seed=2)
+    seen = probes.inputs_of(model, ["activation2"], split.x_train[:100], "batch")["activation2"]
+    measured = probes.activation_percentiles("activation2", (10, 90), examples=100)(model, split)
+    np.testing.assert_allclose(measured, np.percentile(seen, (10, 90)))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("probe", "arguments", "error", "message"),
+    [
+        (probes.loss, {"part": "all"}, ValueError, "part is 'all', expected 'train' or 'test'"),
+        (probes.loss, {"statistics": "own"}, ValueError, "statistics is 'own', expected 'running'"),
+        (probes.gradient_norms, {"part": 1}, ValueError, "part is 1, expected 'train' or 'test'"),
+        (probes.gradient_norms, {"examples": 0}, ValueError, "examples is 0, expected at least 1"),
+        (
+            functools.partial(probes.activation_percentiles, "output"),
+            {"examples": 1.5},
+            TypeError,
+            "examples is a float, expected an integer",
+        ),
+        (
+            functools.partial(probes.activation_percentiles, "output"),
+            {"statistics": "own"},
+            ValueError,
+            "statistics is 'own', expected 'running'",
+        ),
+    ],
+)
+def test_bad_arguments_of_a_probe_are_named_when_it_is_made(probe, arguments, error, message):
+    with pytest.raises(error, match=message):
+        probe(**arguments)
+
+
+@pytest.mark.parametrize("layer", ["relu7", "activation1"])
+def test_a_layer_without_weight_is_named(split, layer):
+    model = networks.mlp((64, 8, 10), normalization="batch")
+    message = (
+        f"layer '{layer}' is not in the model or has no weight, expected one of linear1, norm1"
+    )
+    with pytest.raises(ValueError, match=message):
+        probes.gradient_norms([layer])(model, split)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from bncore.lab import data, networks, probes, training
+from bncore.lab.batches import Batches
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,7 @@ def test_one_step_on_the_whole_set_is_gradient_descent(split):
 
 
 def test_an_epoch_shows_every_image_at_most_once():
-    generator = torch.Generator().manual_seed(0)
-    batches = training._batches(10, 3, generator)
+    batches = Batches(10, 3, seed=0)
     epochs = [[next(batches) for _ in range(3)] for _ in range(4)]
     for epoch in epochs:
         assert all(len(batch) == 3 for batch in epoch)
@@ -93,12 +93,87 @@ def test_another_optimizer_can_be_given(split):
         ({"batch_size": 1}, ValueError, "batch_size is 1, expected at least 2 .* at most 1348"),
         ({"batch_size": 2000}, ValueError, "batch_size is 2000, expected at least 2"),
         ({"learning_rate": 0}, ValueError, "learning_rate is 0, expected a finite number above 0"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every is 0, expected at least 1"),
+        ({"loss": "mse"}, TypeError, r"loss is a str, expected a function of \(outputs, targets\)"),
+        ({"device": "tpu"}, ValueError, "device is 'tpu', expected 'cpu' or 'cuda'"),
+        ({"device": "meta"}, ValueError, "device is 'meta', expected 'cpu' or 'cuda'"),
+        ({"device": 3.5}, ValueError, "device is 3.5, expected 'cpu' or 'cuda'"),
+        (
+            {"loss": lambda outputs, targets: outputs},
+            ValueError,
+            r"loss returned a tensor of shape \(64, 10\), expected a scalar",
+        ),
+        (
+            {"loss": lambda outputs, targets: 1.0},
+            TypeError,
+            "loss returned a float, expected a scalar tensor",
+        ),
         ({"record": {"loss": 3}}, TypeError, r"record\['loss'\] is a int, expected a function"),
     ],
 )
-def test_bad_arguments_are_named_before_anything_is_trained(split, arguments, error, message):
+def test_bad_arguments_are_named_before_a_weight_is_changed(split, arguments, error, message):
     model = networks.mlp((64, 16, 10), "relu", "batch")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in model.named_parameters()}
     with pytest.raises(error, match=message):
         training.train(model, split, **{"steps": 5, **arguments})
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_an_absent_device_is_named(split):
+    message = "device is 'cuda', but torch finds no CUDA device here; use 'cpu'"
+    with pytest.raises(ValueError, match=message):
+        fitted(split, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_run_on_cuda_begins_as_on_the_cpu_and_resumes(split, tmp_path):
+    arguments = {"steps": 20, "record": {"accuracy": probes.test_accuracy}}
+    _, cpu = fitted(split, **arguments)
+    model, cuda = fitted(split, device="cuda", **arguments, checkpoint=tmp_path / "run.pt")
+    assert next(model.parameters()).is_cuda
+    np.testing.assert_allclose(cuda.losses[:5], cpu.losses[:5], rtol=1e-3)
+    _, again = fitted(split, device="cuda", **arguments, checkpoint=tmp_path / "run.pt")
+    np.testing.assert_array_equal(cuda.losses, again.losses)
+
+
+def test_the_cpu_can_be_asked_for_by_name(split):
+    (_, named), (_, default) = fitted(split, device="cpu"), fitted(split)
+    np.testing.assert_array_equal(named.losses, default.losses)
+
+
+def test_full_batch_descent_on_squares_follows_its_closed_form():
+    split = data.gaussian_regression(400, 5, 2, seed=3)
+    model = networks.deep_linear(5, 2, depth=1, seed=1)
+    weight = model.output.weight.detach().double().numpy().T
+    bias = model.output.bias.detach().double().numpy()
+    x, y = split.x_train.double().numpy(), split.y_train.double().numpy()
+    history = training.train(
+        model, split, 30, len(x), 0.2, loss=torch.nn.functional.mse_loss, record={}
+    )
+    expected = []
+    for _ in range(30):
+        error = x @ weight + bias - y
+        expected.append((error**2).mean())
+        weight = weight - 0.2 * 2 * x.T @ error / error.size
+        bias = bias - 0.2 * 2 * error.sum(0) / error.size
+    np.testing.assert_allclose(history.losses, expected, rtol=1e-4)
+    np.testing.assert_allclose(model.output.weight.detach().numpy().T, weight, atol=1e-5)
+
+
+def test_real_targets_need_a_loss():
+    split = data.gaussian_regression(100, 5, 2)
+    with pytest.raises(ValueError, match="loss is None, which means cross-entropy on labels, but"):
+        training.train(networks.deep_linear(5, 2), split, 3, 10)
+
+
+def test_a_probe_cannot_change_the_random_numbers_of_a_run(split):
+    def restless(model, split):
+        torch.rand(5)
+        return model(split.x_train[:8]).sum().item()
+
+    def losses(record):
+        model = networks.mlp((64, 16, 10), "relu", dropout=0.5)
+        return training.train(model, split, 20, record=record, every=3).losses
+
+    np.testing.assert_array_equal(losses({}), losses({"restless": restless}))
