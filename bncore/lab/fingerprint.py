@@ -31,7 +31,7 @@ def describe(value: object, name: str = "value") -> str:
         A number, text, None, path, array, tensor, module, function, class, or a tuple, list, set or
         mapping of those. NumPy's scalars count as Python's. Arrays, tensors and a module's state
         enter by a hash, functions by name, source, defaults and what they close over, but not by
-        what else they call.
+        what else they call; decorated ones by the decorator's code and the function within.
     name : str
         What to call the value in an error.
 
@@ -126,6 +126,10 @@ def _array(value, name):
 
 
 def _function(function, name, outer):
+    if hasattr(function, "__wrapped__"):
+        # What a decorator holds beside the function may live in this process only.
+        around = digest(_bytecode(function.__code__))
+        return f"{around} around {_describe(function.__wrapped__, name, outer)}"
     closure = {
         variable: cell.cell_contents
         for variable, cell in zip(

@@ -101,7 +101,7 @@ def test_the_direction_bound_holds_at_any_length(name, seed, length, moments):
     never_above(bounds.direction(problem, trace), rounding(problem, trace) * (1 + g.max() ** 2))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(seed=SEEDS, bisection_steps=st.sampled_from([1, 5, 20]))
 def test_a_unit_of_a_network(seed, bisection_steps, moments):
     """Up to three units, the others anywhere on the line."""

@@ -104,6 +104,31 @@ def test_a_frozen_parameter_makes_another_model():
     assert describe(model) != before
 
 
+def test_a_function_behind_a_check_of_its_types_is_told_from_others():
+    """The tests run with jaxtyping's hook, which wraps every function of bncore."""
+    first, second = describe(networks.mlp), describe(networks.deep_linear)
+    assert first != second
+    assert first == describe(networks.mlp)
+
+
+def decorated(function, by):
+    @functools.wraps(function)
+    def once(*arguments):
+        return function(*arguments)
+
+    @functools.wraps(function)
+    def twice(*arguments):
+        return function(function(*arguments))
+
+    return {"once": once, "twice": twice}[by]
+
+
+def test_a_decorated_function_is_told_by_the_decorator_and_by_what_is_within():
+    kinds = [describe(decorated(made(n), by)) for n in (1, 2) for by in ("once", "twice")]
+    assert len({*kinds, describe(made(1))}) == 5
+    assert kinds[0] == describe(decorated(made(1), "once"))
+
+
 def test_a_method_is_told_with_its_object():
     first, second = (networks.mlp((2, 3, 2), seed=seed) for seed in (0, 1))
     assert describe(first.forward) != describe(second.forward)
