@@ -1,11 +1,13 @@
 """Small repairs to what Jupyter Book 1.0 and Sphinx 7 do to their pages."""
 
 import re
+from collections import namedtuple
 
 from docutils import nodes
 from markupsafe import Markup
 
-_VARIADIC = re.compile(r"(?<!\*)\*(?=(?:spatial|kernel)\b)")
+_VARIADIC = re.compile(r"(?<!\*)\*(?=(?:spatial|kernel|features|inputs|_)\b)")
+_FIELD = type(namedtuple("_", "field").field)
 _CLOSING = re.compile(r"[.,;:!?)\]’”…]+(?:s\b)?")
 _ICON_SCRIPT = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
 
@@ -52,7 +54,13 @@ def _escape_variadic_axes(app, what, name, obj, options, lines):
     lines[:] = [_VARIADIC.sub(r"\\*", line) for line in lines]
 
 
+def _leave_fields_to_their_class(app, what, name, obj, skip, options):
+    """A named tuple's docstring says what its fields are; autodoc would add that they are fields."""
+    return True if isinstance(obj, _FIELD) else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", _leave_fields_to_their_class)
     app.connect("autodoc-process-docstring", _escape_variadic_axes, priority=400)
     app.connect("doctree-resolved", _keep_punctuation_with_its_formula)
     app.connect("html-page-context", _load_icons_once)

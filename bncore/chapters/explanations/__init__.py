@@ -1,0 +1,1 @@
+"""The claims, exercises, experiments and figures of the chapters on explanations."""

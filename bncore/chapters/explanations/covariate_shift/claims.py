@@ -1,0 +1,509 @@
+"""What the literature says about internal covariate shift."""
+
+import numpy as np
+import torch
+from torch.nn.functional import mse_loss
+
+from bncore.chapters.explanations.covariate_shift import experiments
+from bncore.chapters.explanations.covariate_shift.full_size import (
+    at_equal_loss,
+    column,
+    medians,
+    record,
+)
+from bncore.explanations.covariate_shift import (
+    gradient_shift,
+    linearized_shift,
+    two_linear_layers,
+)
+from bncore.lab import networks
+from bncore.page.claims import Evidence, Measurement, claim
+
+
+def _case(seed, normalization):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(16, 5, generator=generator, dtype=torch.float64)
+    y = torch.randn(16, 3, generator=generator, dtype=torch.float64)
+    model = networks.mlp([5, 6, 6, 6, 3], "tanh", normalization, gain=1.0, seed=seed).double()
+    start = {name: value.detach() for name, value in model.named_parameters()}
+    gradients = experiments.gradients(model, mse_loss, x, y)
+    stepped = {
+        name: value - 0.1 * gradient
+        for (name, value), gradient in zip(start.items(), gradients, strict=True)
+    }
+    return model, x, y, stepped
+
+
+@claim(
+    id="covariate-shift-definition",
+    source="santurkar2018, Definition 2.1",
+    statement=(
+        "The difference between $G_{t,i}$ and $G'_{t,i}$ reflects the change in the landscape of "
+        "$W_i$ that is caused by the layers before it: it captures the effect of dependencies "
+        "across layers."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="holds",
+)
+def definition() -> Evidence:
+    first, own, errors = [], [], []
+    for seed in range(10):
+        for normalization in (None, "batch"):
+            model, x, y, new = _case(seed, normalization)
+            shift = gradient_shift(model, mse_loss, x, y, new)
+            first.append(shift.norm[0])
+            for i, layer in enumerate(shift.layers):
+                # The layer itself and all later ones go elsewhere.
+                later = shift.layers[i:]
+                other = {
+                    name: value + 1 if _layer_of(name) in map(_layer_of, later) else value
+                    for name, value in new.items()
+                }
+                own.append(gradient_shift(model, mse_loss, x, y, other).norm[i] - shift.norm[i])
+                assert layer
+            small = [
+                measure(model, mse_loss, x, y, 1e-5).norm[1:]
+                for measure in (gradient_shift, linearized_shift)
+            ]
+            errors.append(np.abs(small[0] / small[1] - 1).max())
+    return Evidence(
+        printed=[
+            Measurement("shift of the first layer, 20 networks", max(first), at_most=0),
+            Measurement(
+                "largest change of a layer's shift when the layer itself and later ones are "
+                "updated otherwise",
+                np.abs(own).max(),
+                at_most=0,
+            ),
+            Measurement(
+                "largest relative difference to $\\eta\\,\\|\\sum_{j<i}H_{ij}G_j\\|$ at "
+                "$\\eta = 10^{-5}$",
+                max(errors),
+                at_most=0.01,
+            ),
+        ]
+    )
+
+
+def _layer_of(name):
+    digits = "".join(filter(str.isdigit, name.split(".")[0]))
+    return digits or "output"
+
+
+@claim(
+    id="covariate-shift-correlation",
+    source="encyclopaedia, Measure",
+    statement=(
+        "If the shift introduced by the changes in previous layers is small, then the correlation "
+        "between the gradients is close to 1."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def correlation() -> Evidence:
+    slack = []
+    for seed in range(20):
+        for normalization in (None, "batch"):
+            model, x, y, _ = _case(seed, normalization)
+            for rate in (0.03, 0.3):
+                shift = gradient_shift(model, mse_loss, x, y, rate)
+                small = shift.relative < 1
+                slack.extend(
+                    (np.sqrt(1 - shift.relative**2, where=small, out=np.ones(4)) - shift.cosine)[
+                        small
+                    ]
+                )
+    a, b, rate = (1e-3 + 1) * np.eye(1), np.eye(1), 1.5
+    before, after = two_linear_layers(a, b, np.eye(1), np.eye(1), rate)
+    return Evidence(
+        under=(
+            "small means small beside the gradient, $\\|G'-G\\| = r\\,\\|G\\|$ with $r<1$: then "
+            "the cosine is at least $\\sqrt{1-r^2}$",
+            [
+                Measurement(
+                    "largest excess of $\\sqrt{1-r^2}$ over the cosine, 40 networks",
+                    max(slack),
+                    at_most=1e-12,
+                )
+            ],
+        ),
+        otherwise=(
+            "only the norm is small: two scalar layers near their minimum, learning rate 1.5, "
+            f"where the shift is {np.linalg.norm(after - before):.4f}",
+            [Measurement("cosine", np.sign(before * after).item(), at_least=0.9)],
+        ),
+    )
+
+
+def _at(network, step):
+    return record()[0][network]["records"].index(step)
+
+
+def _lead(network, compared, steps, key="cosine"):
+    """Largest excess, over seeds and steps, of the median with batch norm over that without."""
+    records = [_at(network, step) for step in steps]
+    batch, none = (
+        medians(network, name, key, compared)[:, records]
+        for name in ("batch norm", "no batch norm")
+    )
+    return (batch - none).max()
+
+
+@claim(
+    id="covariate-shift-higher-correlations",
+    source="encyclopaedia, Measure",
+    statement=(
+        "The standard VGG and the standard deep linear network both have higher correlations of "
+        "gradients than their counterparts with batch norm: batch norm does not reduce internal "
+        "covariate shift."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def higher_correlations() -> Evidence:
+    what = "largest lead of batch norm in the median cosine over layers, five seeds"
+    return Evidence(
+        under=(
+            "after 5 training steps, for steps at each network's best learning rate and at one "
+            "learning rate for both",
+            [
+                Measurement(f"{network}, {compared}: {what}", _lead(key, compared, [5]), at_most=0)
+                for key, network in (("vgg", "VGG"), ("linear", "deep linear network"))
+                for compared in ("own rate", "one rate")
+            ],
+        ),
+        otherwise=(
+            "late in training, when the VGG with batch norm has nearly nothing left to learn",
+            [
+                Measurement(
+                    f"VGG after 180 steps, own rate: {what}",
+                    _lead("vgg", "own rate", [180]),
+                    at_most=0,
+                )
+            ],
+        ),
+    )
+
+
+@claim(
+    id="covariate-shift-similar-or-worse",
+    source="santurkar2018, Figure 3",
+    statement=(
+        "Networks with batch norm have similar, or even worse, internal covariate shift, although "
+        "they reach a better loss."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="holds",
+)
+def similar_or_worse() -> Evidence:
+    def ratio(network, compared):
+        logs = [
+            np.log(at_equal_loss(network, name, "relative", compared))
+            for name in ("batch norm", "no batch norm")
+        ]
+        return float(np.exp((logs[0] - logs[1]).mean()))
+
+    def end(network, name):
+        return column(network, name, "losses")[:, -4:].mean()
+
+    names = (("vgg", "VGG"), ("linear", "deep linear network"))
+    return Evidence(
+        printed=[
+            *(
+                Measurement(
+                    f"{name}, {compared}: relative shift with batch norm over that without, at a "
+                    "training loss of 0.5, geometric mean of five seeds",
+                    ratio(network, compared),
+                    at_least=0.8,
+                )
+                for network, name in names
+                for compared in ("own rate", "one rate")
+            ),
+            *(
+                Measurement(
+                    f"{name}: loss at the end with batch norm over that without",
+                    end(network, "batch norm") / end(network, "no batch norm"),
+                    at_most=0.5,
+                )
+                for network, name in names
+            ),
+        ]
+    )
+
+
+@claim(
+    id="covariate-shift-uncorrelated",
+    source="santurkar2018, Section 2.2",
+    statement=(
+        "The standard deep linear network experiences almost no internal covariate shift for the "
+        "entirety of training; with batch norm $G$ and $G'$ are almost uncorrelated."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def uncorrelated() -> Evidence:
+    later = slice(_at("linear", 5), None)
+
+    def median(name, compared):
+        return float(np.median(medians("linear", name, "cosine", compared)[:, later]))
+
+    return Evidence(
+        under=(
+            "each network at its best learning rate, after the first steps",
+            [
+                Measurement(
+                    "without batch norm: median cosine over layers, seeds and records from step 5",
+                    median("no batch norm", "own rate"),
+                    at_least=0.95,
+                ),
+                Measurement(
+                    "with batch norm: absolute value of the same",
+                    abs(median("batch norm", "own rate")),
+                    at_most=0.4,
+                ),
+            ],
+        ),
+        otherwise=(
+            "both at a smaller learning rate, 0.003, or the plain network at the start",
+            [
+                Measurement(
+                    "with batch norm, steps of rate 0.003: the same",
+                    abs(median("batch norm", "one rate")),
+                    at_most=0.4,
+                ),
+                Measurement(
+                    "without batch norm, own rate, before the first step: median cosine",
+                    np.median(medians("linear", "no batch norm", "cosine", "own rate")[:, 0]),
+                    at_least=0.95,
+                ),
+            ],
+        ),
+    )
+
+
+def _drift_ratio(layers):
+    """Largest drift with batch norm over that without, over seeds and the first four records."""
+    batch, none = (column("vgg", name, "drift") for name in ("batch norm", "no batch norm"))
+    return (batch / none)[:, :4, layers].max()
+
+
+@claim(
+    id="covariate-shift-reduced",
+    source="ioffe2015, Section 3",
+    statement=(
+        "Batch normalization reduces internal covariate shift by a step that fixes the means and "
+        "variances of layer inputs."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def reduced() -> Evidence:
+    return Evidence(
+        under=(
+            "the shift is the drift of the means of a VGG's units, behind the first layers",
+            [
+                Measurement(
+                    "largest drift with batch norm over that without, layers 5 to 9, first 50 "
+                    "steps, five seeds",
+                    _drift_ratio(slice(4, None)),
+                    at_most=0.2,
+                )
+            ],
+        ),
+        otherwise=(
+            "the shift is that of the gradients, before the first and after 5 steps",
+            [
+                Measurement(
+                    "largest difference, with batch norm minus without, of the VGG's median "
+                    "relative shift at the best learning rates",
+                    _lead("vgg", "own rate", [0, 5], "relative"),
+                    at_most=0,
+                )
+            ],
+        ),
+    )
+
+
+@claim(
+    id="covariate-shift-amplified",
+    source="encyclopaedia, Internal covariate shift",
+    statement=(
+        "Small changes in shallower hidden layers are amplified as they propagate through a deep "
+        "network, with a significant shift in deeper layers as the result."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def amplified() -> Evidence:
+    def growth(name):
+        drift = column("vgg", name, "drift")[:, :3]
+        return Measurement(
+            "smallest drift of layer 9 over that of layer 2, first 20 steps, five seeds",
+            (drift[..., 8] / drift[..., 1]).min(),
+            at_least=5,
+        )
+
+    return Evidence(
+        under=("a VGG without batch norm", [growth("no batch norm")]),
+        otherwise=("a VGG with batch norm", [growth("batch norm")]),
+    )
+
+
+def _steps(name, level):
+    return experiments.steps_to(column("vgg", name, "losses"), level)
+
+
+@claim(
+    id="covariate-shift-noisy-training",
+    source="santurkar2018, Section 2.1",
+    statement=(
+        "With time-varying noise of non-zero mean and non-unit variance after every batch norm, a "
+        "network still trains nearly as fast as with batch norm, and faster than without."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def noisy_training() -> Evidence:
+    noisy, batch, none = (
+        {level: _steps(name, level) for level in (0.5, 0.1)}
+        for name in ("noisy batch norm", "batch norm", "no batch norm")
+    )
+    strengths = record()[0]["noise"]["strengths"]
+    stronger = np.array(record()[1]["noise"]["losses"][strengths.index(4)], dtype=float)
+    against_none = "steps to a training loss of 0.5 with noise over those without batch norm"
+    return Evidence(
+        under=(
+            "the noise moves means by up to half a standard deviation and stretches by up to a "
+            "quarter, as we reconstruct the source",
+            [
+                *(
+                    Measurement(
+                        f"steps to a training loss of {level} with noise over those without "
+                        "noise, largest of five seeds",
+                        (noisy[level] / batch[level]).max(),
+                        at_most=2,
+                    )
+                    for level in (0.5, 0.1)
+                ),
+                Measurement(
+                    f"{against_none}, largest of five seeds",
+                    (noisy[0.5] / none[0.5]).max(),
+                    at_most=0.5,
+                ),
+            ],
+        ),
+        otherwise=(
+            "the noise is four times as strong",
+            [
+                Measurement(
+                    f"{against_none}, smallest of three seeds",
+                    (experiments.steps_to(stronger, 0.5) / none[0.5][: len(stronger)]).min(),
+                    at_most=0.5,
+                )
+            ],
+        ),
+    )
+
+
+@claim(
+    id="covariate-shift-noisy-accuracy",
+    source="encyclopaedia, Theoretical Understanding",
+    statement=(
+        "The network with noise shows similar accuracy to the one with batch norm, and both "
+        "perform better than the one without."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def noisy_accuracy() -> Evidence:
+    noisy, batch, none = (
+        column("vgg", name, "accuracies")
+        for name in ("noisy batch norm", "batch norm", "no batch norm")
+    )
+
+    def measured(kind):
+        return [
+            Measurement(
+                "largest loss of accuracy on the test digits to noise, five seeds",
+                (batch - noisy)[:, kind].max(),
+                at_most=0.05,
+            ),
+            Measurement(
+                "smallest lead of noisy batch norm over no batch norm",
+                (noisy - none)[:, kind].min(),
+                at_least=0,
+            ),
+        ]
+
+    return Evidence(
+        under=(
+            "at the test, batch norms use the batch's statistics, and the noise goes on",
+            measured(1),
+        ),
+        otherwise=(
+            "at the test there is no noise, and batch norms use the running statistics, which "
+            "were collected under noise",
+            measured(0),
+        ),
+    )
+
+
+@claim(
+    id="covariate-shift-noisy-distributions",
+    source="santurkar2018, Section 2.1",
+    statement=(
+        "The distributions in the network with noisy batch norm are less stable than even those "
+        "of the standard network."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="depends",
+)
+def noisy_distributions() -> Evidence:
+    ratio = column("vgg", "noisy batch norm", "drift") / column("vgg", "no batch norm", "drift")
+    what = "drift with noisy batch norm over that without batch norm, median over layers"
+    return Evidence(
+        under=(
+            "late in training",
+            [
+                Measurement(
+                    f"{what}, all layers after 180 steps, five seeds",
+                    ratio[:, -1].min(),
+                    at_least=1,
+                )
+            ],
+        ),
+        otherwise=(
+            "early, in the last convolutions, where the means of the standard network jump by "
+            "more than a standard deviation a step",
+            [
+                Measurement(
+                    f"{what} 7 to 9 and the first 20 steps, largest of five seeds",
+                    np.median(ratio[:, :3, 6:], axis=(1, 2)).max(),
+                    at_least=1,
+                )
+            ],
+        ),
+    )
+
+
+@claim(
+    id="covariate-shift-slows",
+    source="sharad, Internal Covariate Shift",
+    statement=(
+        "When the earlier layers change, the subsequent layers receive inputs with varying "
+        "distributions, which can slow down training."
+    ),
+    chapter="explanations/covariate_shift",
+    verdict="holds",
+)
+def slows() -> Evidence:
+    return Evidence(
+        printed=[
+            Measurement(
+                "steps to a training loss of 0.1 with noise after batch norm over those without "
+                "noise, smallest of five seeds",
+                (_steps("noisy batch norm", 0.1) / _steps("batch norm", 0.1)).min(),
+                at_least=1.2,
+            )
+        ]
+    )

@@ -1,0 +1,1 @@
+"""The depth chapter: its experiments, recorded run, figures, claims and exercises."""

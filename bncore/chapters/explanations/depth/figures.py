@@ -1,0 +1,332 @@
+"""The figures of the depth chapter."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from torch.nn.functional import leaky_relu
+
+from bncore.chapters.explanations.depth import experiments
+from bncore.explanations import depth
+from bncore.page import style
+
+WIDTH, LAYERS, SEEDS = 200, 24, 3
+SLOPES = [-1, -0.5, 0, 0.25, 0.5, 1]
+BATCHES = [6, 8, 16, 64]
+FAMILY = ["tanh", "relu"]
+VARIANCES = [0.8, 1.0, 2.0, 4.0]
+PLAIN = ["tanh", "relu"]
+KIND_COLORS = {
+    "plain": style.COLOR["no batch norm"],
+    "batch norm": style.COLOR["batch norm"],
+    "residual": style.GREEN,
+}
+KIND_NAMES = {"plain": "no batch norm", "batch norm": "batch norm", "residual": "with skips"}
+
+
+def leaky(slope):
+    """The leaky ReLU with this slope to the left of zero, as a function of a tensor."""
+    return lambda z: leaky_relu(z, slope)
+
+
+@cache
+def leaky_runs(slope, layers=LAYERS, width=WIDTH, batch_size=64, seeds=SEEDS):
+    """Squared gradients by layer, one row a seed."""
+    return np.array(
+        [
+            experiments.gradients(leaky(slope), layers, width, batch_size, seed).signals
+            for seed in range(seeds)
+        ]
+    )
+
+
+@cache
+def leaky_rates(batch_size=64):
+    """Predicted growth rates on a fine grid of slopes."""
+    slopes = np.linspace(-1, 1, 41)
+    return slopes, np.array([depth.growth_rate(leaky(slope), batch_size) for slope in slopes])
+
+
+def explosion(slope):
+    """Draw squared gradients by layer of a leaky-ReLU network, and the growth rate over the slope."""
+    runs, (slopes, predicted) = leaky_runs(slope), leaky_rates()
+    rate = depth.growth_rate(leaky(slope), 64)
+    fig, (above, below) = style.axes(rows=2, height=6.0)
+    _layers(above, runs, rate)
+    above.set(ylim=(0.3, 1e11))
+    below.plot(slopes, predicted, "--", color=style.COLOR["predicted"], label="predicted")
+    for other in SLOPES:
+        rates = [experiments.rate(run) for run in leaky_runs(other)]
+        below.plot(
+            [other] * len(rates), rates, "o", markersize=5, alpha=0.5,
+            color=style.COLOR["measured"], label="measured, 3 networks" if other == 0 else None,
+        )  # fmt: skip
+    below.plot(
+        slope,
+        rate,
+        "o",
+        markersize=13,
+        color=style.COLOR["highlight"],
+        fillstyle="none",
+        markeredgewidth=2.5,
+    )
+    below.set(xlabel="slope to the left of zero", ylabel="growth per layer", ylim=(0.85, 3.05))
+    style.legend_above(below)
+    return fig
+
+
+def _layers(ax, runs, rate):
+    """Squared gradients by layer over those of the last, with the predicted line."""
+    layers = np.arange(1, runs.shape[1] + 1)
+    for i, run in enumerate(runs):
+        ax.semilogy(
+            layers, run / run[-1], color=style.COLOR["measured"], alpha=0.7,
+            label=None if i else "measured",
+        )  # fmt: skip
+    ax.semilogy(
+        layers, rate ** (layers[-1] - layers.astype(float)), "--", color=style.COLOR["predicted"],
+        label=f"predicted, {rate:.3f} a layer",
+    )  # fmt: skip
+    ax.set(xlabel="layer, from the input", ylabel="squared gradient")
+    ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    style.legend_above(ax)
+
+
+@cache
+def batch_runs(activation, batch_size):
+    """Squared gradients by layer, one row a seed."""
+    return np.array(
+        [
+            experiments.gradients(activation, LAYERS, WIDTH, batch_size, seed).signals
+            for seed in range(3)
+        ]
+    )
+
+
+@cache
+def batch_rates(activation):
+    """Predicted growth rates for batches of 5 to 512, and for large ones."""
+    sizes = np.unique(np.geomspace(5, 512, 22).round().astype(int))
+    rates = [depth.growth_rate(activation, int(size)) for size in sizes]
+    return sizes, np.array(rates), depth.growth_rate(activation)
+
+
+def batches(activation, batch_size):
+    """Draw squared gradients by layer, and the growth rate over the batch size."""
+    runs = batch_runs(activation, batch_size)
+    sizes, predicted, limit = batch_rates(activation)
+    rate = depth.growth_rate(activation, batch_size)
+    fig, (above, below) = style.axes(rows=2, height=6.0)
+    _layers(above, runs, rate)
+    above.set(ylim=(0.3, 1e8))
+    below.plot(sizes, predicted, "--", color=style.COLOR["predicted"], label="predicted")
+    below.plot(
+        sizes, (sizes - 2) / (sizes - 3), ":", color=style.MUTED, label="the bound (B−2)/(B−3)"
+    )
+    for other in BATCHES:
+        rates = [experiments.rate(run) for run in batch_runs(activation, other)]
+        below.plot(
+            [other] * len(rates), rates, "o", markersize=5, alpha=0.5, color=style.COLOR["measured"]
+        )
+    below.plot(
+        batch_size,
+        rate,
+        "o",
+        markersize=13,
+        color=style.COLOR["highlight"],
+        fillstyle="none",
+        markeredgewidth=2.5,
+    )
+    below.axhline(limit, color=style.GRID, zorder=0)
+    below.set_xscale("log", base=2)
+    below.xaxis.set_major_formatter(ScalarFormatter())
+    below.set(xticks=[8, 32, 128, 512], ylim=(0.95, 2.4))
+    below.set(xlabel="batch size", ylabel="growth per layer")
+    style.legend_above(below)
+    return fig
+
+
+@cache
+def unnormalized(activation, weight_variance, layers=LAYERS, seeds=2):
+    """Squared gradients by layer without batch norm, one row a seed, and the prediction."""
+    gain = weight_variance**0.5
+    runs = [
+        experiments.gradients(
+            activation, layers, WIDTH, 64, seed, normalization=None, gain=gain
+        ).signals
+        for seed in range(seeds)
+    ]
+    # Inputs have mean square 1, and pass a linear map before the first layer.
+    theory = depth.propagate(activation, weight_variance, layers, weight_variance**2)
+    return np.array(runs), np.append(np.cumprod(theory.growth[:0:-1])[::-1], 1.0), theory
+
+
+def without(activation, weight_variance):
+    """Draw squared gradients by layer without batch norm, measured and predicted."""
+    runs, predicted, theory = unnormalized(activation, weight_variance)
+    layers = np.arange(1, runs.shape[1] + 1)
+    fig, ax = style.axes(height=3.9)
+    for i, run in enumerate(runs):
+        ax.semilogy(
+            layers, run / run[-1], color=style.COLOR["no batch norm"], alpha=0.7,
+            label=None if i else "measured",
+        )  # fmt: skip
+    ax.semilogy(
+        layers, predicted, "--", color=style.COLOR["predicted"],
+        label=f"predicted, χ = {theory.growth[-1]:.2f} at the end",
+    )  # fmt: skip
+    ax.set(ylim=(1e-10, 1e10), xlabel="layer, from the input", ylabel="squared gradient")
+    ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    style.legend_above(ax)
+    return fig
+
+
+TENDENCIES = ["tanh", "relu", "softplus", "abs"]
+
+
+@cache
+def asymmetries(activation, layers=40, width=WIDTH, batch_size=64, seeds=SEEDS):
+    """Spread over the examples and growth by layer; see ``experiments.asymmetry``."""
+    function = torch.abs if activation == "abs" else activation
+    runs = [
+        experiments.asymmetry(function, layers, width, batch_size, seed) for seed in range(seeds)
+    ]
+    return [np.array(values) for values in zip(*runs, strict=True)]
+
+
+def alike(activation):
+    """Draw, by layer, how unlike the examples of a batch are, and the growth of squared gradients."""
+    spread, growth = asymmetries(activation)
+    rate = depth.growth_rate(activation, 64)
+    fig, (above, below) = style.axes(rows=2, height=5.8, sharex=True)
+    layers = np.arange(1, spread.shape[1] + 1)
+    for i, run in enumerate(spread):
+        above.semilogy(
+            layers, run, color=style.COLOR["measured"], alpha=0.7,
+            label=None if i else "measured",
+        )  # fmt: skip
+    above.plot([], [], "--", color=style.COLOR["predicted"], label="predicted")
+    above.set(ylim=(0.03, 12), ylabel="spread over examples")
+    style.legend_above(above)
+    smooth = np.exp([np.convolve(np.log(run), np.ones(5) / 5, "valid") for run in growth])
+    for run in smooth:
+        below.plot(layers[3:-3], run[1:] / rate, color=style.COLOR["measured"], alpha=0.7)
+    below.axhline(1, linestyle="--", color=style.COLOR["predicted"])
+    below.set(ylim=(0.75, 1.25), ylabel="growth over λ", xlabel="layer, from the input")
+    return fig
+
+
+BLOCKS = 60
+
+
+@cache
+def skip_runs(activation, skip, width=WIDTH, batch_size=64, seeds=2):
+    """Squared weight gradients by block, with or without skip connections, one row a seed."""
+    return np.array(
+        [
+            experiments.gradients(activation, BLOCKS, width, batch_size, seed, skip=skip).weights
+            for seed in range(seeds)
+        ]
+    )
+
+
+def skips(activation):
+    """Draw squared weight gradients by block, with and without skip connections."""
+    blocks = np.arange(1, BLOCKS + 1)
+    rate = depth.growth_rate(activation, 64)
+    offset = 1 / depth.batch_variance(activation, 64)
+    predicted = {
+        False: rate ** (BLOCKS - blocks.astype(float)),
+        True: depth.residual_growth(rate, BLOCKS, offset)[1:],
+    }
+    fig, ax = style.axes(height=4.2)
+    for skip, kind in ((False, "batch norm"), (True, "residual")):
+        name = "with skips" if skip else "without skips"
+        for i, run in enumerate(skip_runs(activation, skip)):
+            ax.semilogy(
+                blocks, run / run[-1], color=KIND_COLORS[kind], alpha=0.7,
+                label=None if i else name,
+            )  # fmt: skip
+        ax.semilogy(
+            blocks, predicted[skip], "--", color=style.COLOR["predicted"],
+            label="predicted" if skip else None,
+        )  # fmt: skip
+    ax.set(ylim=(0.1, 1e11), xlabel="block, from the input", ylabel="squared weight gradient")
+    ax.yaxis.set_major_locator(LogLocator(numticks=7))
+    style.legend_above(ax, columns=3)
+    return fig
+
+
+def trained(rows, layers, steps):
+    """Draw test accuracy over the learning rate for networks of `layers` layers.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As ``full_size.training`` returns them.
+    layers, steps : int
+    """
+    fig, ax = style.axes(height=3.9)
+    for kind, marker in (("plain", "s"), ("batch norm", "o"), ("residual", "^")):
+        chosen = [row for row in rows if row["kind"] == kind and row["layers"] == layers]
+        rates = np.array([row["learning_rate"] for row in chosen])
+        values = np.array([row["accuracy"] for row in chosen])
+        ax.fill_between(
+            rates, values.min(axis=1), values.max(axis=1), color=KIND_COLORS[kind], alpha=0.2, lw=0
+        )
+        ax.plot(
+            rates,
+            values.mean(axis=1),
+            marker + "-",
+            color=KIND_COLORS[kind],
+            label=KIND_NAMES[kind],
+        )
+    ax.axhline(0.1, color=style.MUTED, linestyle=":")
+    ax.text(2.6e-3, 0.03, "chance", color=style.MUTED, fontsize=11)
+    ax.set(xscale="log", ylim=(0, 1.03), xlabel=f"learning rate, {layers} layers")
+    ax.set_ylabel(f"test accuracy after {steps} steps")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    style.legend_above(ax, columns=3)
+    return fig
+
+
+COUNTS = [0, 1, 5, 10, 20]
+SCALES = [0.5, 1, 2]
+
+
+@cache
+def stacked_runs(count, scale, layers=20, seeds=SEEDS):
+    """Squared gradients by layer of He-initialised ReLU networks, batch norm in the first layers."""
+    return np.array(
+        [experiments.stacked(count, layers, 128, 64, seed, scale) for seed in range(seeds)]
+    )
+
+
+def stacking(scale):
+    """Draw the squared gradient at the first layer over the number of batch norms.
+
+    Parameters
+    ----------
+    scale : float
+        Standard deviation over the batch of what the first batch norm sees.
+    """
+    fig, ax = style.axes(height=4.0)
+    rate = depth.growth_rate("relu", 64)
+    base = np.exp(np.log(stacked_runs(0, scale)[:, 0]).mean())
+    for count in COUNTS:
+        values = stacked_runs(count, scale)[:, 0] / base
+        ax.semilogy(
+            [count] * len(values), values, "o", color=style.COLOR["measured"], alpha=0.6,
+            label="measured, 3 networks" if count == 1 else None,
+        )  # fmt: skip
+    counts = np.array([1.0, 20.0])
+    ax.semilogy(
+        counts, rate ** (counts - 1) / scale**2, "--", color=style.COLOR["predicted"],
+        label="predicted",
+    )  # fmt: skip
+    ax.axhline(1, color=style.MUTED, linewidth=1)
+    ax.set(xlabel="batch norms, in the first layers of 20", ylabel="squared gradient, layer 1")
+    ax.set(ylim=(1e-2, 1e5), xticks=[0, 5, 10, 15, 20])
+    style.legend_above(ax)
+    return fig

@@ -1,0 +1,1 @@
+"""The chapter on the noise of batch norm and what it does."""

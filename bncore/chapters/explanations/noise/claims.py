@@ -1,0 +1,426 @@
+"""What the literature says about the noise of batch norm."""
+
+import numpy as np
+import torch
+from scipy import stats
+
+from bncore.chapters.explanations.noise import experiments
+from bncore.explanations import noise, variance_shift
+from bncore.lab import data, networks, probes, training
+from bncore.page.claims import Evidence, Measurement, claim
+
+CHAPTER = "explanations/noise"
+
+
+@claim(
+    id="noise-memorizing",
+    source="cs682slides, Other benefits in practice",
+    statement=(
+        "Every normalised value depends on the current batch, so that the network can no longer "
+        "just memorise values and their correct answers."
+    ),
+    chapter=CHAPTER,
+    verdict="fails",
+)
+def memorizing() -> Evidence:
+    split = data.digits(test_fraction=0.85)
+    labels = torch.randint(10, split.y_train.shape, generator=torch.Generator().manual_seed(0))
+    shuffled = split._replace(y_train=labels)
+    model = networks.mlp((64, 128, 128, 10), "relu", "batch")
+    training.train(model, shuffled, 700, batch_size=16)
+    with probes.evaluation(model):
+        right = (model(split.x_train).argmax(1) == labels).double().mean().item()
+    return Evidence(
+        printed=[
+            Measurement(
+                f"fraction of {len(labels)} random labels that a network learns by heart in "
+                "batches of 16",
+                right,
+                at_most=0.5,
+            )
+        ]
+    )
+
+
+@claim(
+    id="noise-larger-batch",
+    source="readingnotes, Tips for using batch normalization, 6",
+    statement="The larger the batch, the less noise the values within it have.",
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def larger_batch() -> Evidence:
+    sizes = (4, 8, 16, 32, 64, 128)
+
+    def change(z, sizes):
+        return np.diff(np.log([noise.GaussianOutput(z, m).moments()[1] for m in sizes])).max()
+
+    return Evidence(
+        under=(
+            "the example lies within one standard deviation of the mean",
+            [
+                Measurement(
+                    "largest change of the logarithm of its output's variance when the batch "
+                    "doubles, from 4 to 128, normal company, $z=0$, 0.5 and 1",
+                    max(change(z, sizes) for z in (0.0, 0.5, 1.0)),
+                    at_most=0,
+                )
+            ],
+        ),
+        otherwise=(
+            "it lies further out: in a small batch its output saturates below $\\sqrt{m-1}$",
+            [Measurement("the same from 4 to 8, $z=2$", change(2.0, (4, 8)), at_most=0)],
+        ),
+    )
+
+
+@claim(
+    id="noise-law-of-the-deviation",
+    source="luo2019, Section 2",
+    statement=(
+        "The standard deviation of a batch of $M$ values is $\\sigma_B\\sim N(\\sigma_P,"
+        "\\frac{\\rho+2}{4M})$, with $\\rho$ the kurtosis."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def law_of_the_deviation() -> Evidence:
+    rng, m, draws = np.random.default_rng(0), 200, 10_000
+    laws = {
+        "normal": (lambda size: rng.normal(size=size), 0.0),
+        "uniform": (lambda size: rng.uniform(-(3**0.5), 3**0.5, size=size), -1.2),
+        "Laplace": (lambda size: rng.laplace(scale=0.5**0.5, size=size), 3.0),
+    }
+    excess, plain, scaled = [], [], []
+    for draw, kurtosis in laws.values():
+        measured = 4 * m * draw((draws, m)).std(axis=1).var()
+        excess.append(abs(measured / (kurtosis + 2) - 1))
+        plain.append(abs(measured / (kurtosis + 3 + 2) - 1))
+        scaled.append(abs(9 * measured / (kurtosis + 2) - 1))
+    what = (
+        "largest relative error of the variance of $\\sigma_B$, normal, uniform and Laplace values"
+    )
+    return Evidence(
+        under=(
+            "the values have variance 1 and $\\rho$ is the excess over the kurtosis of a normal "
+            "distribution",
+            [Measurement(f"{what}, batches of {m}", max(excess), at_most=0.1)],
+        ),
+        otherwise=(
+            "$\\rho$ is the fourth moment of standardised values, or the variance is $\\sigma_P^2$, "
+            "which then belongs in front",
+            [
+                Measurement(f"{what}, the fourth moment", max(plain), at_most=0.1),
+                Measurement(f"{what}, variance 9", max(scaled), at_most=0.1),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="noise-direct-shift",
+    source="li2019, Section 3, dropout before batch norm",
+    statement=(
+        "For a value of mean $c$ and variance $v$ with dropout right before batch norm, the variance "
+        "at test over that in training is $\\frac{v}{\\frac1p(c^2+v)-c^2}$."
+    ),
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def direct_shift() -> Evidence:
+    rng, worst = np.random.default_rng(0), 0.0
+    for _ in range(200):
+        keep, x = rng.uniform(0.1, 1), rng.normal(rng.normal(), np.exp(rng.normal()), size=9)
+        second = np.mean(x**2) / keep
+        printed = x.var() / ((x.mean() ** 2 + x.var()) / keep - x.mean() ** 2)
+        worst = max(worst, abs(printed * (second - x.mean() ** 2) / x.var() - 1))
+        worst = max(worst, abs(printed / variance_shift.direct(keep, x.mean(), x.var()) - 1))
+    return Evidence(
+        printed=[
+            Measurement(
+                "largest relative difference from the exact ratio over all masks, 200 random sets of "
+                "nine values",
+                worst,
+                at_most=1e-11,
+            )
+        ]
+    )
+
+
+@claim(
+    id="noise-wide-layers",
+    source="li2019, abstract",
+    statement="A large feature dimension reduces the variance shift.",
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def wide_layers() -> Evidence:
+    rng = np.random.default_rng(0)
+
+    def ratios(weights, correlation):
+        found = []
+        for d in (16, 64, 256, 1024):
+            covariance = np.full((d, d), correlation) + (1 - correlation) * np.eye(d)
+            found.append(
+                np.mean(
+                    [
+                        variance_shift.behind_weights(0.5, weights(d), np.full(d, 0.5), covariance)
+                        for _ in range(10)
+                    ]
+                )
+            )
+        return np.array(found)
+
+    aligned = ratios(lambda d: 1 + rng.normal(size=d), 0.2)
+    independent = ratios(lambda d: 1 + rng.normal(size=d), 0.0)
+    centred = ratios(lambda d: (w := rng.normal(size=d)) - w.mean(), 0.2)
+    what = "ratio of the variances at width 1024 over that at width 16, $p=0.5$, mean of ten units"
+    return Evidence(
+        under=(
+            "the inputs are correlated and the weights have a common sign on average",
+            [Measurement(what, aligned[-1] / aligned[0], at_least=1.1)],
+        ),
+        otherwise=(
+            "the inputs are independent, or the weights of a unit sum to zero",
+            [
+                Measurement(f"{what}, independent", independent[-1] / independent[0], at_least=1.1),
+                Measurement(f"{what}, sum zero", centred[-1] / centred[0], at_least=1.1),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="noise-posterior",
+    source="teye2018, abstract",
+    statement=(
+        "Training with batch norm is approximate inference in a Bayesian model, so that the spread "
+        "over sampled batches is the uncertainty which the training data leave."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def posterior() -> Evidence:
+    count, z, draws, rng = 100, 1.0, 20_000, np.random.default_rng(0)
+    values = stats.norm.ppf((np.arange(count) + 0.5) / count)
+    values = (values - values.mean()) / values.std()
+    spread = (
+        z * np.sqrt(rng.chisquare(count - 1, size=draws) / count)
+        - rng.normal(size=draws) / count**0.5
+    ).var()
+
+    def sampled(m):
+        batches = rng.permuted(np.tile(values, (draws, 1)), axis=1)[:, :m]
+        return ((z - batches.mean(axis=1)) / batches.std(axis=1)).var() / spread
+
+    what = (
+        "variance of a normalised value over batches from 100 normal values, over that of the "
+        "posterior of mean and variance: how far from 1"
+    )
+    return Evidence(
+        under=(
+            "batches hold half of the training set, drawn without replacement",
+            [Measurement(f"{what}, batches of 50", abs(sampled(50) - 1), at_most=0.15)],
+        ),
+        otherwise=(
+            "the batch is that of training, whatever the size of the training set",
+            [Measurement(f"{what}, batches of 10", abs(sampled(10) - 1), at_most=0.15)],
+        ),
+    )
+
+
+@claim(
+    id="noise-regularizes",
+    source="ioffe2015, Section 3.4",
+    statement=(
+        "In training an example is seen together with the others of its batch, and the network no "
+        "longer gives it a deterministic value. This is advantageous to generalisation."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def regularizes() -> Evidence:
+    runs = experiments.record()["full"]["noise"]
+
+    def gain(level, arm, base="whole batch"):
+        mean, error = experiments.paired(runs[level], arm, "test accuracy", base)
+        return 100 * (mean - 2 * error)
+
+    what = "test accuracy gained, in percentage points, less two standard errors, eight seeds:"
+    return Evidence(
+        under=(
+            "the digits as they are, and groups of 32 or 64 examples",
+            [
+                Measurement(
+                    f"{what} groups of {m} over the whole batch of 128",
+                    gain("0.0", f"ghost {m}"),
+                    at_least=0,
+                )
+                for m in (32, 64)
+            ],
+        ),
+        otherwise=(
+            "digits with noise on every pixel; for groups of 8 and 16 eight seeds do not decide",
+            [
+                Measurement(
+                    f"{what} groups of 32 over the whole batch of 128",
+                    gain("0.3", "ghost 32"),
+                    at_least=0,
+                ),
+                Measurement(
+                    f"{what} gradients of 16, with their own statistics over those of 128",
+                    gain("0.3", "batch of 16", "batch of 16, quiet"),
+                    at_least=0,
+                ),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="noise-ghost-batches",
+    source="hoffer2017, abstract",
+    statement=(
+        "Statistics over small ghost batches decrease the generalisation error of a large batch "
+        "without more updates."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def ghost_batches() -> Evidence:
+    runs = experiments.record()["full"]["noise"]
+
+    def excess(level):
+        return max(
+            experiments.paired(runs[level], f"ghost {m}", "test loss")[0] for m in (16, 32, 64)
+        )
+
+    what = (
+        "test loss of ghost batches less that of the whole batch of 128, after 600 steps: the largest "
+        "of sizes 16, 32 and 64, mean of eight seeds"
+    )
+    return Evidence(
+        under=("the digits as they are", [Measurement(what, excess("0.0"), at_most=0)]),
+        otherwise=(
+            "digits with noise on every pixel, which ghost batches overfit sooner",
+            [Measurement(what, excess("0.3"), at_most=0)],
+        ),
+    )
+
+
+@claim(
+    id="noise-without-dropout",
+    source="encyclopaedia, Internal covariate shift",
+    statement=(
+        "Batch normalization regularises, so that it is unnecessary to use dropout to mitigate "
+        "overfitting."
+    ),
+    chapter=CHAPTER,
+    verdict="fails",
+)
+def without_dropout() -> Evidence:
+    results = experiments.record()["full"]["dropout"]
+    cases = [values for name, values in results.items() if name.startswith("after")]
+    apart = np.mean(cases, axis=0) - results["none"]
+    error = apart.std(axis=0, ddof=1) / np.sqrt(len(apart))
+    return Evidence(
+        printed=[
+            Measurement(
+                "test accuracy that dropout behind the last batch norm adds to batch norm, in "
+                "percentage points: mean over seven keep probabilities and eight seeds, less two "
+                "standard errors",
+                100 * (apart.mean(axis=0) - 2 * error)[0],
+                at_most=0,
+            )
+        ]
+    )
+
+
+@claim(
+    id="noise-dropout-last",
+    source="li2019, Section 5, dropout after all batch norms",
+    statement="Dropout behind the last batch norm causes no variance shift and does no harm.",
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def dropout_last() -> Evidence:
+    results = experiments.record()["full"]["dropout"]
+    cases = [values for name, values in results.items() if name.startswith("after")]
+    ratios = np.concatenate([values[:, 4] for values in cases])
+    harm = max((values - results["none"])[:, 1].mean() for values in cases)
+    return Evidence(
+        printed=[
+            Measurement(
+                "largest distance from 1 of the variance without dropout over the running variance, "
+                "mean over features, seven keep probabilities and eight seeds",
+                np.abs(ratios - 1).max(),
+                at_most=0.02,
+            ),
+            Measurement(
+                "test loss less that without dropout: the largest of seven keep probabilities, mean "
+                "of eight seeds",
+                harm,
+                at_most=0,
+            ),
+        ]
+    )
+
+
+@claim(
+    id="noise-refitting",
+    source="hendrycks2016, abstract",
+    statement=(
+        "After training with dropout, updating the variances of batch norm with dropout off gives "
+        "higher accuracy."
+    ),
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def refitting() -> Evidence:
+    results = experiments.record()["full"]["dropout"]
+    cases = np.mean([results[f"before batch norms, {p}"] for p in (0.8, 0.7, 0.6, 0.5)], axis=0)
+    gain = 100 * (cases[:, 2] - cases[:, 0])
+    return Evidence(
+        printed=[
+            Measurement(
+                "test accuracy gained, in percentage points, keep probabilities 0.5 to 0.8: mean of "
+                "eight seeds, less two standard errors",
+                gain.mean() - 2 * gain.std(ddof=1) / np.sqrt(len(gain)),
+                at_least=0,
+            )
+        ]
+    )
+
+
+@claim(
+    id="noise-sampled-batches",
+    source="teye2018, abstract",
+    statement=(
+        "Without a change of network or training, sampled batches give estimates of uncertainty that "
+        "are better than those of the network with running statistics."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def sampled_batches() -> Evidence:
+    results = experiments.record()["full"]["sampling"]
+
+    def excess(level):
+        numbers = results[level]["numbers"]
+        apart = (numbers["sampled 32"] - numbers["running"])[:, 0, 1]
+        return apart.mean() + 2 * apart.std(ddof=1) / np.sqrt(len(apart))
+
+    what = (
+        "negative log-likelihood of the test set with sampled batches of 32, the size in training, "
+        "less that with running statistics: mean of eight networks, plus two standard errors"
+    )
+    return Evidence(
+        under=(
+            "the network is too sure: digits with noise on every pixel",
+            [Measurement(what, excess("0.3"), at_most=0)],
+        ),
+        otherwise=(
+            "it is too cautious already: the digits as they are",
+            [Measurement(what, excess("0.0"), at_most=0)],
+        ),
+    )

@@ -1,0 +1,295 @@
+"""Figures of the noise chapter, drawn from what its experiments computed."""
+
+import numpy as np
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.transforms import Affine2D
+
+from bncore.chapters.explanations.noise import experiments
+from bncore.explanations import noise, variance_shift
+from bncore.page import style
+
+LOOKS = {
+    "ghost": (style.BLUE, "o", "-"),
+    "borrowed": (style.GREEN, "s", "--"),
+    "injected": (style.VERMILLION, "^", ":"),
+}
+WAYS = {
+    "running": "running statistics",
+    "temperature": "with a temperature",
+    "sampled 8": "sampled batches of 8",
+    "sampled 32": "sampled batches of 32",
+    "sampled 128": "sampled batches of 128",
+}
+
+
+def log_sizes(ax, values, label):
+    """A logarithmic x-axis with a tick at each of the values."""
+    ax.set_xscale("log")
+    ax.set_xticks(values, [f"{value:g}" for value in values])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.minorticks_off()
+    ax.set_xlabel(label)
+
+
+def company(z, m, outputs):
+    """Histogram of one example's output over companies, under its exact density."""
+    fig, ax = style.axes(height=3.9)
+    edges = np.linspace(-4, 6, 81)
+    counts, _ = np.histogram(outputs, edges)
+    density = counts / (len(outputs) * np.diff(edges))
+    ax.stairs(density, edges, fill=True, color=style.COLOR["measured"], alpha=0.45)
+    ax.stairs([0], [0, 0.1], fill=True, color=style.COLOR["measured"], alpha=0.45, label="drawn")
+    grid = np.linspace(-4, 6, 401)
+    exact = noise.GaussianOutput(z, m).pdf(grid)
+    ax.plot(grid, exact, color=style.COLOR["predicted"], label="exact density")
+    mean, var = noise.output_moments(z, m)
+    top = 1.15 * max(density.max(), exact.max(), 0.6)
+    ax.errorbar(
+        mean,
+        0.93 * top,
+        xerr=np.sqrt(var),
+        color=style.COLOR["highlight"],
+        fmt="o",
+        capsize=4,
+        label="first order, ± one deviation",
+    )
+    ax.axvline(z, color=style.COLOR["eval"], linestyle="--", label="population statistics")
+    edge = np.sqrt(m - 1)
+    if edge < 6:
+        ax.axvline(edge, color=style.MUTED, linestyle=":")
+        ax.axvline(-edge, color=style.MUTED, linestyle=":")
+    ax.set(
+        xlabel="normalised output of the one example", ylabel="density", xlim=(-4, 6), ylim=(0, top)
+    )
+    ax.set_yticks([])
+    style.legend_above(ax)
+    return fig
+
+
+def statistics(name, sizes, measured, curves, population):
+    """Variances of a batch's mean and variance against batch size, times the batch size.
+
+    measured holds (2, sizes) for "independent" and "without replacement", curves the same for every
+    size from the smallest to the largest.
+    """
+    fig, panels = style.axes(rows=2, height=6, sharex=True)
+    every = np.arange(sizes[0], sizes[-1] + 1)
+    looks = {
+        "independent": (style.BLUE, "o", "independent draws"),
+        "without replacement": (style.GREEN, "s", "draws without replacement"),
+    }
+    for row, (ax, what) in enumerate(zip(panels, ("mean", "variance"), strict=True)):
+        for way, (color, marker, label) in looks.items():
+            ax.plot(every, curves[way][row], color=style.COLOR["predicted"], linewidth=1.2)
+            ax.plot(sizes, measured[way][row], marker, color=color, markersize=6, label=label)
+        power = "V" if what == "mean" else "V²"
+        ax.set(ylabel=f"m × variance of\nthe {what}, over {power}", ylim=(0, None))
+    panels[0].plot([], [], color=style.COLOR["predicted"], linewidth=1.2, label="exact")
+    panels[0].set_ylim(0, 1.2)
+    log_sizes(panels[1], sizes, f"batch size m, out of {population} values")
+    style.legend_above(panels[0], columns=1)
+    fig.suptitle(name, fontsize=12)
+    return fig
+
+
+def shift(mean, pull, keeps, measured):
+    """The variance shift against the keep probability, directly behind dropout and behind weights."""
+    fig, ax = style.axes(height=3.9)
+    grid = np.linspace(0.05, 1, 96)
+    direct = [variance_shift.direct(p, mean, 1.0) for p in grid]
+    ax.plot(grid, grid, color=style.MUTED, linestyle=":", label="p, at mean 0")
+    ax.plot(grid, direct, color=style.COLOR["predicted"], label="directly behind dropout")
+    ax.plot(
+        grid,
+        [experiments.alike(p, mean, pull) for p in grid],
+        color=style.COLOR["predicted"],
+        linestyle="--",
+        label="behind weights",
+    )
+    ax.plot(keeps, measured[0], "o", color=style.COLOR["measured"], label="measured")
+    ax.plot(keeps, measured[1], "s", color=style.COLOR["measured"])
+    ax.set(
+        xlabel="probability p of keeping a value",
+        ylabel="variance at test\nover that in training",
+        xlim=(0, 1.02),
+        ylim=(0, 1.05),
+    )
+    style.legend_above(ax)
+    return fig
+
+
+def generalisation(runs, measure):
+    """Paired difference from the whole batch at the end, against the size of the group."""
+    column = experiments.MEASURES.index(measure)
+    sign = 100 if measure == "test accuracy" else 1
+    base = runs["whole batch"][:, -1, column]
+    fig, ax = style.axes(height=4.3)
+    ax.axhline(0, color=style.MUTED, linewidth=1)
+    sizes = sorted({int(name.split()[1]) for name in runs if name.startswith("ghost")})
+    for shift_, (kind, (color, marker, line)) in zip((0.95, 1, 1.05), LOOKS.items(), strict=True):
+        known = [size for size in sizes if f"{kind} {size}" in runs]
+        apart = sign * np.array([runs[f"{kind} {size}"][:, -1, column] - base for size in known])
+        x = np.array(known) * shift_
+        for one, values in zip(x, apart, strict=True):
+            ax.plot(
+                np.full(len(values), one), values, marker, color=color, markersize=3, alpha=0.45
+            )
+        error = apart.std(axis=1, ddof=1) / np.sqrt(apart.shape[1])
+        ax.errorbar(
+            x,
+            apart.mean(axis=1),
+            yerr=2 * error,
+            color=color,
+            marker=marker,
+            linestyle=line,
+            capsize=3,
+            label={
+                "ghost": "ghost batches",
+                "borrowed": "borrowed statistics",
+                "injected": "injected noise",
+            }[kind],
+        )
+    unit = "percentage points" if sign == 100 else "nats"
+    ax.set_ylabel(f"{measure} against the\nwhole batch ({unit})")
+    log_sizes(ax, sizes, "examples in a group")
+    style.legend_above(ax)
+    return fig
+
+
+def trajectories(runs):
+    """Test loss against training loss over the whole training, for several networks."""
+    fig, ax = style.axes(height=4.3)
+    looks = {
+        "no batch norm": (style.VERMILLION, "x", "-.", "no batch norm"),
+        "whole batch": (style.MUTED, "o", "-", "whole batch"),
+        "ghost 16": (style.BLUE, "o", "-", "ghost batches of 16"),
+        "borrowed 16": (style.GREEN, "s", "--", "borrowed from 16"),
+        "injected 16": (style.OCHRE, "^", ":", "injected as for 16"),
+    }
+    for name, (color, marker, line, label) in looks.items():
+        mean = runs[name][:, 1:].mean(axis=0)
+        ax.plot(
+            mean[:, 2],
+            mean[:, 1],
+            color=color,
+            marker=marker,
+            markersize=4,
+            linestyle=line,
+            label=label,
+        )
+    least = min(runs[name][:, :, 1].mean(axis=0).min() for name in looks)
+    ax.set(
+        xlabel="training loss, falling to the left",
+        ylabel="test loss",
+        xscale="log",
+        xlim=(None, 0.6),
+        ylim=(0.95 * least, 1.6 * least),
+    )
+    style.legend_above(ax)
+    return fig
+
+
+def dropout(results, place, keeps):
+    """Test accuracy and loss against the keep probability, less those without dropout, by seed."""
+    fig, panels = style.axes(rows=2, height=6, sharex=True)
+    values = np.array([results[f"{place}, {p}"] for p in keeps]) - results["none"]
+    rows = (
+        (panels[0], (0, 2), 100, "accuracy gained\n(percentage points)"),
+        (panels[1], (1, 3), 1, "test loss added\n(nats)"),
+    )
+    looks = (
+        (style.COLOR["eval"], "s", "--", "running statistics", -0.006),
+        (style.COLOR["train"], "o", "-", "fitted again without dropout", 0.006),
+    )
+    for ax, columns, unit, label in rows:
+        ax.axhline(0, color=style.MUTED, linewidth=1)
+        for column, (color, marker, line, name, aside) in zip(columns, looks, strict=True):
+            one = unit * values[:, :, column]
+            ax.errorbar(
+                np.array(keeps) + aside,
+                one.mean(axis=1),
+                yerr=2 * one.std(axis=1, ddof=1) / np.sqrt(one.shape[1]),
+                color=color,
+                marker=marker,
+                linestyle=line,
+                capsize=3,
+                label=name,
+            )
+        ax.set_ylabel(label)
+    panels[1].set_xlabel("probability p of keeping a value")
+    style.legend_above(panels[0], columns=1)
+    fig.suptitle(f"dropout {place}", fontsize=12)
+    return fig
+
+
+def reliability(bins, way):
+    """How often the network is right, against how sure it is, above the number of such answers."""
+    fig, (top, bottom) = style.axes(rows=2, height=5.4, sharex=True, height_ratios=[2.4, 1])
+    confidence, frequency, count = bins
+    edges = np.linspace(0, 1, len(count) + 1)
+    top.plot([0, 1], [0, 1], color=style.COLOR["predicted"], linestyle="--", label="calibrated")
+    enough = count >= 20
+    error = np.sqrt(frequency * (1 - frequency) / np.maximum(count, 1))
+    top.errorbar(
+        confidence[enough],
+        frequency[enough],
+        yerr=2 * error[enough],
+        color=style.COLOR["measured"],
+        marker="o",
+        capsize=3,
+        label=WAYS[way],
+    )
+    top.set(ylabel="fraction right", ylim=(0, 1.03), xlim=(0, 1.02))
+    bottom.stairs(count / count.sum(), edges, fill=True, color=style.COLOR["measured"], alpha=0.6)
+    bottom.set(xlabel="confidence", ylabel="share", ylim=(0, 1))
+    bottom.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    style.legend_above(top)
+    return fig
+
+
+def turned(pixels, degrees, fixed, draws, size):
+    """A turned digit and its probabilities: fixed, and of every sampled batch."""
+    fig, (top, ax) = style.axes(rows=2, height=5.4, height_ratios=[1, 1.9])
+    _draw_digit(top, pixels)
+    top.set_title(f"turned by {degrees}°", fontsize=12)
+    classes = np.arange(10)
+    rng = np.random.default_rng(0)
+    for k in classes:
+        ax.plot(
+            k + rng.uniform(-0.25, 0.25, len(draws)),
+            draws[:, k],
+            ".",
+            color=style.COLOR["train"],
+            alpha=0.35,
+            markersize=5,
+        )
+    ax.plot([], [], ".", color=style.COLOR["train"], label=f"one batch of {size}")
+    ax.plot(classes, draws.mean(axis=0), "o", color=style.COLOR["train"], label="their mean")
+    ax.plot(
+        classes,
+        fixed,
+        "_",
+        color=style.COLOR["eval"],
+        markersize=16,
+        markeredgewidth=3,
+        label="running statistics",
+    )
+    ax.set(xlabel="class", ylabel="probability", ylim=(-0.03, 1.03), xticks=classes)
+    style.legend_above(ax)
+    return fig
+
+
+def _draw_digit(ax, pixels):
+    """Draw 64 pixels as squares of ink, the more opaque the darker; one path for one darkness."""
+    inks = np.round(16 * pixels) / 16
+    for ink in np.unique(inks):
+        squares = [
+            Path.unit_rectangle().transformed(Affine2D().translate(i % 8, 7 - i // 8))
+            for i in np.flatnonzero(inks == ink)
+        ]
+        whole = Path.make_compound_path(*squares)
+        ax.add_patch(PathPatch(whole, facecolor=style.INK, linewidth=0, alpha=max(ink, 0.03)))
+    ax.set(aspect="equal", xlim=(0, 8), ylim=(0, 8))
+    ax.axis("off")

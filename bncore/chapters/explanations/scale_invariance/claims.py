@@ -1,0 +1,333 @@
+"""What the literature says about scale invariance, learning rates and weight decay."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bncore.chapters.explanations.scale_invariance import experiments
+from bncore.explanations import scale_invariance
+from bncore.lab import recorded
+from bncore.page.claims import Evidence, Measurement, claim
+
+CHAPTER = "explanations/scale_invariance"
+RECORDED = Path(__file__).with_name("recorded.json")
+
+
+@cache
+def _sweep():
+    """Rates, and the median over seeds of losses and accuracies at each, by arm; recorded."""
+    full = recorded.load(RECORDED)["full"]
+    medians = {
+        kind: {arm: np.median(values, axis=1) for arm, values in full[kind].items()}
+        for kind in ("loss", "accuracy")
+    }
+    return np.array(full["rates"]), medians["loss"], medians["accuracy"]
+
+
+@claim(
+    id="scale-invariance-higher-rates",
+    source="ioffe2015, Section 3.3",
+    statement="Batch normalization enables higher learning rates.",
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def higher_rates() -> Evidence:
+    rates, _, accuracy = _sweep()
+    largest = {arm: rates[values > 0.9].max() for arm, values in accuracy.items()}
+    return Evidence(
+        printed=[
+            Measurement(
+                "largest of 11 learning rates with a median test accuracy above 0.9 on the digits, "
+                "with batch norm over without, one rate for all parameters, 5 seeds (recorded run)",
+                largest["batch norm"] / largest["no batch norm"],
+                at_least=2,
+            )
+        ]
+    )
+
+
+@claim(
+    id="scale-invariance-robust-to-rates",
+    source="encyclopaedia, Internal covariate shift",
+    statement="With batch norm the network becomes more robust to different learning rates.",
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def robust_to_rates() -> Evidence:
+    rates, _, accuracy = _sweep()
+
+    def decades(arm):
+        good = rates[accuracy[arm] > 0.9]
+        return np.log10(good.max() / good.min())
+
+    return Evidence(
+        printed=[
+            Measurement(
+                "decades of learning rates with a median test accuracy above 0.9 on the digits, "
+                "with batch norm less without, 5 seeds (recorded run)",
+                decades("batch norm") - decades("no batch norm"),
+                at_least=0.75,
+            )
+        ]
+    )
+
+
+@claim(
+    id="scale-invariance-no-explosion",
+    source="cs682slides, The BN transformation is scalar invariant",
+    statement=(
+        "Normally, large learning rates may increase the scale of the parameters, which amplifies "
+        "the gradient and leads to the explosion of the model; with batch norm they do not, "
+        "because the scale of a layer's parameters does not affect backpropagation."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def no_explosion() -> Evidence:
+    rates, loss, _ = _sweep()
+
+    def worst(arm):
+        return Measurement(
+            "largest median training loss at learning rates of 10 and more, over that of guessing, "
+            "digits, 5 seeds (recorded run)",
+            loss[arm][rates > 9].max() / np.log(10),
+            at_most=0.5,
+        )
+
+    return Evidence(
+        under=(
+            "the large rate is that of the weights before a batch norm only",
+            [worst("batch norm, hidden rate")],
+        ),
+        otherwise=(
+            "it is that of all parameters, output layer, $\\gamma$ and $\\beta$ included",
+            [worst("batch norm")],
+        ),
+    )
+
+
+@claim(
+    id="scale-invariance-stabilised-growth",
+    source="ioffe2015, Section 3.3",
+    statement="Batch normalization will stabilize the parameter growth.",
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def stabilised_growth() -> Evidence:
+    unit = experiments.plane()
+    still = []
+    for rate in 10.0 ** np.arange(-1, 4):
+        path, _ = experiments.descend(unit, [-0.6, 0.8], rate, 2000)
+        length = np.linalg.norm(path, axis=1)
+        still.append(length[-1] / length[1000])
+    noisy = experiments.decayed(np.array([0.1, 1.0, 10.0]), np.zeros(3), 2000)
+    what = "length of a unit's weights after 2000 steps over that after 1000"
+    return Evidence(
+        under=(
+            "every step uses all the data, so that gradients vanish",
+            [Measurement(f"{what}, largest of 5 rates from 0.1 to 1000", max(still), at_most=1.01)],
+        ),
+        otherwise=(
+            "every step has a fresh batch, so that they do not",
+            [
+                Measurement(
+                    f"{what}, smallest of 3 rates from 0.1 to 10; the prediction is $2^{{1/4}}$",
+                    (noisy.length[-1] / noisy.length[1000]).min(),
+                    at_most=1.01,
+                )
+            ],
+        ),
+    )
+
+
+@claim(
+    id="scale-invariance-no-regularisation",
+    source="vanlaarhoven2017, Abstract",
+    statement="L2 regularization has no regularizing effect when combined with normalization.",
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def no_regularisation() -> Evidence:
+    def apart(all_decay):
+        return Measurement(
+            "largest difference of two networks' class probabilities on the digits after 60 steps, "
+            "one with weight decay, one with learning rates that grow instead, in float64",
+            experiments.equivalent_on_digits(0.3, 0.03, 0, 60, all_decay=all_decay)[0],
+            at_most=1e-9,
+        )
+
+    return Evidence(
+        under=("weight decay acts on the weights before a batch norm only", [apart(False)]),
+        otherwise=(
+            "it acts on the output layer, $\\gamma$ and $\\beta$ too, as it does by default",
+            [apart(True)],
+        ),
+    )
+
+
+@claim(
+    id="scale-invariance-decay-sets-rate",
+    source="vanlaarhoven2017, Abstract",
+    statement=(
+        "Instead, regularization has an influence on the scale of weights, and thereby on the "
+        "effective learning rate."
+    ),
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def decay_sets_rate() -> Evidence:
+    pairs = [(rate, decay) for rate in (0.1, 1.0) for decay in (0.01, 0.03, 0.1)]
+    rates, decays = np.array(pairs).T
+    run = experiments.decayed(rates, decays, 2000)
+    ratios = []
+    for i, (rate, decay) in enumerate(pairs):
+        slope = np.sqrt((run.gradient[-1000:, i] ** 2).mean())
+        felt = rate / ((1 - rate * decay) * (run.length[-1000:, i] ** 2).mean())
+        ratios.append(felt / scale_invariance.equilibrium(rate, decay, float(slope)).effective_rate)
+    return Evidence(
+        printed=[
+            Measurement(
+                "largest relative distance of the effective rate of a noisy unit from the "
+                "predicted equilibrium, 6 pairs of rate and decay, last 1000 of 2000 steps",
+                np.abs(np.array(ratios) - 1).max(),
+                at_most=0.05,
+            )
+        ]
+    )
+
+
+@claim(
+    id="scale-invariance-adam",
+    source="vanlaarhoven2017, Abstract",
+    statement=(
+        "Optimization methods such as ADAM only partially eliminate the influence of "
+        "normalization on the learning rate."
+    ),
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def adam() -> Evidence:
+    generator = torch.Generator().manual_seed(0)
+    u, target = (torch.randn(40, n, generator=generator, dtype=torch.float64) for n in (5, 1))
+    start = torch.randn(5, generator=generator, dtype=torch.float64)
+
+    def angle(length, optimizer):
+        w = (start * length / start.norm()).requires_grad_()
+        before, descent = w.detach().clone(), optimizer([w])
+        for _ in range(5):
+            x = u @ w
+            loss = (((x - x.mean()) / x.std(correction=0) - target[:, 0]) ** 2).mean()
+            descent.zero_grad()
+            loss.backward()
+            descent.step()
+        turned = w.detach()
+        cosine = before @ turned / before.norm() / turned.norm()
+        return torch.arccos(cosine).item()
+
+    def exponent(optimizer):
+        return np.log10(angle(100.0, optimizer) / angle(10.0, optimizer))
+
+    def by_adam(parameters):
+        return torch.optim.Adam(parameters, lr=1e-3, eps=1e-30)
+
+    def by_descent(parameters):
+        return torch.optim.SGD(parameters, lr=1e-3)
+
+    what = "exponent of the length of $w$ in the angle by which five steps turn it"
+    return Evidence(
+        printed=[
+            Measurement(f"{what}, Adam", exponent(by_adam), at_most=-0.9),
+            Measurement(
+                "the same less that of gradient descent",
+                exponent(by_adam) - exponent(by_descent),
+                at_least=0.9,
+            ),
+        ]
+    )
+
+
+@claim(
+    id="scale-invariance-exponential-rate",
+    source="liarora2020, Abstract",
+    statement=(
+        "With batch norm, descent with weight decay and momentum is equivalent to descent with "
+        "momentum, without weight decay, at a learning rate that grows exponentially. (The rates "
+        "are those of the chapter's theorem.)"
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def exponential_rate() -> Evidence:
+    def apart(rest_start):
+        return Measurement(
+            "largest difference of two networks' class probabilities on the digits after 60 steps, "
+            "$\\nu = 0.9$, in float64",
+            experiments.equivalent_on_digits(0.03, 0.03, 0, 60, 0.9, rest_start=rest_start)[0],
+            at_most=1e-9,
+        )
+
+    return Evidence(
+        under=(
+            "the second run starts with the momentum $-(1-q)\\,w_0/(\\eta q)$",
+            [apart(True)],
+        ),
+        otherwise=("both start with momentum 0, as optimizers do", [apart(False)]),
+    )
+
+
+@claim(
+    id="scale-invariance-decay-added",
+    source="liarora2020, Abstract",
+    statement=(
+        "In a toy example, batch norm alone reaches the global minimum, but convergence fails when "
+        "it is used together with weight decay."
+    ),
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def decay_added() -> Evidence:
+    decays = np.array([0.0, 0.03, 0.1])
+    loss = experiments.decayed(np.full(3, 0.1), decays, 3000, noise=0, batch=64).loss[-1000:]
+    what = "loss in the last 1000 of 3000 steps of full-batch descent; the least possible is 0"
+    return Evidence(
+        printed=[
+            Measurement(f"largest {what}, batch norm alone", loss[:, 0].max(), at_most=1e-20),
+            Measurement(
+                f"smallest {what}, with weight decay 0.03 and 0.1", loss[:, 1:].min(), at_least=1e-4
+            ),
+        ]
+    )
+
+
+@claim(
+    id="scale-invariance-angle",
+    source="wan2021, Abstract",
+    statement=(
+        "With normalization, weight decay $\\lambda$ and momentum $\\nu$, the angle by which one "
+        "step turns a unit's weights has a theoretical value in equilibrium, "
+        "$\\sqrt{2\\eta\\lambda/(1+\\nu)}$. (The abstract has no formula; this one is derived in "
+        "the chapter.)"
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def angle() -> Evidence:
+    def measured(noise, batch):
+        run = experiments.decayed(
+            np.array([0.03]), np.array([0.03]), 3000, 0.9, batch=batch, noise=noise
+        )
+        last = np.arccos(np.clip(run.cosine[-1000:], -1, 1))
+        ratio = np.sqrt((last**2).mean()) / np.sqrt(2 * 0.03 * 0.03 / 1.9)
+        return Measurement(
+            "relative distance of the root mean square angle from it, one unit, $\\nu = 0.9$, last "
+            "1000 of 3000 steps",
+            abs(ratio - 1),
+            at_most=0.05,
+        )
+
+    return Evidence(
+        under=("every step has a fresh, noisy batch", [measured(1.0, 32)]),
+        otherwise=("every step has the same batch, which the unit can fit", [measured(0.0, 64)]),
+    )

@@ -1,0 +1,1 @@
+"""The smoothness chapter: its claims, exercises, experiments and figures."""

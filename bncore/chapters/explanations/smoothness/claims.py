@@ -1,0 +1,477 @@
+"""What the literature says about smoothness, judged by code."""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from bncore.chapters.explanations.smoothness import experiments
+from bncore.explanations import smoothness
+from bncore.page.claims import Evidence, Measurement, claim
+
+CHAPTER = "explanations/smoothness"
+
+
+def _bound(case, g):
+    """The printed bound on the squared gradient, for one feature and one gradient g."""
+    return float(
+        smoothness.squared_gradient(
+            case.y[:, None], g[:, None], np.array([case.gamma])
+        ).passed[0]
+    )  # fmt: skip
+
+
+@claim(
+    id="smoothness-gradient-bound",
+    source="santurkar2018, Theorem 4.1",
+    statement=(
+        "For a batch norm network with loss $\\hat L$ and an identical network without it, "
+        "$\\|\\nabla_y\\hat L\\|^2 \\le \\tfrac{\\gamma^2}{\\sigma^2}\\bigl(\\|\\nabla_yL\\|^2 - "
+        "\\tfrac1m\\langle\\mathbf 1,\\nabla_yL\\rangle^2 - "
+        "\\tfrac1m\\langle\\nabla_yL,\\hat y\\rangle^2\\bigr)$."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def gradient_bound() -> Evidence:
+    apart, excess = [], []
+    for case in experiments.quadratics(300):
+        d, factor = case.slope(), (case.gamma / case.y.std()) ** 2
+        apart.append(abs(d @ d - _bound(case, case.g)) / (factor * case.g @ case.g))
+        own = _bound(case, case.own_g)
+        excess.append((d @ d - own) / own)
+    return Evidence(
+        under=(
+            "$\\nabla L$ is taken at $z=\\gamma\\hat y+\\beta$, what the rest of the network "
+            "receives; then it is an equation",
+            [
+                Measurement(
+                    "largest difference of both sides over 300 random losses, relative to "
+                    "$\\gamma^2\\|g\\|^2/\\sigma^2$",
+                    max(apart),
+                    at_most=1e-12,
+                )
+            ],
+        ),
+        otherwise=(
+            "$\\nabla L$ is taken in the network without batch norm, at its own $y$",
+            [
+                Measurement(
+                    "largest excess of the left over the right side, relative to the right",
+                    max(excess),
+                    at_most=1e-12,
+                )
+            ],
+        ),
+    )
+
+
+@cache
+def _units(factor=1.0):
+    """Loss of a fresh network, and its gamma^2/sigma^2, with hidden weights times a factor."""
+    _, x, y = experiments.digits()
+    model = experiments.network("batch norm", 2, 0).double()
+    with torch.no_grad():
+        for name, weight in smoothness.weights(model).items():
+            if name != "output.weight":
+                weight.mul_(factor)
+    parts = experiments.removed_share(model, x.double(), y)
+    loss = torch.nn.functional.cross_entropy(model(x.double()), y).item()
+    return loss, np.concatenate([part[2] for part in parts])
+
+
+@claim(
+    id="smoothness-large-variance",
+    source="encyclopaedia, Smoothness",
+    statement=(
+        "The factor $\\gamma^2/\\sigma^2$ makes the gradient smaller, because the variance is "
+        "often large. (Formula reconstructed.)"
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def large_variance() -> Evidence:
+    (loss, fresh), (same, long) = _units(), _units(20.0)
+    what = "share of 100 hidden units whose factor is below 1"
+    return Evidence(
+        under=(
+            "the hidden weights of a digits network are multiplied by 20",
+            [
+                Measurement(what, (long < 1).mean(), at_least=0.99),
+                Measurement("relative change of the loss", abs(same / loss - 1), at_most=1e-3),
+            ],
+        ),
+        otherwise=(
+            "its weights are as He et al. draw them, with $\\gamma=1$",
+            [Measurement(what, (fresh < 1).mean(), at_least=0.5)],
+        ),
+    )
+
+
+@claim(
+    id="smoothness-curvature-bound",
+    source="santurkar2018, Theorem 4.2, first part",
+    statement=(
+        "With $d=\\nabla_y\\hat L$, $g=\\nabla L$ and $H$ the second derivatives of $L$: "
+        "$d^\\top(\\nabla^2_y\\hat L)\\,d \\le \\tfrac{\\gamma^2}{\\sigma^2}\\,d^\\top H d - "
+        "\\tfrac{\\gamma}{m\\sigma^2}\\langle g,\\hat y\\rangle\\|d\\|^2$."
+    ),
+    chapter=CHAPTER,
+    verdict="holds",
+)
+def curvature_bound() -> Evidence:
+    apart = []
+    for case in experiments.quadratics(100, seed=1):
+        d = case.slope()
+        terms = smoothness.curvature_along_gradient(case.y, case.g, case.H, case.gamma)
+        floor = (case.gamma / case.y.std()) ** 2 * np.linalg.norm(case.H, 2) * terms.squared
+        apart.append((d @ case.second() @ d - terms.total) / (floor + abs(terms.own)))
+    return Evidence(
+        printed=[
+            Measurement("largest excess over 100 random losses", max(apart), at_most=1e-11),
+            Measurement(
+                "largest difference of both sides, so that it is an equation",
+                float(np.abs(apart).max()),
+                at_most=1e-11,
+            ),
+        ]
+    )
+
+
+@claim(
+    id="smoothness-relative-norms",
+    source="santurkar2018, Theorem 4.2, second part",
+    statement=(
+        "If moreover $H$ preserves the relative norms of $g$ and $d$, then "
+        "$d^\\top(\\nabla^2_y\\hat L)\\,d \\le \\tfrac{\\gamma^2}{\\sigma^2}\\bigl(g^\\top H g - "
+        "\\tfrac1{m\\gamma}\\langle g,\\hat y\\rangle\\|d\\|^2\\bigr)$."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def relative_norms() -> Evidence:
+    def largest(short):
+        excess = []
+        for case in experiments.quadratics(300, seed=2):
+            # A multiple of the identity preserves all relative norms.
+            case = case._replace(H=np.eye(len(case.y)), gamma=abs(case.gamma))
+            terms = smoothness.curvature_along_gradient(case.y, case.g, case.H, case.gamma)
+            if (case.gamma <= case.y.std()) == short:
+                factor = (case.gamma / case.y.std()) ** 2
+                right = factor * case.g @ case.g + terms.own
+                excess.append((terms.total - right) / (factor * case.g @ case.g))
+        return Measurement(
+            "largest excess over random losses with $H=I$, relative to "
+            "$\\gamma^2g^\\top Hg/\\sigma^2$",
+            max(excess),
+            at_most=1e-12,
+        )
+
+    return Evidence(
+        under=("$\\gamma\\le\\sigma$, so that $\\|d\\|\\le\\|g\\|$", [largest(True)]),
+        otherwise=("$\\gamma>\\sigma$", [largest(False)]),
+    )
+
+
+@claim(
+    id="smoothness-sign",
+    source="encyclopaedia, Smoothness",
+    statement=(
+        "The inner product $\\langle g,\\hat y\\rangle$ is positive if $-g$ points towards the "
+        "minimum of the loss. (Formula reconstructed.)"
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def sign() -> Evidence:
+    def smallest(longer):
+        values = []
+        for case in experiments.quadratics(200, seed=3):
+            # The loss is |z - t|^2 / 2: its negative gradient t - z ends in the minimum t.
+            y_hat = smoothness.normalise(case.y[:, None])[0][:, 0]
+            z, t = y_hat, -case.b
+            if (t @ y_hat > z @ y_hat) == longer:
+                values.append((z - t) @ y_hat)
+        return min(values)
+
+    _, x, y = experiments.digits()
+    last = experiments.removed_share(experiments.trained(), x, y)[-1][1]
+    what = "smallest $\\langle g,\\hat y\\rangle$ over random losses $\\frac12\\|z-t\\|^2$"
+    return Evidence(
+        under=(
+            "the minimum has the smaller component along $\\hat y$",
+            [Measurement(what, smallest(False), at_least=0)],
+        ),
+        otherwise=(
+            "it has the larger one: the loss asks for a larger $\\gamma$",
+            [
+                Measurement(what, smallest(True), at_least=0),
+                Measurement(
+                    "share of units in the last hidden layer of a digits network, after 100 "
+                    "steps, with a positive product",
+                    (last > 0).mean(),
+                    at_least=0.5,
+                ),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="smoothness-weight-space",
+    source="santurkar2018, Theorem 4.4",
+    statement=(
+        "With $g=\\max_{\\|X\\|\\le\\lambda}\\|\\nabla_WL\\|^2$ and $\\hat g$ alike for $\\hat L$: "
+        "$\\hat g \\le \\tfrac{\\gamma^2}{\\sigma^2}\\bigl(g^2 - m\\mu_g^2 - "
+        "\\lambda^2\\langle\\nabla_yL,\\hat y\\rangle^2\\bigr)$, where $\\mu_g$ is the mean of "
+        "$\\nabla_yL$."
+    ),
+    chapter=CHAPTER,
+    verdict="misprinted",
+)
+def weight_space() -> Evidence:
+    rng, printed, norms, corrected, beyond = np.random.default_rng(4), [], [], [], []
+    for case in experiments.quadratics(200, seed=4):
+        m, reach, d, g = len(case.y), np.exp(rng.normal()), case.slope(), case.g
+        terms = smoothness.squared_gradient(
+            case.y[:, None], g[:, None], np.array([case.gamma])
+        )  # fmt: skip
+        factor, level, tilt = terms.factor[0], terms.level[0], terms.tilt[0]
+        best = reach * np.outer(d / np.linalg.norm(d), rng.normal(size=3))
+        best /= np.linalg.norm(best, 2) / reach
+        ours, plain = np.sum((best.T @ d) ** 2), reach**2 * g @ g
+        other = rng.normal(size=(m, 3))
+        other *= reach / np.linalg.norm(other, 2)
+        beyond.append((np.sum((other.T @ d) ** 2) - ours) / ours)
+        scale = factor * plain
+        printed.append((ours - factor * (plain**2 - level - reach**2 * m * tilt)) / scale)
+        norms.append((ours - factor * (plain - level - reach**2 * m * tilt)) / scale)
+        corrected.append(abs(ours - factor * (plain - reach**2 * (level + tilt))) / scale)
+    return Evidence(
+        printed=[
+            Measurement(
+                "largest excess over 200 random cases, relative to $\\gamma^2g/\\sigma^2$",
+                max(printed),
+                at_most=1e-12,
+            ),
+            Measurement("the same with $g$ in place of $g^2$", max(norms), at_most=1e-12),
+        ],
+        corrected=[
+            Measurement("largest difference of both sides", max(corrected), at_most=1e-12),
+            Measurement(
+                "largest excess of $\\|X^\\top d\\|^2$ for random $X$ over that maximum",
+                max(beyond),
+                at_most=0,
+            ),
+        ],
+        correction=(
+            "$\\hat g = \\tfrac{\\gamma^2}{\\sigma^2}\\bigl(g - \\lambda^2m\\mu_g^2 - "
+            "\\tfrac{\\lambda^2}m\\langle\\nabla_yL,\\hat y\\rangle^2\\bigr)$, an equation"
+        ),
+    )
+
+
+@claim(
+    id="smoothness-worst-case",
+    source="encyclopaedia, Smoothness",
+    statement=(
+        "Among all inputs $X$ with $\\|X\\|\\le\\lambda$, the largest gradient by the weights is "
+        "smaller with batch norm. (Formula reconstructed.)"
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def worst_case() -> Evidence:
+    spread = [experiments.worst_inputs(t) for t in (1.0, 1e-2, 1e-4)]
+    held = []
+    for case in experiments.quadratics(200, seed=5):
+        if abs(case.gamma) <= case.y.std():
+            held.append(np.linalg.norm(case.slope()) / np.linalg.norm(case.g))
+    return Evidence(
+        under=(
+            "$X$ moves while $y$, $\\sigma$ and $\\nabla_yL$ stay, and $\\gamma\\le\\sigma$",
+            [Measurement("largest ratio of both maxima, 200 random losses", max(held), at_most=1)],
+        ),
+        otherwise=(
+            "$y = XW$ moves with $X$: let $y$ shrink by $t$, and $\\|X\\|=1$",
+            [
+                Measurement(
+                    "squared gradient for $t=10^{-4}$ over that for $t=1$, with batch norm",
+                    spread[-1][1] / spread[0][1],
+                    at_most=1e6,
+                ),
+                Measurement(
+                    "the same without batch norm", spread[-1][0] / spread[0][0], at_most=10
+                ),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="smoothness-initialisation",
+    source="santurkar2018, Lemma 4.5",
+    statement=(
+        "Let $W^*$ and $\\hat W^*$ be the closest optima without and with batch norm. If "
+        "$\\langle W_0,W^*\\rangle>0$, then $\\|W_0-\\hat W^*\\|^2 \\le \\|W_0-W^*\\|^2 - "
+        "\\tfrac1{\\|W^*\\|^2}\\bigl(\\|W^*\\|^2-\\langle W^*,W_0\\rangle\\bigr)^2$."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def initialisation() -> Evidence:
+    def largest(what, **options):
+        return Measurement(
+            f"largest excess over 40 random units, relative to $\\|W_0-W^*\\|^2${what}",
+            experiments.initialisation(40, **options).max(),
+            at_most=1e-9,
+        )
+
+    return Evidence(
+        under=(
+            "the layer without batch norm has a bias, and $\\gamma$ and $\\beta$ are the deviation "
+            "and the mean of its outputs at $W^*$",
+            [largest("")],
+        ),
+        otherwise=(
+            "one of these is missing",
+            [
+                largest(", with $\\gamma=1$ and $\\beta=0$", matched=False),
+                largest(", with $\\gamma$ and $\\beta$ matched but no bias", bias=False),
+                largest(
+                    ", with $\\langle W_0,W^*\\rangle<0$, a case that the encyclopaedia's version "
+                    "does not exclude",
+                    agreeing=False,
+                ),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="smoothness-one-direction",
+    source="encyclopaedia, Smoothness",
+    statement=(
+        "The proof only concerns the largest eigenvalue, or equivalently one direction in the "
+        "landscape at all points."
+    ),
+    chapter=CHAPTER,
+    verdict="fails",
+)
+def one_direction() -> Evidence:
+    shares = []
+    for case in experiments.quadratics(100, seed=7, convex=True):
+        terms = smoothness.curvature_along_gradient(case.y, case.g, case.H, case.gamma)
+        largest = np.linalg.eigvalsh(smoothness.hessian(case.y, case.g, case.H, case.gamma))[-1]
+        shares.append(terms.total / terms.squared / largest)
+    return Evidence(
+        printed=[
+            Measurement(
+                "smallest share that the curvature along the gradient has of the largest "
+                "eigenvalue, 100 random convex losses",
+                min(shares),
+                at_least=0.99,
+            ),
+            Measurement("the same, median", float(np.median(shares)), at_least=0.99),
+        ]
+    )
+
+
+@claim(
+    id="smoothness-landscape",
+    source="santurkar2018, Section 3.2 and Figure 4",
+    statement=(
+        "Along the gradient, a network with batch norm has the smaller effective "
+        "$\\beta$-smoothness, the largest change of the gradient a unit of distance."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def landscape() -> Evidence:
+    full = experiments.record()["full"]
+
+    def ratios(of, units, late):
+        plain, normalised = (np.array(of[kind][units]) for kind in experiments.KINDS[:2])
+        return (plain / normalised)[:, late].min()
+
+    pairs = {
+        depth: {kind: full["depths"][f"{kind}, {depth}"] for kind in experiments.KINDS[:2]}
+        for depth in (2, 6, 10)
+    }
+    later = slice(2, None)
+    return Evidence(
+        under=(
+            "ReLU networks with 2 or 6 hidden layers, He et al.'s initial weights, and 50 to 200 "
+            "steps of training on digits",
+            [
+                Measurement(
+                    f"smallest ratio without to with, depth {depth}, {units} units, five seeds",
+                    ratios(pairs[depth], units, later),
+                    at_least=1,
+                )
+                for depth in (2, 6)
+                for units in experiments.UNITS
+            ],
+        ),
+        otherwise=(
+            "10 hidden layers before training, or weights so short that the network without batch "
+            "norm does not train",
+            [
+                Measurement(
+                    "smallest ratio at the start, depth 10, absolute units",
+                    ratios(pairs[10], "absolute", slice(0, 1)),
+                    at_least=1,
+                ),
+                Measurement(
+                    "smallest ratio from step 50 on, depth 10, torch's own initial weights",
+                    ratios(full["plateau"], "absolute", later),
+                    at_least=1,
+                ),
+            ],
+        ),
+    )
+
+
+@claim(
+    id="smoothness-outliers",
+    source="ghorbani2019, abstract",
+    statement=(
+        "In networks without batch norm large isolated eigenvalues appear, and the gradient "
+        "concentrates in their eigenspaces; with batch norm both are almost absent."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def outliers() -> Evidence:
+    full = experiments.record()["full"]
+
+    def measured(depth):
+        plain, normalised = (full["depths"][f"{kind}, {depth}"] for kind in experiments.KINDS[:2])
+        isolation = [
+            np.array(one["largest at end"]) / np.array(one["tenth at end"])
+            for one in (plain, normalised)
+        ]
+        return [
+            Measurement(
+                f"largest over tenth eigenvalue without batch norm, depth {depth}, smallest of "
+                "three seeds",
+                isolation[0].min(),
+                at_least=5,
+            ),
+            Measurement("the same with batch norm, largest", isolation[1].max(), at_most=3.5),
+            Measurement(
+                "share of the squared gradient along the ten largest without, smallest",
+                min(plain["concentration at end"]),
+                at_least=0.5,
+            ),
+            Measurement(
+                "the same with batch norm, largest",
+                max(normalised["concentration at end"]),
+                at_most=0.5,
+            ),
+        ]
+
+    return Evidence(
+        under=("2 hidden layers, after 200 steps on digits", measured(2)),
+        otherwise=("10 hidden layers", measured(10)),
+    )

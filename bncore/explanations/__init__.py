@@ -1,0 +1,1 @@
+"""Why batch normalization works: each explanation with what measures it."""

@@ -1,0 +1,395 @@
+"""How smooth batch norm makes a loss: exact slope and curvature, and the landscape of a network.
+
+For one batch norm with eps = 0 the gradient and the second derivatives of the normalised loss are
+known in closed form. For a network they are measured along its gradient.
+Sources: Santurkar et al. (2018), section 4; Li et al. (2018) for weights in units of their length.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from bncore.mechanics import _arguments as check
+
+Batch = Float[np.ndarray, "batch features"]
+Vector = Float[np.ndarray, "features"]
+UNITS = ("absolute", "relative")
+
+
+class SquaredGradient(NamedTuple):
+    """The squared gradient that a batch norm passes on, term by term, for each feature.
+
+    Attributes
+    ----------
+    factor : Float[ndarray, "features"]
+        gamma^2 / sigma^2.
+    whole : Float[ndarray, "features"]
+        ||g||^2, the squared gradient at the output.
+    level : Float[ndarray, "features"]
+        <1, g>^2 / m, its part along the ones.
+    tilt : Float[ndarray, "features"]
+        <g, y_hat>^2 / m, its part along the normalised batch.
+    """
+
+    factor: Vector
+    whole: Vector
+    level: Vector
+    tilt: Vector
+
+    @property
+    def passed(self) -> Vector:
+        """||d||^2 = factor (whole - level - tilt)."""
+        return self.factor * (self.whole - self.level - self.tilt)
+
+
+def normalise(y: Batch) -> tuple[Batch, Vector]:
+    """The normalised batch (y - mean) / sigma and sigma, with eps = 0.
+
+    Parameters
+    ----------
+    y : Float[ndarray, "batch features"]
+
+    Raises
+    ------
+    TypeError
+        If y is not a plain floating-point array.
+    ValueError
+        If y has no two examples, is not finite, or is constant in a feature, where the transform
+        is not defined.
+    """
+    check.values_per_feature("y", y, least=2)
+    if y.ndim != 2:
+        raise ValueError(f"y has shape {y.shape}, expected (batch, features)")
+    constant = (y == y[0]).all(axis=0)
+    if constant.any():
+        j = int(constant.argmax())
+        raise ValueError(
+            f"y[:, {j}] is constant, expected at least two different values: without eps there is "
+            "nothing to divide by"
+        )
+    centred = y - y[0]
+    centred = centred - centred.mean(axis=0)
+    sigma = np.sqrt((centred**2).mean(axis=0))
+    return centred / sigma, sigma
+
+
+def gradient(y: Batch, g: Batch, gamma: Vector) -> Batch:
+    """The gradient of the normalised loss, d = (gamma/sigma) P g, P = I - 11'/m - y_hat y_hat'/m.
+
+    Parameters
+    ----------
+    y : Float[ndarray, "batch features"]
+        Input of the batch norm.
+    g : Float[ndarray, "batch features"]
+        Gradient of the loss at its output z = gamma y_hat + beta.
+    gamma : Float[ndarray, "features"]
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``normalise``; or if g has another shape than y, or gamma has not one entry a feature.
+    """
+    y_hat, sigma = _checked(y, g, gamma)
+    return gamma / sigma * (g - g.mean(axis=0) - y_hat * (g * y_hat).mean(axis=0))
+
+
+def squared_gradient(y: Batch, g: Batch, gamma: Vector) -> SquaredGradient:
+    """The terms of ||d||^2 = (gamma^2/sigma^2) (||g||^2 - <1,g>^2/m - <g,y_hat>^2/m).
+
+    Parameters, errors: as ``gradient``.
+
+    References
+    ----------
+    Santurkar et al. (2018), Theorem 4.1, where it is a bound.
+    """
+    y_hat, sigma = _checked(y, g, gamma)
+    m = len(y)
+    return SquaredGradient(
+        gamma**2 / sigma**2,
+        (g**2).sum(axis=0),
+        g.sum(axis=0) ** 2 / m,
+        (g * y_hat).sum(axis=0) ** 2 / m,
+    )
+
+
+def hessian(
+    y: Float[np.ndarray, "batch"],
+    g: Float[np.ndarray, "batch"],
+    H: Float[np.ndarray, "batch batch"],
+    gamma: float,
+) -> Float[np.ndarray, "batch batch"]:
+    """All second derivatives of the normalised loss of one feature.
+
+    (gamma^2/sigma^2) P H P - (gamma/(m sigma^2)) (y_hat (Pg)' + (Pg) y_hat' + <g,y_hat> P)
+
+    Parameters
+    ----------
+    y : Float[ndarray, "batch"]
+        Input of the batch norm, one feature.
+    g, H : Float[ndarray, "batch"], Float[ndarray, "batch batch"]
+        Gradient and second derivatives of the loss at z = gamma y_hat + beta.
+    gamma : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``gradient``; or if H is not finite or not square with the size of y.
+    """
+    y_hat, sigma, P = _one_feature(y, g, H, gamma)
+    rest = P @ g
+    bend = np.outer(y_hat, rest)
+    return (gamma / sigma) ** 2 * P @ H @ P - gamma / (len(y) * sigma**2) * (
+        bend + bend.T + (g @ y_hat) * P
+    )
+
+
+class Curvature(NamedTuple):
+    """Curvature of the normalised loss along its gradient: d' (second derivatives) d, two terms.
+
+    Attributes
+    ----------
+    through : float
+        (gamma^2/sigma^2) d'Hd, the curvature of the loss behind the batch norm.
+    own : float
+        -(gamma/(m sigma^2)) <g,y_hat> ||d||^2, that of the batch norm itself.
+    squared : float
+        ||d||^2; ``total / squared`` is a Rayleigh quotient.
+    """
+
+    through: float
+    own: float
+    squared: float
+
+    @property
+    def total(self) -> float:
+        """The sum of both terms."""
+        return self.through + self.own
+
+
+def curvature_along_gradient(
+    y: Float[np.ndarray, "batch"],
+    g: Float[np.ndarray, "batch"],
+    H: Float[np.ndarray, "batch batch"],
+    gamma: float,
+) -> Curvature:
+    """The two terms of the curvature along the gradient d of the normalised loss.
+
+    d' (second derivatives) d = (gamma^2/sigma^2) d'Hd - (gamma/(m sigma^2)) <g,y_hat> ||d||^2
+
+    Parameters, errors: as ``hessian``.
+
+    References
+    ----------
+    Santurkar et al. (2018), Theorem 4.2, where it is a bound.
+    """
+    y_hat, sigma, P = _one_feature(y, g, H, gamma)
+    d = gamma / sigma * (P @ g)
+    return Curvature(
+        float((gamma / sigma) ** 2 * d @ H @ d),
+        float(-gamma / (len(y) * sigma**2) * (g @ y_hat) * (d @ d)),
+        float(d @ d),
+    )
+
+
+def distance_to_ray(
+    start: Float[np.ndarray, "inputs"], optimum: Float[np.ndarray, "inputs"]
+) -> float:
+    """Distance of weights from the nearest a * optimum with a > 0, or a = 0 in the limit.
+
+    Where <start, optimum> > 0 its square is
+    ||start - optimum||^2 - (||optimum||^2 - <optimum, start>)^2 / ||optimum||^2;
+    otherwise the distance is ||start||.
+
+    Parameters
+    ----------
+    start, optimum : Float[ndarray, "inputs"]
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a plain floating-point array.
+    ValueError
+        If the arguments are not vectors of one length, a value is not finite, or optimum is zero.
+
+    References
+    ----------
+    Santurkar et al. (2018), Lemma 4.5.
+    """
+    check.floating("start", start)
+    if start.ndim != 1:
+        raise ValueError(f"start has shape {start.shape}, expected (inputs,)")
+    check.finite("start", start)
+    check.vector("optimum", optimum, len(start), "start")
+    if not optimum.any():
+        raise ValueError("optimum is zero, expected weights with a direction")
+    along = max(start @ optimum / (optimum @ optimum), 0.0)
+    return float(np.linalg.norm(start - along * optimum))
+
+
+class Landscape(NamedTuple):
+    """The loss of a network along its gradient.
+
+    Attributes
+    ----------
+    loss, slope : float
+        Loss and length of the gradient where the path starts.
+    distances : Float[ndarray, "steps"]
+        How far each step went.
+    losses : Float[ndarray, "steps"]
+        Loss after each step.
+    changes : Float[ndarray, "steps"]
+        Length of the gradient's change after each step.
+    """
+
+    loss: float
+    slope: float
+    distances: Float[np.ndarray, "steps"]
+    losses: Float[np.ndarray, "steps"]
+    changes: Float[np.ndarray, "steps"]
+
+    @property
+    def smoothness(self) -> float:
+        """Effective beta-smoothness: the largest change of the gradient a unit of distance."""
+        return float((self.changes / self.distances).max())
+
+
+def weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weight matrices and filters of a network by name: parameters with at least two axes."""
+    return {name: p for name, p in model.named_parameters() if p.ndim >= 2}
+
+
+def unit_lengths(weight: torch.Tensor) -> torch.Tensor:
+    """Length of each unit's weights, shaped to divide them; a unit is an index of the first axis."""
+    return weight.detach().flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def along_gradient(
+    model: nn.Module,
+    x: Float[torch.Tensor, "batch *features"],
+    y: torch.Tensor,
+    steps: Sequence[float],
+    units: Literal["absolute", "relative"] = "absolute",
+    *,
+    loss: Callable = cross_entropy,
+) -> Landscape:
+    """Walk along the negative gradient of the weight matrices, and measure loss and gradient.
+
+    All steps start from the same point. Biases, gamma and beta are held, and batch norms use the
+    statistics of the batch. With relative units each unit's weights are divided by their length at
+    the start, so that no rescaling of a layer that leaves the loss as it is changes the landscape.
+
+    Parameters
+    ----------
+    model : nn.Module
+        It stays as it is.
+    x, y : Tensor
+        One batch.
+    steps : sequence of float
+        Positive. Absolute: learning rates. Relative: lengths of the step over the length of all
+        weights, both in units of the units' own lengths.
+    units : {"absolute", "relative"}
+    loss : callable
+        From outputs and y to a scalar.
+
+    Raises
+    ------
+    TypeError
+        If a step is not a real number.
+    ValueError
+        If a step is not positive, units is unknown, the model has no weight matrix, the gradient is
+        zero, or, in relative units, a unit's weights are all zero.
+
+    References
+    ----------
+    Santurkar et al. (2018), Figure 4; Li et al. (2018) for the relative units.
+    """
+    if len(steps) == 0:
+        raise ValueError("steps is empty, expected at least one step")
+    steps = [check.positive(f"steps[{i}]", step) for i, step in enumerate(steps)]
+    walker = copy.deepcopy(model).train()
+    chosen = list(weights(walker).values())
+    start, scales = [p.detach().clone() for p in chosen], unit_scales(walker, units)
+
+    def measure():
+        value = loss(walker(x), y)
+        slopes = torch.autograd.grad(value, chosen)
+        return value.item(), [s * g for s, g in zip(scales, slopes, strict=True)]
+
+    before, slope = measure()
+    length = _length(slope)
+    if length == 0:
+        raise ValueError("the gradient is zero, expected a point with a slope to walk along")
+    if units == "relative":
+        whole = sum(len(p) for p in chosen) ** 0.5
+        steps = [step * whole / length for step in steps]
+    losses, changes = [], []
+    for step in steps:
+        with torch.no_grad():
+            for p, origin, scale, g in zip(chosen, start, scales, slope, strict=True):
+                p.copy_(origin - step * scale * g)
+        value, after = measure()
+        losses.append(value)
+        changes.append(_length([a - b for a, b in zip(after, slope, strict=True)]))
+    return Landscape(before, length, np.array(steps) * length, np.array(losses), np.array(changes))
+
+
+def unit_scales(model: nn.Module, units: Literal["absolute", "relative"]) -> list[torch.Tensor]:
+    """What one unit of length is for each weight matrix: 1, or the length of each unit's weights.
+
+    Raises
+    ------
+    ValueError
+        If units is unknown, the model has no weight matrix, or, in relative units, a unit's
+        weights are all zero.
+    """
+    if units not in UNITS:
+        raise ValueError(f"units is {units!r}, expected 'absolute' or 'relative'")
+    chosen = weights(model)
+    if not chosen:
+        raise ValueError("model has no weight matrix, expected a parameter with two axes or more")
+    if units == "absolute":
+        return [torch.ones((), dtype=p.dtype, device=p.device) for p in chosen.values()]
+    scales = []
+    for name, p in chosen.items():
+        lengths = unit_lengths(p)
+        if not lengths.all():
+            unit = int((lengths.flatten() == 0).nonzero()[0, 0])
+            raise ValueError(f"{name}[{unit}] is all zero, expected weights that have a length")
+        scales.append(lengths)
+    return scales
+
+
+def _length(parts):
+    return sum((part.double() ** 2).sum().item() for part in parts) ** 0.5
+
+
+def _checked(y, g, gamma):
+    y_hat, sigma = normalise(y)
+    check.floating("g", g)
+    if g.shape != y.shape:
+        raise ValueError(f"g has shape {g.shape}, expected {y.shape}, that of y")
+    check.finite("g", g)
+    check.vector("gamma", gamma, y.shape[1], "y")
+    return y_hat, sigma
+
+
+def _one_feature(y, g, H, gamma):
+    gamma = check.number("gamma", gamma)
+    for name, value in (("y", y), ("g", g)):
+        check.floating(name, value)
+        if value.ndim != 1:
+            raise ValueError(f"{name} has shape {value.shape}, expected (batch,): one feature")
+    y_hat, sigma = _checked(y[:, None], g[:, None], np.array([gamma]))
+    check.floating("H", H)
+    if H.shape != (len(y), len(y)):
+        raise ValueError(f"H has shape {H.shape}, expected {(len(y), len(y))}")
+    check.finite("H", H)
+    y_hat, m = y_hat[:, 0], len(y)
+    P = np.eye(m) - 1 / m - np.outer(y_hat, y_hat) / m
+    return y_hat, float(sigma[0]), P

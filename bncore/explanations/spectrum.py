@@ -1,0 +1,269 @@
+"""The spectrum of a network's second derivatives: extremes, and the density by Lanczos quadrature.
+
+Sources: Golub and Meurant (2010) for the quadrature; Ghorbani, Krishnan and Xiao (2019) for its use
+on networks.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.linalg import eigh_tridiagonal
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from bncore.explanations import smoothness
+from bncore.mechanics import _arguments as check
+
+
+def hessian_operator(
+    model: nn.Module,
+    x: Float[torch.Tensor, "batch *features"],
+    y: torch.Tensor,
+    units: Literal["absolute", "relative"] = "absolute",
+    *,
+    loss: Callable = cross_entropy,
+) -> LinearOperator:
+    """Second derivatives of the loss by the weight matrices, known by their products with vectors.
+
+    Biases, gamma and beta are held, and batch norms use the statistics of the batch. In relative
+    units each unit's weights are measured by their own length, as in ``smoothness.along_gradient``.
+
+    Parameters
+    ----------
+    model : nn.Module
+        It is copied, and later changes to it do not change the operator.
+    x, y : Tensor
+        One batch.
+    units : {"absolute", "relative"}
+    loss : callable
+        From outputs and y to a scalar, twice differentiable.
+
+    Returns
+    -------
+    LinearOperator
+        Symmetric; one product costs about as much as four gradients, and is float64 outside
+        however the model computes inside.
+
+    Raises
+    ------
+    ValueError
+        As ``smoothness.unit_scales``.
+    """
+    scales = smoothness.unit_scales(model, units)
+    frozen = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(model)).train()
+    point = {name: p.detach() for name, p in smoothness.weights(frozen).items()}
+    sizes = [p.numel() for p in point.values()]
+    held = {name: p.detach() for name, p in frozen.named_parameters() if name not in point}
+
+    def slope(chosen):
+        def value(chosen):
+            return loss(torch.func.functional_call(frozen, {**held, **chosen}, (x,)), y)
+
+        return torch.func.grad(value)(chosen)
+
+    # The matrix is symmetric, so pulling a vector back through the gradient multiplies by it.
+    _, product = torch.func.vjp(slope, point)
+
+    def multiply(vector):
+        parts = vector.split(sizes)
+        tangents = {
+            name: scale * part.to(p).reshape(p.shape)
+            for (name, p), scale, part in zip(point.items(), scales, parts, strict=True)
+        }
+        (images,) = product(tangents)
+        parts = [s * images[name] for name, s in zip(point, scales, strict=True)]
+        return torch.cat([part.reshape(-1) for part in parts]).double()
+
+    def matvec(vector):
+        return multiply(torch.as_tensor(np.ravel(vector))).numpy(force=True)
+
+    def matmat(columns):
+        rows = torch.as_tensor(np.ascontiguousarray(columns.T))
+        return torch.func.vmap(multiply, chunk_size=64)(rows).numpy(force=True).T
+
+    n = sum(sizes)
+    return LinearOperator((n, n), matvec=matvec, rmatvec=matvec, matmat=matmat, dtype=np.float64)
+
+
+def extremes(operator: LinearOperator, seed: int = 0, tol: float = 1e-3) -> tuple[float, float]:
+    """The smallest and the largest eigenvalue of a symmetric operator.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+    seed : int
+        Of the vector to start from.
+    tol : float
+        Relative accuracy.
+
+    Raises
+    ------
+    ValueError
+        If the operator is not square with at least three rows, or tol is not positive.
+    """
+    n = _size(operator, least=3)
+    check.positive("tol", tol)
+    start = np.random.default_rng(seed).normal(size=n)
+    found = eigsh(operator, k=2, which="BE", v0=start, tol=tol, return_eigenvectors=False)
+    return float(found.min()), float(found.max())
+
+
+class Spectrum(NamedTuple):
+    """A weighted set of points for each probe, whose moments are those of the spectrum.
+
+    Attributes
+    ----------
+    nodes, weights : Float[ndarray, "probes steps"]
+        Where the quadrature of each probe puts how much; its weights sum to 1.
+    """
+
+    nodes: Float[np.ndarray, "probes steps"]
+    weights: Float[np.ndarray, "probes steps"]
+
+    def moments(self, power: int) -> Float[np.ndarray, "probes"]:
+        """Each probe's estimate of tr(A^power) / n."""
+        return (self.weights * self.nodes**power).sum(axis=1)
+
+    def below(self, grid: Float[np.ndarray, "points"]) -> Float[np.ndarray, "probes points"]:
+        """Each probe's estimate of the share of eigenvalues that are at most a grid point."""
+        return np.array([w @ (v[:, None] <= grid) for v, w in zip(*self, strict=True)])
+
+    def density(
+        self, grid: Float[np.ndarray, "points"], width: float
+    ) -> Float[np.ndarray, "probes points"]:
+        """Each probe's density, every point broadened to a Gaussian of standard deviation width."""
+        check.positive("width", width)
+        apart = (grid - self.nodes[..., None]) / width
+        bells = np.exp(-(apart**2) / 2) / (width * np.sqrt(2 * np.pi))
+        return np.einsum("ps,psg->pg", self.weights, bells)
+
+
+def tridiagonal(
+    operator: LinearOperator, probe: Float[np.ndarray, "n"], steps: int
+) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "between"]]:
+    """The Lanczos process from a vector: diagonal and off-diagonal of the tridiagonal matrix.
+
+    Every new vector is orthogonalised against all earlier ones, twice. It ends early once the
+    vectors span an invariant subspace.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        Symmetric.
+    probe : Float[ndarray, "n"]
+        Not zero.
+    steps : int
+        At most n; each costs one product.
+
+    Raises
+    ------
+    TypeError
+        If steps is not an integer or probe not a plain floating-point array.
+    ValueError
+        If steps is outside [1, n], or probe has another length than n or is zero.
+    """
+    n = _size(operator, least=1)
+    check.vector("probe", probe, n, "the operator")
+    if not probe.any():
+        raise ValueError("probe is zero, expected a vector with a direction")
+    if check.positive_integer("steps", steps) > n:
+        raise ValueError(f"steps is {steps}, expected at most {n}, the size of the operator")
+    basis = np.empty((steps, n))
+    vector, diagonal, off = probe / np.linalg.norm(probe), [], []
+    for k in range(steps):
+        basis[k] = vector
+        image = operator.matvec(vector)
+        size = np.linalg.norm(image)
+        diagonal.append(vector @ image)
+        for _ in range(2):
+            image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
+        off.append(np.linalg.norm(image))
+        if off[-1] <= 1e-12 * size:
+            break
+        vector = image / off[-1]
+    return np.array(diagonal), np.array(off[: len(diagonal) - 1])
+
+
+def quadrature(
+    diagonal: Float[np.ndarray, "steps"], off: Float[np.ndarray, "between"]
+) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]]:
+    """Nodes and weights of a tridiagonal matrix T: its eigenvalues in ascending order, and the
+    squares of the first entries of its eigenvectors, so that sum w_i x_i^k = (T^k)_11.
+
+    The first k rows of a longer matrix are the quadrature of k steps.
+
+    Parameters
+    ----------
+    diagonal, off : Float[ndarray, "steps"], Float[ndarray, "between"]
+        From ``tridiagonal``; off has one entry less.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a plain floating-point array.
+    ValueError
+        If diagonal is empty or not a finite vector, or off has not one finite entry less.
+    """
+    check.floating("diagonal", diagonal)
+    if diagonal.ndim != 1 or len(diagonal) == 0:
+        raise ValueError(f"diagonal has shape {diagonal.shape}, expected (steps,), at least one")
+    check.finite("diagonal", diagonal)
+    check.floating("off", off)
+    if off.shape != (len(diagonal) - 1,):
+        raise ValueError(
+            f"off has shape {off.shape}, expected ({len(diagonal) - 1},): one entry less than "
+            "diagonal"
+        )
+    check.finite("off", off)
+    nodes, vectors = eigh_tridiagonal(diagonal, off)
+    return nodes, vectors[0] ** 2
+
+
+def lanczos(operator: LinearOperator, steps: int, probes: int = 4, seed: int = 0) -> Spectrum:
+    """Stochastic Lanczos quadrature of the spectrum of a symmetric operator.
+
+    Each probe v is a vector of n random signs. It gets v'A^k v / n right for every power k up to
+    2 steps - 1, and the mean of that over random v is tr(A^k) / n.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+    steps : int
+        Products for each probe, at most n.
+    probes : int
+    seed : int
+        Of the signs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``tridiagonal``; or if probes is not a positive integer.
+
+    References
+    ----------
+    Golub and Meurant (2010), chapter 6; Ghorbani, Krishnan and Xiao (2019).
+    """
+    n = _size(operator, least=1)
+    check.positive_integer("probes", probes)
+    rng = np.random.default_rng(seed)
+    nodes, weights = (np.zeros((probes, check.positive_integer("steps", steps))) for _ in "ab")
+    for p in range(probes):
+        found = quadrature(*tridiagonal(operator, rng.choice([-1.0, 1.0], size=n), steps))
+        # What an early end leaves over has weight 0, at a node that is there already.
+        nodes[p] = found[0][-1]
+        nodes[p, : len(found[0])], weights[p, : len(found[0])] = found
+    return Spectrum(nodes, weights)
+
+
+def _size(operator, least):
+    rows, columns = operator.shape
+    if rows != columns or rows < least:
+        raise ValueError(
+            f"operator has shape {operator.shape}, expected a square one with at least {least} rows"
+        )
+    return rows

@@ -1,0 +1,228 @@
+"""Probabilities from a batch-normalised network, and how well they are calibrated.
+
+Statistics of random training batches in place of the running ones make predictions random; their
+average is Monte Carlo batch normalisation. Source: Teye, Azizpour and Smith (2018).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import minimize_scalar
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+from bncore.lab.probes import evaluation
+from bncore.mechanics import _arguments as check
+
+
+def sampled_scores(
+    model: nn.Module,
+    x: Float[torch.Tensor, "examples *features"],
+    pool: Float[torch.Tensor, "pool *features"],
+    batch_size: int,
+    draws: int,
+    seed: int = 0,
+) -> Float[torch.Tensor, "draws examples classes"]:
+    """Scores of all examples with batch norms that use the statistics of random batches.
+
+    For each draw one batch goes through the network in training mode and leaves the mean and the
+    biased variance that each batch norm met; then x goes through with these, example by example.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With torch's batch norms. Its modes, running statistics and momenta stay as they are. Other
+        modules are in evaluation mode throughout.
+    x : Float[Tensor, "examples *features"]
+    pool : Float[Tensor, "pool *features"]
+        What batches are drawn from, without replacement: the training set.
+    batch_size : int
+        Examples in a batch, at least 2.
+    draws : int
+        Number of batches.
+    seed : int
+        Of the drawing.
+
+    Returns
+    -------
+    Float[Tensor, "draws examples classes"]
+        The predictive probabilities are the mean over draws of the softmax over classes.
+
+    Raises
+    ------
+    TypeError
+        If batch_size or draws is not an integer.
+    ValueError
+        If batch_size is below 2 or above the pool, draws is below 1, or the model has no batch norm.
+    """
+    check.positive_integer("draws", draws)
+    check.positive_integer("batch_size", batch_size)
+    if not 2 <= batch_size <= len(pool):
+        raise ValueError(
+            f"batch_size is {batch_size}, expected from 2 to {len(pool)}, the size of the pool"
+        )
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    if not norms:
+        raise ValueError("model has no batch norm, so that random batches would change nothing")
+    generator = torch.Generator().manual_seed(seed)
+    scores = []
+    with evaluation(model), _remembering(norms) as biased:
+        for _ in range(draws):
+            batch = pool[torch.randperm(len(pool), generator=generator)[:batch_size]]
+            for norm in norms:
+                norm.train()
+            model(batch)
+            biased()
+            model.eval()
+            scores.append(model(x))
+    return torch.stack(scores)
+
+
+@contextmanager
+def _remembering(norms) -> Iterator:
+    """Let batch norms keep only the last batch, and give a way to make its variance the biased one."""
+    counts, momenta = {}, [norm.momentum for norm in norms]
+
+    def count(norm, inputs):
+        if norm.training:
+            counts[norm] = inputs[0][:, 0].numel()
+
+    def biased():
+        for norm, values in counts.items():
+            norm.running_var.mul_((values - 1) / values)
+
+    hooks = [norm.register_forward_pre_hook(count) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 1.0
+        yield biased
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+class Calibration(NamedTuple):
+    """How predicted probabilities compare with what happens.
+
+    Attributes
+    ----------
+    accuracy : float
+        Fraction of examples whose most probable class is right.
+    nll : float
+        Negative log-likelihood: mean of minus the logarithm of the probability of the right class.
+    ece : float
+        Expected calibration error: mean over examples of the distance between confidence and
+        frequency in the example's bin.
+    confidence, frequency : Float[ndarray, "bins"]
+        Mean probability of the predicted class, and fraction predicted rightly, of the examples
+        whose probability falls into each of the equally wide bins of [0, 1]; NaN where none does.
+    count : Int[ndarray, "bins"]
+        Number of examples in each bin.
+    """
+
+    accuracy: float
+    nll: float
+    ece: float
+    confidence: Float[np.ndarray, "bins"]
+    frequency: Float[np.ndarray, "bins"]
+    count: Int[np.ndarray, "bins"]
+
+
+def calibration(
+    probabilities: Float[torch.Tensor, "examples classes"],
+    labels: Int[torch.Tensor, "examples"],
+    bins: int = 10,
+) -> Calibration:
+    """Judge predicted probabilities by the labels.
+
+    Parameters
+    ----------
+    probabilities : Float[Tensor, "examples classes"]
+        Each row sums to 1.
+    labels : Int[Tensor, "examples"]
+    bins : int
+        Number of bins of the confidence.
+
+    Raises
+    ------
+    TypeError
+        If bins is not an integer.
+    ValueError
+        If there is no example, a row is not a distribution, the labels do not fit, or bins is below 1.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger (2017), section 2.
+    """
+    check.positive_integer("bins", bins)
+    _check_labels("probabilities", probabilities, labels)
+    rows = probabilities.double()
+    if not ((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-4).all()):
+        raise ValueError(
+            "probabilities has a row that is negative somewhere or does not sum to 1, expected "
+            "probabilities and not scores: apply softmax first"
+        )
+    confidence, predicted = (tensor.numpy() for tensor in rows.max(1))
+    right = predicted == labels.numpy()
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    filled = np.where(count > 0, count, np.nan)
+    means = np.bincount(which, confidence, bins) / filled
+    frequencies = np.bincount(which, right, bins) / filled
+    ece = np.nansum(count * np.abs(means - frequencies)) / len(labels)
+    chosen = rows[torch.arange(len(rows)), labels].clamp(min=torch.finfo(torch.float64).tiny)
+    nll = -chosen.log().mean().item()
+    return Calibration(float(right.mean()), nll, float(ece), means, frequencies, count)
+
+
+def fitted_temperature(
+    scores: Float[torch.Tensor, "examples classes"], labels: Int[torch.Tensor, "examples"]
+) -> float:
+    """The number T that makes softmax(scores / T) most likely, between 1/20 and 20.
+
+    Parameters
+    ----------
+    scores : Float[Tensor, "examples classes"]
+        Of examples that were not trained on.
+    labels : Int[Tensor, "examples"]
+
+    Raises
+    ------
+    ValueError
+        If there is no example, scores are not finite, or the labels do not fit.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger (2017), section 4.2.
+    """
+    _check_labels("scores", scores, labels)
+    if not scores.isfinite().all():
+        raise ValueError("scores has entries that are not finite, expected finite ones only")
+    exact = scores.double()
+    found = minimize_scalar(
+        lambda log: cross_entropy(exact / np.exp(log), labels).item(),
+        bounds=(-np.log(20), np.log(20)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
+
+
+def _check_labels(name, values, labels):
+    if values.ndim != 2 or len(values) == 0 or labels.shape != values.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)} and labels {tuple(labels.shape)}, expected "
+            "(examples, classes) and (examples,) with at least one example"
+        )
+    if not (int(labels.min()) >= 0 and int(labels.max()) < values.shape[1]):
+        raise ValueError(
+            f"labels range from {int(labels.min())} to {int(labels.max())}, expected from 0 to "
+            f"{values.shape[1] - 1}, one for each column of {name}"
+        )

@@ -1,0 +1,264 @@
+"""The noise chapter's experiments against theory, its recorded run, and its figures."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from bncore.chapters.explanations.noise import exercises, experiments, figures, full_size
+from bncore.explanations import noise, uncertainty, variance_shift
+from bncore.explanations.noise import GaussianOutput
+from bncore.lab import networks, recorded
+
+seeds = st.integers(0, 10**6)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def full():
+    return experiments.record()["full"]
+
+
+def close(found, kept, path=""):
+    """Whether two nested results agree; float32 sums in another order differ by less than 0.02."""
+    if isinstance(kept, dict):
+        assert set(found) == set(kept), path
+        for key in kept:
+            close(found[key], kept[key], f"{path}/{key}")
+        return
+    kept = np.array(kept, dtype=float)
+    counts = "/bins" in path  # A single answer may cross into the next bin of the confidence.
+    if counts:
+        np.testing.assert_allclose(found[2].sum(), kept[2].sum(), err_msg=path)
+        assert np.abs(found[2] - kept[2]).sum() <= 0.05 * kept[2].sum(), path
+    else:
+        np.testing.assert_allclose(found, kept, atol=0.02, rtol=0.02, err_msg=path)
+
+
+def test_the_reduced_run_is_what_was_recorded():
+    close(full_size.run(full_size.REDUCED), recorded.load(experiments.RECORD)["reduced"])
+
+
+def test_the_record_is_of_the_full_configuration(full):
+    assert recorded.load(experiments.RECORD)["configuration"] == full_size.CONFIGURATION
+    part, count = full_size.CONFIGURATION["noise"], full_size.CONFIGURATION["seeds"]
+    records = part["steps"] // part["every"] + 1
+    for runs in full["noise"].values():
+        assert set(runs) == set(experiments.arms(part["batch"], part["small"]))
+        for values in runs.values():
+            assert values.shape == (count, records, 3)
+
+
+def test_seeds_and_arms_are_paired(full):
+    starts = {name: runs[:, 0] for name, runs in full["noise"]["0.0"].items() if "no " not in name}
+    first = starts.pop("whole batch")
+    for values in starts.values():
+        np.testing.assert_array_equal(values, first)
+
+
+@pytest.mark.parametrize(("z", "m"), [(0, 4), (1, 16), (3, 8)])
+def test_companies_follow_the_exact_distribution(z, m):
+    assert stats.kstest(experiments.companies(z, m), GaussianOutput(z, m).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", list(experiments.populations()))
+def test_measured_scatter_is_the_exact_one(name):
+    sizes = [2, 8, 64, 128]
+    measured, exact = experiments.batch_statistics(experiments.populations()[name], sizes)
+    for way, values in measured.items():
+        expected = exact[way][:, np.array(sizes) - sizes[0]]
+        np.testing.assert_allclose(values, expected, rtol=0.2)
+
+
+@given(st.floats(0.1, 1), st.floats(-2, 2), st.floats(0, 16))
+def test_alike_inputs_have_the_formula_of_the_chapter(keep, mean, pull):
+    ones = 1 + pull
+    expected = ones / ((1 + (1 - keep) * mean**2) / keep + pull)
+    assert experiments.alike(keep, mean, pull) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("mean", "pull"), [(0, 0), (1, 4), (2, 4)])
+def test_the_measured_shift_is_the_predicted_one(mean, pull):
+    found = experiments.measured_shift(0.4, mean, pull)
+    expected = (variance_shift.direct(0.4, mean, 1.0), experiments.alike(0.4, mean, pull))
+    np.testing.assert_allclose(found, expected, rtol=0.06)
+
+
+def test_the_loss_of_the_first_examples():
+    scores, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    found = experiments.first_examples(scores, labels, 2)
+    torch.testing.assert_close(found, cross_entropy(scores[:2], labels[:2]))
+
+
+def test_pixel_noise_belongs_to_the_data():
+    clean, noisy, again = (experiments.digits(3, level) for level in (0.0, 0.3, 0.3))
+    apart = noisy.x_train - clean.x_train
+    assert apart.std().item() == pytest.approx(0.3, rel=0.02)
+    assert torch.equal(noisy.x_test, again.x_test)
+    assert torch.equal(noisy.y_train, clean.y_train)
+    assert len(clean.x_train) < 0.26 * (len(clean.x_train) + len(clean.x_test))
+
+
+def test_digits_turned_by_a_right_angle():
+    x = experiments.digits(0).x_test[:5]
+    expected = torch.rot90(x.reshape(-1, 8, 8), 1, (1, 2)).reshape(-1, 64)
+    torch.testing.assert_close(experiments.rotated(x, 90), expected, atol=1e-5, rtol=0)
+    assert torch.equal(experiments.rotated(x, 0), x)
+
+
+def test_dropout_stands_where_it_should():
+    for where, expected in (
+        ("before batch norms", [0.5, 0.5, 0]),
+        ("after the last one", [0, 0, 0.5]),
+    ):
+        model, _ = experiments.with_dropout(0.5, where, steps=1, seed=0, batch=8)
+        assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == expected
+
+
+def test_fitting_again_is_without_dropout_and_keeps_the_network():
+    model, split = experiments.with_dropout(0.5, "before batch norms", steps=5, seed=0, batch=32)
+    before = model.norm2.running_var.clone()
+    fitted = experiments.refit(model, split.x_train)
+    quiet = nn.Sequential(*(m for m in model if not isinstance(m, nn.Dropout)))
+    x = split.x_train
+    for layer in list(quiet.train())[:4]:
+        x = layer(x)
+    torch.testing.assert_close(fitted.norm2.running_var, x.var(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.dropout1.p, 0.5)
+    assert torch.equal(model.norm2.running_var, before)
+
+
+def test_paired_differences():
+    runs = {"a": np.zeros((4, 2, 3)), "whole batch": np.zeros((4, 2, 3))}
+    runs["a"][:, -1, 1] = [1.0, 2.0, 3.0, 4.0]
+    mean, error = experiments.paired(runs, "a", "test loss")
+    assert mean == 2.5
+    assert error == pytest.approx(stats.sem([1, 2, 3, 4]))
+
+
+def test_losses_at_equal_training_loss():
+    steps = np.arange(5.0)
+    runs = {
+        name: np.stack([np.stack([0 * steps, level - speed * steps / 10, np.exp(-speed * steps)], 1)] * 2)
+        for name, level, speed in (("fast", 1.1, 2.0), ("whole batch", 1.0, 1.0))
+    }  # fmt: skip
+    mean, error = experiments.at_training_loss(runs, "fast", np.exp(-2.5))
+    assert mean == pytest.approx(0.1)
+    assert error == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match=r"loss is 0.001, expected one that whole batch passes"):
+        experiments.at_training_loss(runs, "fast", 0.001)
+
+
+def test_a_misleading_digit():
+    split = experiments.digits(0)
+    model, _ = experiments.with_dropout(0.0, "before batch norms", steps=60, seed=0, batch=32)
+    views, fixed, drawn = experiments.misleading(model, split, 30, [0, 30], (4, 16), draws=3)
+    assert views.shape == (2, 64)
+    assert drawn[4].shape == (3, 2, 10)
+    np.testing.assert_allclose(drawn[16].sum(-1), 1, rtol=1e-5)
+    assert fixed[0].argmax() != fixed[1].argmax()
+    assert fixed[1].max() > 0.9
+
+
+@given(seeds, st.integers(2, 4), st.floats(0.1, 1))
+def test_the_exercise_on_ghost_batches_agrees_with_the_layer(seed, size, eps):
+    x = np.random.default_rng(seed).normal(size=(3 * size, 2))
+    layer = noise.GhostBatchNorm(2, size, eps=eps).double()
+    answer = exercises.ghost_batches(x, size, eps)
+    np.testing.assert_allclose(answer, layer(torch.tensor(x)).detach(), atol=1e-10)
+
+
+@given(seeds, st.integers(2, 9), st.floats(1, 9), st.floats(0.1, 1))
+def test_the_other_exercises_agree_with_the_package(seed, m, kurtosis, keep):
+    assert exercises.variance_of_the_variance(m, 2.0, kurtosis) == pytest.approx(
+        noise.variance_variance(m, 2.0, kurtosis)
+    )
+    rng = np.random.default_rng(seed)
+    weight, mean, factor = rng.normal(size=3), rng.normal(size=3), rng.normal(size=(3, 3))
+    covariance = factor @ factor.T
+    assert exercises.variance_shift(keep, weight, mean, covariance) == pytest.approx(
+        variance_shift.behind_weights(keep, weight, mean, covariance)
+    )
+    rows, labels = rng.dirichlet([1, 1, 1], size=20), rng.integers(3, size=20)
+    found = uncertainty.calibration(torch.tensor(rows), torch.tensor(labels), m)
+    right = (rows.argmax(1) == labels).astype(float)
+    assert exercises.calibration_error(rows.max(1), right, m) == pytest.approx(found.ece)
+
+
+def test_the_figure_of_a_company_shows_the_exact_density():
+    (ax,) = figures.company(1, 8, experiments.companies(1, 8)).axes
+    curve = ax.lines[0]
+    np.testing.assert_allclose(curve.get_ydata(), GaussianOutput(1, 8).pdf(curve.get_xdata()))
+
+
+def test_the_figure_of_statistics_shows_measured_and_exact():
+    sizes = [2, 8, 256]
+    measured, exact = experiments.batch_statistics(
+        experiments.populations()["normal values"], sizes
+    )
+    above, below = figures.statistics("normal", sizes, measured, exact, 256).axes
+    for row, ax in enumerate((above, below)):
+        for i, way in enumerate(("independent", "without replacement")):
+            np.testing.assert_allclose(ax.lines[2 * i].get_ydata(), exact[way][row])
+            np.testing.assert_allclose(ax.lines[2 * i + 1].get_ydata(), measured[way][row])
+
+
+@pytest.mark.parametrize("measure", ["test loss", "test accuracy"])
+def test_the_figure_of_generalisation_shows_paired_differences(full, measure):
+    runs = full["noise"]["0.3"]
+    (ax,) = figures.generalisation(runs, measure).axes
+    scale = 100 if measure == "test accuracy" else 1
+    expected = [scale * experiments.paired(runs, f"ghost {m}", measure)[0] for m in (8, 16, 32, 64)]
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), expected)
+
+
+@settings(max_examples=4)
+@given(st.sampled_from([0, 1, 2]), st.sampled_from([0, 4]))
+def test_the_figure_of_the_shift(mean, pull):
+    keeps = np.array([0.3, 0.7])
+    measured = np.array([experiments.measured_shift(p, mean, pull, draws=500) for p in keeps]).T
+    (ax,) = figures.shift(mean, pull, keeps, measured).axes
+    np.testing.assert_allclose(ax.lines[3].get_ydata(), measured[0])
+    p = ax.lines[1].get_xdata()[10]
+    assert ax.lines[1].get_ydata()[10] == pytest.approx(variance_shift.direct(p, mean, 1.0))
+    plt.close("all")
+
+
+def test_the_other_figures_show_the_record(full):
+    keeps = full_size.CONFIGURATION["dropout"]["keep"]
+    above, below = figures.dropout(full["dropout"], "after the last one", keeps).axes
+    apart = [
+        (full["dropout"][f"after the last one, {p}"] - full["dropout"]["none"]).mean(0)
+        for p in keeps
+    ]
+    np.testing.assert_allclose(
+        above.containers[0].lines[0].get_ydata(), 100 * np.array(apart)[:, 0]
+    )
+    np.testing.assert_allclose(below.containers[1].lines[0].get_ydata(), np.array(apart)[:, 3])
+    (ax,) = figures.trajectories(full["noise"]["0.0"]).axes
+    whole = full["noise"]["0.0"]["whole batch"][:, 1:].mean(axis=0)
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), whole[:, 1])
+    bins = full["sampling"]["0.0"]["bins"]["running"]
+    above, _ = figures.reliability(bins, "running").axes
+    np.testing.assert_allclose(above.containers[0].lines[0].get_xdata(), bins[0][bins[2] >= 20])
+
+
+def test_the_figure_of_a_turned_digit():
+    model = networks.mlp(experiments.WIDTHS, "relu", "batch")
+    pixels = experiments.digits(0).x_test[0]
+    draws = np.random.default_rng(0).dirichlet(np.ones(10), size=7)
+    with torch.no_grad():
+        fixed = model.eval()(pixels[None]).softmax(1)[0].numpy()
+    _, ax = figures.turned(pixels.numpy(), 30, fixed, draws, 8).axes
+    np.testing.assert_allclose(ax.lines[3].get_ydata(), draws[:, 3])
+    np.testing.assert_allclose(ax.lines[11].get_ydata(), draws.mean(axis=0))

@@ -1,0 +1,235 @@
+"""The scale invariance chapter's experiments, its figures, and its recorded run."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from bncore.chapters.explanations.scale_invariance import (
+    exercises,
+    experiments,
+    figures,
+    full_size,
+)
+from bncore.explanations import scale_invariance
+from bncore.lab import data, networks, recorded
+
+KEPT = recorded.load(Path(full_size.__file__).with_name("recorded.json"))
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.3])
+def test_the_unit_against_torch(eps):
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        unit = experiments.Unit(rng.normal(size=(9, 3)), rng.normal(size=9))
+        w = rng.normal(size=(4, 3))
+        values, gradients = unit.value_and_gradient(w.copy(), eps)
+        ws = torch.tensor(w, requires_grad=True)
+        x = torch.tensor(unit.inputs) @ ws.T
+        x_hat = (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt()
+        losses = ((x_hat - torch.tensor(unit.targets)[:, None]) ** 2).mean(0) / 2
+        (expected,) = torch.autograd.grad(losses.sum(), ws)
+        np.testing.assert_allclose(values, losses.detach().numpy(), rtol=1e-10)
+        np.testing.assert_allclose(gradients, expected.numpy(), atol=1e-10)
+
+
+def test_the_circle_bounds_are_reached_and_kept():
+    unit = experiments.plane()
+    curvature, slope, drop = experiments.circle_bounds(unit)
+    for seed in range(50):
+        v = torch.tensor(np.random.default_rng(seed).normal(size=2))
+        v /= v.norm()
+
+        def loss(w):
+            x = torch.tensor(unit.inputs) @ w
+            x = (x - x.mean()) / x.std(correction=0)
+            return ((x - torch.tensor(unit.targets)) ** 2).mean() / 2
+
+        hessian = torch.autograd.functional.hessian(loss, v)
+        assert torch.linalg.eigvalsh(hessian)[-1] <= curvature * 1.001
+        assert torch.autograd.functional.jacobian(loss, v).norm() <= slope * 1.001
+        assert unit.value_and_gradient(v.numpy()[None])[0][0] <= drop + 1
+    coarse = experiments.circle_bounds(unit, angles=181)
+    np.testing.assert_allclose(coarse, (curvature, slope, drop), rtol=1e-2)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1.0, 1e3])
+def test_descent_on_the_plane_stays_within_the_bound(rate):
+    unit = experiments.plane()
+    path, slopes = experiments.descend(unit, [-0.6, 0.8], rate, 300)
+    r = (path**2).sum(axis=1)
+    assert r[-1] <= scale_invariance.length_bound(rate, *experiments.circle_bounds(unit))
+    np.testing.assert_allclose(np.diff(path, axis=0), -rate * slopes[:-1], atol=1e-9 * r[-1])
+    assert (np.diff(r) >= -1e-12 * r[1:]).all()
+
+
+def test_lengths_under_decay_follow_the_recursion():
+    rates, decays = np.array([0.1, 1.0, 5.0]), np.array([0.0, 0.05, 0.1])
+    run = experiments.decayed(rates, decays, 200)
+    for i, (rate, decay) in enumerate(zip(rates, decays, strict=True)):
+        exact = scale_invariance.squared_lengths(rate, run.gradient[:, i], 1.0, decay)
+        np.testing.assert_allclose(run.length[:, i] ** 2, exact, rtol=1e-8)
+
+
+def test_noisy_units_settle_at_the_prediction_and_still_ones_do_not_with_momentum():
+    noisy = experiments.decayed(np.array([0.3]), np.array([0.03]), 1500)
+    length, angle = experiments.settled(noisy, 0.3, 0.03)
+    assert length[0] == pytest.approx(1, abs=0.03)
+    assert angle[0] == pytest.approx(1, abs=0.03)
+    still = experiments.decayed(np.array([0.03]), np.array([0.03]), 3000, 0.9, noise=0, batch=64)
+    assert experiments.settled(still, 0.03, 0.03, 0.9)[1][0] > 1.3
+
+
+def test_full_batch_descent_with_decay_ends_at_the_stability_limit():
+    run, curvature = figures.alone()
+    i = figures.ALONE.index(0.1)
+    felt = figures.ALONE_RATE / ((1 - figures.ALONE_RATE * 0.1) * run.length[-100:, i] ** 2)
+    np.testing.assert_allclose(felt * curvature / 2, 1, atol=0.03)
+    assert run.loss[-100:, figures.ALONE.index(0.0)].max() < 1e-20
+
+
+def test_the_curvature_at_the_goal_against_torch():
+    rng = np.random.default_rng(0)
+    teacher, _ = rng.normal(size=(2, 10))
+    u, t = torch.tensor(rng.normal(size=(64, 10))), torch.tensor(teacher)
+    t = t / t.norm()
+
+    def normalised(w):
+        x = u @ w
+        return (x - x.mean()) / x.std(correction=0)
+
+    def loss(w):
+        return ((normalised(w) - normalised(t)) ** 2).mean() / 2
+
+    exact = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, t))[-1].item()
+    assert experiments.curvature_at_the_goal(batch=64) == pytest.approx(exact, rel=1e-8)
+
+
+def test_a_network_keeps_pythagoras_for_every_unit():
+    run = experiments.decayed_on_digits(0.3, 0.0, 0, 30)
+    grown = (0.3 * run.gradient / run.length[:-1]) ** 2
+    np.testing.assert_allclose(np.diff(run.length**2, axis=0), grown, atol=1e-5)
+    assert run.length.shape == (31, 64)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_growing_rates_do_what_weight_decay_does(momentum):
+    rate = 0.3 * (1 - momentum)
+    apart, growth = experiments.equivalent_on_digits(rate, 0.03, 1, 30, momentum)
+    assert apart < 1e-10
+    assert growth > 1.5
+    wrong = {"all_decay": True} if momentum == 0 else {"rest_start": False}
+    assert experiments.equivalent_on_digits(rate, 0.03, 1, 30, momentum, **wrong)[0] > 1e-3
+
+
+def test_parameters_are_split_in_two():
+    model = networks.mlp([64, 8, 10], "relu", "batch")
+    inside, others = experiments.split_parameters(model, data.digits().x_train[:4])
+    assert [p.shape for p in inside] == [(8, 64)]
+    assert len(inside) + len(others) == len(list(model.parameters()))
+
+
+def test_hidden_weights_stay_where_their_rate_is_zero(monkeypatch):
+    made = []
+    original = networks.mlp
+    monkeypatch.setattr(networks, "mlp", lambda *a, **k: made.append(original(*a, **k)) or made[-1])
+    experiments.final("batch norm, hidden rate", 0.0, 0, 3, widths=(64, 8, 10))
+    start = original((64, 8, 10), "relu", "batch", seed=0)
+    assert torch.equal(made[0].linear1.weight, start.linear1.weight)
+    assert not torch.equal(made[0].output.weight, start.output.weight)
+
+
+def test_the_recorded_run_is_reproduced_by_its_reduced_configuration():
+    again, kept = full_size.run(full_size.REDUCED), KEPT["reduced"]
+    for arm in experiments.ARMS:
+        for i, rate in enumerate(full_size.REDUCED["rates"]):
+            if rate == 10 and arm != "batch norm, hidden rate":
+                # Diverging float32 sums have no digits that another processor would repeat.
+                assert min(again["loss"][arm][i] + kept["loss"][arm][i]) > 1.5
+                continue
+            # The same steps, added in another order: 40 of them change the loss by less than this.
+            assert again["loss"][arm][i] == pytest.approx(kept["loss"][arm][i], rel=0.02)
+            assert again["accuracy"][arm][i] == pytest.approx(kept["accuracy"][arm][i], abs=0.02)
+    for arm, found in again["frozen"].items():
+        assert found["loss"] == pytest.approx(kept["frozen"][arm]["loss"], rel=0.02)
+    np.testing.assert_allclose(again["felt"], kept["felt"], rtol=0.02)
+    assert again["moments"] == kept["moments"]
+
+
+def test_the_recorded_run_is_the_configured_one():
+    assert KEPT["configuration"] == full_size.CONFIGURATION
+    shape = len(full_size.CONFIGURATION["rates"]), len(full_size.CONFIGURATION["seeds"])
+    for arm in experiments.ARMS:
+        assert np.shape(KEPT["full"]["loss"][arm]) == shape
+
+
+def test_what_the_chapter_says_of_the_recorded_run():
+    full = KEPT["full"]
+    worst = {arm: np.min(values, axis=1) for arm, values in full["accuracy"].items()}
+    assert worst["batch norm, hidden rate"].min() > 0.9
+    assert worst["no batch norm, hidden rate"][-3:].max() < 0.2
+    assert np.max(full["accuracy"]["batch norm"], axis=1)[-3:].max() < 0.4
+    felt = np.median(full["felt"], axis=1)[:, -1]
+    assert felt[-1] < felt[-3]
+    assert felt[-2] / felt[-3] == pytest.approx(1, abs=0.3)
+
+
+def test_the_first_figure_marks_the_gradient():
+    above, below = figures.one_unit(0.5, 0.1).axes
+    marked = above.lines[-1].get_xydata()[0]
+    assert np.linalg.norm(marked) == pytest.approx(0.5)
+    gradient = experiments.plane().value_and_gradient(marked[None], 0.1)[1]
+    np.testing.assert_allclose(below.lines[2].get_xydata()[0], (0.5, np.linalg.norm(gradient)))
+
+
+def test_the_figure_of_the_balance_ends_at_the_equilibrium():
+    above, below = figures.balance(1.0, 0.03).axes
+    measured, predicted, dotted = above.lines
+    assert predicted.get_ydata()[-1] == pytest.approx(dotted.get_ydata()[0], rel=1e-2)
+    assert np.median(measured.get_ydata()[-100:]) == pytest.approx(dotted.get_ydata()[0], rel=0.05)
+    felt = 1.0 / (0.97 * measured.get_ydata() ** 2)
+    np.testing.assert_allclose(below.lines[0].get_ydata(), felt)
+
+
+@pytest.mark.parametrize("which", ["all parameters", "hidden weights only"])
+def test_the_figure_of_learning_rates_shows_medians(which):
+    above, below = figures.learning_rates(KEPT["full"], which).axes
+    arm = "batch norm" if which == "all parameters" else "batch norm, hidden rate"
+    np.testing.assert_allclose(
+        above.lines[0].get_ydata(), np.median(KEPT["full"]["loss"][arm], axis=1)
+    )
+    np.testing.assert_allclose(
+        below.lines[0].get_ydata(), np.median(KEPT["full"]["accuracy"][arm], axis=1)
+    )
+
+
+def test_the_figure_of_effective_rates_shows_medians():
+    (ax,) = figures.felt_rates(KEPT["full"]).axes
+    for line, felt in zip(ax.lines, KEPT["full"]["felt"], strict=True):
+        np.testing.assert_allclose(line.get_ydata(), np.median(felt, axis=0))
+
+
+def test_exercises_agree_with_the_package():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        a, variance, eps = rng.uniform(0.5, 3, size=3) * [rng.choice([-1, 1]), 1, 1]
+        defect = scale_invariance.invariance_defect(a, variance, eps)
+        assert abs(exercises.factor(a, variance, eps) - 1) == pytest.approx(defect)
+        rate, decay, slope, r = rng.uniform(0.1, 0.9, size=4)
+        slopes = rng.uniform(0.1, 2, size=4)
+        exact = scale_invariance.squared_lengths(rate, slopes, r, decay)[-1]
+        assert exercises.length(r, rate, decay, slopes) == pytest.approx(exact)
+        found = scale_invariance.equilibrium(rate, decay, slope)
+        assert exercises.equilibrium(rate, decay, slope) == pytest.approx(found.length)
+        schedule = scale_invariance.exponential_schedule(rate, decay, 5)
+        np.testing.assert_allclose(
+            exercises.changing_decay(rate, np.full(5, decay)), schedule.rates
+        )

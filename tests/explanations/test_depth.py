@@ -1,0 +1,364 @@
+"""Growth rates against closed forms, adaptive integrals, spheres sampled, and networks."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.special import eval_gegenbauer
+from torch import nn
+
+from bncore.explanations import _activation
+from bncore.explanations._activation import ACTIVATIONS, Function
+from bncore.explanations.depth import (
+    batch_variance,
+    gradient_norms,
+    growth_rate,
+    propagate,
+    relu_growth_rate,
+    residual_growth,
+    smallest_growth_rate,
+)
+from bncore.mechanics import transform
+
+KINKS = {"relu": [0], "leaky_relu": [0], "abs": [0], "elu": [0]}
+
+
+def gaussian(f, kinks=()):
+    """E f(z) by scipy's adaptive rule."""
+    density = lambda z: f(z) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)  # noqa: E731
+    ends = [-12.0, *kinks, 12.0]
+    return sum(
+        quad(density, a, b, epsabs=1e-13, epsrel=1e-12, limit=400)[0] for a, b in pairwise(ends)
+    )
+
+
+def leaky(slope):
+    return lambda z: nn.functional.leaky_relu(z, slope)
+
+
+def test_relu_in_closed_form():
+    assert growth_rate("relu") == pytest.approx(np.pi / (np.pi - 1), rel=1e-13)
+    assert growth_rate("relu") == pytest.approx(1.4669, abs=5e-5)
+
+
+def test_erf_in_closed_form():
+    assert growth_rate("erf") == pytest.approx(2 / (np.sqrt(5) * np.arcsin(2 / 3)), rel=1e-11)
+
+
+def test_the_identity_does_not_grow():
+    assert growth_rate("identity") == pytest.approx(1, rel=1e-13)
+
+
+@pytest.mark.parametrize("slope", np.linspace(-1.5, 1.5, 13))
+def test_leaky_relu_in_closed_form(slope):
+    square = (1 + slope**2) / 2
+    expected = square / (square - (1 - slope) ** 2 / (2 * np.pi))
+    assert growth_rate(leaky(slope)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_against_an_adaptive_integrator(name):
+    function, kinks = Function(name), KINKS.get(name, [])
+    at = lambda z: tuple(float(v[0]) for v in function(np.array([z])))  # noqa: E731
+    mean = gaussian(lambda z: at(z)[0], kinks)
+    variance = gaussian(lambda z: (at(z)[0] - mean) ** 2, kinks)
+    slope = gaussian(lambda z: at(z)[1] ** 2, kinks)
+    assert growth_rate(name) == pytest.approx(slope / variance, rel=1e-9)
+
+
+@given(
+    st.lists(st.integers(-8, 8), min_size=3, max_size=7).filter(lambda c: any(c[1:])),
+    st.integers(-20, 20).filter(bool),
+    st.integers(-20, 20),
+)
+@settings(max_examples=60)
+def test_polynomials_in_hermite_form(coefficients, scale, shift):
+    """With He_k / sqrt(k!) as a basis, the rate is the mean degree; scale and shift do not count."""
+    k = np.arange(len(coefficients))
+    factorials = np.cumprod(np.maximum(k, 1))
+    power = np.polynomial.hermite_e.herme2poly(np.array(coefficients) / np.sqrt(factorials))
+
+    def polynomial(z):
+        y = torch.zeros_like(z)
+        for c in power[::-1]:
+            y = y * z + c
+        return scale * y + shift
+
+    squares = np.array(coefficients, float)[1:] ** 2
+    expected = (k[1:] * squares).sum() / squares.sum()
+    assert growth_rate(polynomial) == pytest.approx(expected, rel=1e-8)
+    assert expected >= 1
+
+
+def piecewise(kinks, slopes):
+    def function(z):
+        y = slopes[0] * z
+        for kink, change in zip(kinks, np.diff(slopes), strict=True):
+            y = y + change * torch.relu(z - kink)
+        return y
+
+    return function
+
+
+@given(
+    st.lists(st.integers(-20, 20), min_size=2, max_size=2, unique=True).map(sorted),
+    st.lists(st.integers(-4, 4), min_size=3, max_size=3).filter(any),
+    st.sampled_from([5, 12, 100]),
+)
+@settings(max_examples=8)
+def test_no_function_is_below_the_bound(kinks, slopes, size):
+    function = piecewise([k / 10 + 0.03 for k in kinks], [float(s) for s in slopes])
+    rate, finite = growth_rate(function), growth_rate(function, size)
+    bent = len(set(slopes)) > 1
+    assert rate > 1 + 1e-6 if bent else rate == pytest.approx(1, rel=1e-12)
+    assert finite >= smallest_growth_rate(size) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("size", [4, 5, 6, 7, 9, 12, 30, 200, 3000])
+def test_relu_of_a_finite_batch_in_closed_form(size):
+    assert growth_rate("relu", size) == pytest.approx(relu_growth_rate(size), rel=1e-10)
+    assert growth_rate("identity", size) == pytest.approx((size - 2) / (size - 3), rel=1e-11)
+
+
+@pytest.mark.parametrize("size", [4, 5, 8, 21])
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 6])
+def test_one_degree_of_spherical_harmonics(size, degree):
+    """phi(h_i) is a harmonic of that degree, whose energy over variance is k (k + B - 3)."""
+    order, radius = (size - 3) / 2, np.sqrt(size - 1)
+    k = np.arange(degree + 1)
+    nodes = np.cos(np.pi * (k + 0.5) / (degree + 1))
+    power = np.polynomial.polynomial.polyfit(nodes, eval_gegenbauer(degree, order, nodes), degree)
+
+    def polynomial(z):
+        y = torch.zeros_like(z)
+        for c in power[::-1]:
+            y = y * (z / radius) + c
+        return y
+
+    expected = degree * (degree + size - 3) / (size - 3)
+    assert growth_rate(polynomial, size) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "gelu", "abs"])
+@pytest.mark.parametrize("size", [8, 24])
+def test_one_layer_sampled(name, size):
+    """Send white gradients back through phi and the batch norm of many units of a symmetric batch."""
+    rng, units = np.random.default_rng(0), 60_000
+    variance = batch_variance(name, size)
+    h = np.sqrt(variance) * rng.normal(size=(size, units)) + rng.normal(size=units)
+    ones = np.ones(units)
+    y, cache = transform.forward(h, ones, 0 * ones, eps=1e-14)
+    phi, dphi = Function(name)(y)
+    g = rng.normal(size=(size, units))
+    g -= g.mean(axis=0)
+    dh = transform.backward(dphi * g, cache).dx
+    squares = (dh**2).sum(axis=0) / (size - 1)
+    error = squares.std() / np.sqrt(units)
+    assert squares.mean() == pytest.approx(growth_rate(name, size), abs=5 * error)
+    assert 5 * error < 0.05 * squares.mean()
+    spread = phi.var(axis=0, ddof=1)
+    assert spread.mean() == pytest.approx(variance, abs=5 * spread.std() / np.sqrt(units))
+
+
+def test_a_large_batch_is_the_limit():
+    for name in ("relu", "tanh", "gelu", "abs"):
+        assert growth_rate(name, 10**6) == pytest.approx(growth_rate(name), rel=1e-5)
+        assert batch_variance(name, 10**6) == pytest.approx(batch_variance(name), rel=1e-5)
+
+
+def test_batch_variance_of_relu():
+    assert batch_variance("relu") == pytest.approx((np.pi - 1) / (2 * np.pi), rel=1e-12)
+    assert batch_variance("identity", 8) == pytest.approx(8 / 7, rel=1e-12)
+
+
+@given(st.floats(1, 4), st.integers(1, 50), st.floats(0.05, 9))
+def test_residual_growth_is_a_product(rate, blocks, offset):
+    factors = 1 + rate / (np.arange(blocks) + offset)
+    expected = np.append(np.cumprod(factors[::-1])[::-1], 1.0)
+    np.testing.assert_allclose(residual_growth(rate, blocks, offset), expected, rtol=1e-10)
+
+
+def test_residual_growth_is_a_power_of_depth():
+    growth = residual_growth(1.5, 4000, 3.0)
+    slope = np.log(growth[1000] / growth[2000]) / np.log(2)
+    assert slope == pytest.approx(1.5, abs=5e-3)
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 2.0, 3.0])
+def test_relu_without_normalisation(weight):
+    found = propagate("relu", weight, 10, variance=0.7)
+    np.testing.assert_allclose(found.growth, weight / 2, rtol=1e-11)
+    np.testing.assert_allclose(found.variance, 0.7 * (weight / 2) ** np.arange(10), rtol=1e-10)
+
+
+def test_tanh_without_normalisation_against_an_adaptive_integrator():
+    found = propagate("tanh", 1.7, 4, variance=0.9, bias_variance=0.2)
+    q = 0.9
+    for variance, growth in zip(found.variance, found.growth, strict=True):
+        assert variance == pytest.approx(q, rel=1e-9)
+        slope = gaussian(lambda z, q=q: (1 - np.tanh(np.sqrt(q) * z) ** 2) ** 2)
+        assert growth == pytest.approx(1.7 * slope, rel=1e-9)
+        q = 1.7 * gaussian(lambda z, q=q: np.tanh(np.sqrt(q) * z) ** 2) + 0.2
+
+
+def small_network():
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)
+    ).double()
+
+
+def test_gradient_norms_against_finite_differences():
+    model, x = small_network(), torch.randn(6, 3, dtype=torch.float64)
+    norms = gradient_norms(model, x, seed=5)
+    white = torch.randn(6, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+    def loss():
+        with torch.no_grad():
+            return (white * model(x)).sum().item()
+
+    for layer, measured in zip((0, 3, 5), norms.weights, strict=True):
+        weight, total = model[layer].weight.data, 0.0
+        for i in range(weight.numel()):
+            entry = weight.view(-1)
+            kept = entry[i].item()
+            entry[i] = kept + 1e-5
+            up = loss()
+            entry[i] = kept - 1e-5
+            total += ((up - loss()) / 2e-5) ** 2
+            entry[i] = kept
+        assert measured == pytest.approx(total, rel=1e-6)
+    for layer, measured in zip((0, 3, 5), norms.signals, strict=True):
+        total = 0.0
+        for i in range(6):
+            for j in range(model[layer].out_features):
+                values = []
+                for step in (1e-5, -1e-5):
+                    nudge = torch.zeros(6, model[layer].out_features, dtype=torch.float64)
+                    nudge[i, j] = step
+                    hook = model[layer].register_forward_hook(lambda m, a, y, n=nudge: y + n)
+                    values.append(loss())
+                    hook.remove()
+                total += ((values[0] - values[1]) / 2e-5) ** 2
+        assert measured == pytest.approx(total, rel=1e-6)
+
+
+def test_gradient_norms_leave_the_model_as_it_was():
+    model, x = small_network(), torch.randn(6, 3, dtype=torch.float64)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    gradient_norms(model, x)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_weight_gradients_are_those_of_signals_times_the_variance():
+    """On a symmetric batch: width times the variance over the batch."""
+    torch.manual_seed(0)
+    model = nn.Linear(400, 300, bias=False)
+    nn.init.normal_(model.weight, std=400**-0.5)
+    x = torch.randn(8, 400) + torch.randn(400)
+    norm = nn.Sequential(model, nn.BatchNorm1d(300, eps=1e-12))
+    norms = gradient_norms(norm, x)
+    variance = float(x.double().var(dim=0).sum())
+    assert norms.weights[0] == pytest.approx(variance * norms.signals[0], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("activation", "error", "message"),
+    [
+        ("swish", ValueError, "activation is 'swish', expected one of 'identity'"),
+        (3, TypeError, "activation is a int, expected a name or a function of a tensor"),
+        (nn.ReLU, TypeError, r"activation is a ReLU \(a class\), expected a name"),
+        (np.tanh, TypeError, "cannot be applied to a torch tensor"),
+        (lambda z: z.sum(), ValueError, r"returns \(\) of torch.float64 for a tensor"),
+        (lambda z: z.float(), ValueError, "of torch.float32 for a tensor of shape"),
+        (lambda z: 1.0, ValueError, "returns a float for a tensor"),
+        (torch.sign, ValueError, "jumps, or is too steep, at z = 0"),
+        (lambda z: (z > 0.3).double(), ValueError, "jumps, or is too steep, at z = 0.3"),
+        (lambda z: z + (z > 1.234), ValueError, r"at z = 1\.234"),
+        (torch.round, ValueError, "jumps, or is too steep"),
+        (lambda z: z.abs().sqrt(), ValueError, "expected finite values|jumps, or is too steep"),
+        (lambda z: torch.zeros_like(z) + 2, ValueError, "activation is constant"),
+        (lambda z: 1e9 + z, ValueError, "varies by less than a millionth"),
+        (torch.log, ValueError, "activation is nan at z = -12"),
+        (lambda z: torch.exp(z * z / 4), ValueError, "grows so fast that its expectation"),
+        (lambda z: torch.softmax(z, 0), ValueError, "among others or in another order"),
+        (lambda z: torch.heaviside(z, z), TypeError, "derivative for aten::heaviside is not"),
+        (lambda z: z.cumsum(0), ValueError, "other values for the same inputs among others"),
+        (lambda z: torch.rand_like(z), ValueError, "other values for the same inputs"),
+        (lambda z: torch.sin(3000 * z), ValueError, "panels do not resolve"),
+    ],
+)  # fmt: skip
+def test_an_activation_is_refused(activation, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        growth_rate(activation)
+
+
+def test_fast_growth_is_refused_where_a_batch_reaches_far():
+    def square(z):
+        return torch.exp(z * z / 4)
+
+    with pytest.raises(ValueError, match="grows so fast"):
+        growth_rate(square, 1000)
+    with pytest.raises(ValueError, match="grows so fast"):
+        batch_variance(square)
+    assert growth_rate(square, 20) > smallest_growth_rate(20)
+
+
+def test_a_batch_beyond_the_bend_is_refused():
+    with pytest.raises(
+        ValueError, match=r"constant for abs\(z\) up to 1.73, all that a batch of 4"
+    ):
+        growth_rate(lambda z: torch.relu(z - 2), 4)
+
+
+@pytest.mark.parametrize("function", [lambda b: growth_rate("relu", b), relu_growth_rate, smallest_growth_rate, lambda b: batch_variance("relu", b)])  # fmt: skip
+def test_a_batch_size_is_refused(function, unchecked):
+    with pytest.raises(ValueError, match="batch_size is 3, expected at least 4: a batch of two"):
+        function(3)
+    with pytest.raises(TypeError, match="batch_size is a float, expected an integer"):
+        function(8.0)
+
+
+def test_arguments_of_residual_growth_are_refused(unchecked):
+    with pytest.raises(ValueError, match="rate is 0, expected a finite number above 0"):
+        residual_growth(0, 3, 1.0)
+    with pytest.raises(ValueError, match="offset is 0, expected a finite number above 0"):
+        residual_growth(1.5, 3, 0)
+    with pytest.raises(ValueError, match="blocks is 0, expected at least 1"):
+        residual_growth(1.5, 0, 1.0)
+
+
+def test_arguments_of_propagate_are_refused(unchecked):
+    with pytest.raises(ValueError, match="weight_variance is -1, expected"):
+        propagate("relu", -1, 3)
+    with pytest.raises(ValueError, match="bias_variance is -1, expected"):
+        propagate("relu", 1, 3, bias_variance=-1)
+    with pytest.raises(ValueError, match="variance is 0, expected"):
+        propagate("relu", 1, 3, variance=0)
+    with pytest.raises(TypeError, match="layers is a float, expected an integer"):
+        propagate("relu", 1, 3.0)
+    with pytest.raises(ValueError, match=r"the variance of layer 14 is 1.64e-13, expected between"):
+        propagate("relu", 0.2, 20, variance=1.64)
+    with pytest.raises(ValueError, match="grows so fast"):
+        propagate(lambda z: torch.exp(z * z / 8), 1.0, 2, variance=2.5)
+
+
+def test_a_model_without_linear_layers_is_refused():
+    with pytest.raises(ValueError, match="model has no linear layer"):
+        gradient_norms(nn.Tanh(), torch.randn(4, 2))
+
+
+@pytest.mark.parametrize("size", [4, 60])
+def test_finer_panels_change_nothing(size, monkeypatch):
+    coarse = [growth_rate(name, size) for name in ACTIVATIONS]
+    points, weights = np.polynomial.legendre.leggauss(20)
+    monkeypatch.setattr(_activation, "POINTS", points)
+    monkeypatch.setattr(_activation, "WEIGHTS", weights)
+    fine = [growth_rate(name, size) for name in ACTIVATIONS]
+    np.testing.assert_allclose(coarse, fine, rtol=1e-9)

@@ -1,0 +1,287 @@
+"""The theory of the noise against enumeration, quadrature and sampling; the layers against torch."""
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import nn
+
+from bncore.explanations import noise
+from bncore.explanations.noise import (
+    BorrowedStatistics,
+    GaussianOutput,
+    GhostBatchNorm,
+    InjectedNoise,
+)
+
+seeds = st.integers(0, 10**6)
+
+
+def population(seed, n):
+    """n skewed values with their variance and kurtosis."""
+    x = np.random.default_rng(seed).normal(size=n) ** 3 + 5
+    return x, x.var(), ((x - x.mean()) ** 4).mean() / x.var() ** 2
+
+
+@given(seeds, st.integers(1, 4), st.integers(2, 5))
+def test_independent_draws_against_all_batches(seed, m, n):
+    x, var, kurtosis = population(seed, n)
+    batches = np.array(list(product(x, repeat=m)))
+    scale = 1 + var**2 * kurtosis
+    assert batches.mean(1).var() == pytest.approx(noise.mean_variance(m, var), abs=1e-10 * scale)
+    if m > 1:
+        expected = noise.variance_variance(m, var, kurtosis)
+        assert batches.var(1).var() == pytest.approx(expected, abs=1e-10 * scale)
+
+
+@given(seeds, st.integers(2, 8), st.data())
+def test_draws_without_replacement_against_all_subsets(seed, n, data):
+    x, var, kurtosis = population(seed, n)
+    m = data.draw(st.integers(1, n))
+    batches = np.array(list(combinations(x, m)))
+    scale = 1 + var**2 * kurtosis
+    expected = noise.mean_variance(m, var, n)
+    assert batches.mean(1).var() == pytest.approx(expected, abs=1e-10 * scale)
+    if m > 1:
+        expected = noise.variance_variance(m, var, kurtosis, n)
+        assert batches.var(1).var() == pytest.approx(expected, abs=1e-10 * scale)
+
+
+@given(st.integers(2, 50), st.floats(1, 20))
+def test_a_large_population_is_like_independent_draws(m, kurtosis):
+    for function, arguments in (
+        (noise.mean_variance, ()),
+        (noise.variance_variance, (kurtosis,)),
+    ):
+        found = function(m, 2.0, *arguments, population=10**8)
+        assert found == pytest.approx(function(m, 2.0, *arguments), rel=1e-5)
+
+
+@settings(max_examples=50)
+@given(st.floats(-4, 4), st.integers(3, 300), st.floats(-0.999, 0.999))
+def test_the_exact_distribution_against_quantiles_of_the_company(z, m, place):
+    x_hat, n, count = place * np.sqrt(m - 1), m - 1, 5000
+    deviation = stats.chi(m - 2).ppf((np.arange(count) + 0.5) / count) / np.sqrt(n)
+    t = np.sqrt(m) * x_hat / np.sqrt(n - x_hat**2)
+    expected = stats.norm.cdf(np.sqrt(n) * (t * deviation - z)).mean()
+    assert GaussianOutput(z, m).cdf(x_hat) == pytest.approx(expected, abs=1 / count)
+
+
+@pytest.mark.parametrize("m", [3, 20])
+def test_over_random_examples_the_output_is_beta(m):
+    z, step = np.linspace(-6.5, 6.5, 101, retstep=True)
+    x_hat = np.array([-0.99, -0.4, 0.1, 0.8]) * np.sqrt(m - 1)
+    found = sum(step * stats.norm.pdf(a) * GaussianOutput(a, m).cdf(x_hat) for a in z)
+    square = stats.beta(0.5, (m - 2) / 2).cdf(x_hat**2 / (m - 1))
+    np.testing.assert_allclose(found, (1 + np.sign(x_hat) * square) / 2, atol=1e-9)
+
+
+@settings(max_examples=8)
+@given(st.floats(-3, 3), st.integers(4, 100))
+def test_density_and_moments_belong_to_the_distribution(z, m):
+    exact, edge = GaussianOutput(z, m), np.sqrt(m - 1)
+    x, h = np.linspace(-0.9, 0.9, 7) * edge, 1e-5
+    slope = (exact.cdf(x + h) - exact.cdf(x - h)) / (2 * h)
+    np.testing.assert_allclose(exact.pdf(x), slope, atol=1e-7)
+    angle = np.linspace(-np.pi / 2, np.pi / 2, 1001)
+    points = edge * np.sin(angle)
+    density = exact.pdf(points) * edge * np.cos(angle)
+    moments = [np.trapezoid(density * points**k, angle) for k in (0, 1, 2)]
+    mean, var = exact.moments()
+    np.testing.assert_allclose([1, mean, var + mean**2], moments, atol=1e-6)
+
+
+def test_the_output_against_companies_that_are_drawn():
+    rng = np.random.default_rng(0)
+    batches = rng.normal(3, 2, size=(40_000, 6))
+    batches[:, 0] = 3 + 2 * 1.5
+    x_hat = (batches[:, 0] - batches.mean(1)) / batches.std(1)
+    exact = GaussianOutput(1.5, 6)
+    assert stats.kstest(x_hat, exact.cdf).pvalue > 1e-3
+    assert exact.cdf(-5.0) == 0
+    assert exact.cdf(5.0) == 1
+    assert exact.pdf(5.0) == 0
+    assert isinstance(exact.pdf(0.3), float)
+
+
+def exact_moments(z, m, kurtosis_power):
+    """Mean and variance of the output for a company of powers of normal values, from a sample."""
+    rng = np.random.default_rng(0)
+    batches = rng.gamma(kurtosis_power, size=(50_000, m))
+    batches = (batches - kurtosis_power) / np.sqrt(kurtosis_power)
+    batches[:, 0] = z
+    x_hat = (z - batches.mean(1)) / batches.std(1)
+    return x_hat.mean(), x_hat.var()
+
+
+@pytest.mark.parametrize("z", [-1.0, 0.0, 1.5])
+def test_the_first_order_for_skewed_values(z):
+    shape, m = 4.0, 128
+    mean, var = noise.output_moments(z, m, 2 / np.sqrt(shape), 3 + 6 / shape)
+    found = exact_moments(z, m, shape)
+    assert m * (found[0] - z) == pytest.approx(m * (mean - z), abs=0.25)
+    assert found[1] == pytest.approx(var, rel=0.08)
+
+
+@settings(max_examples=10)
+@given(st.floats(-3, 3))
+def test_the_first_order_is_the_limit_of_the_exact_normal_moments(z):
+    for m in (1000, 4000):
+        mean, var = noise.output_moments(z, m)
+        exact = GaussianOutput(z, m).moments()
+        assert m * (exact[0] - mean) == pytest.approx(0, abs=60 / m * (1 + abs(z)) ** 3)
+        assert m * (exact[1] - var) == pytest.approx(0, abs=60 / m * (1 + abs(z)) ** 4)
+
+
+def test_a_company_without_replacement_has_less_noise():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=40)
+    values = (values - values.mean()) / values.std()
+    a3, a4 = (values**3).mean(), (values**4).mean()
+    others = np.stack([rng.permutation(values[1:])[:29] for _ in range(20_000)])
+    batches = np.column_stack([np.full(20_000, values[0]), others])
+    x_hat = (values[0] - batches.mean(1)) / batches.std(1)
+    without = noise.output_moments(values[0], 30, a3, a4, population=40)[1]
+    assert x_hat.var() == pytest.approx(without, rel=0.1)
+    assert noise.output_moments(values[0], 40, a3, a4, population=40) == (values[0], 0)
+
+
+@settings(max_examples=15)
+@given(seeds, st.integers(2, 5), st.integers(1, 4), st.sampled_from([(), (3,), (2, 2)]))
+def test_ghost_batches_are_batch_norms_one_after_the_other(seed, size, count, spatial):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size * count, 3, *spatial, generator=generator, dtype=torch.float64)
+    kinds = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+    for momentum in (0.1, None):
+        theirs = kinds[len(spatial)](3, momentum=momentum).double()
+        ours = GhostBatchNorm(3, size, momentum=momentum).double()
+        for layer in (ours, theirs):
+            nn.init.constant_(layer.weight, 1.7)
+            nn.init.constant_(layer.bias, -0.3)
+        expected = torch.cat([theirs(part) for part in x.split(size)])
+        torch.testing.assert_close(ours(x), expected)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+        ours.eval(), theirs.eval()
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_the_gradient_of_ghost_batches_is_torchs():
+    x = torch.randn(12, 4, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(12, 4, dtype=torch.float64)
+    layer, ghosts = nn.BatchNorm1d(4).double(), GhostBatchNorm(4, 3).double()
+    (expected,) = torch.autograd.grad(
+        (weights * torch.cat([layer(part) for part in x.split(3)])).sum(), x
+    )
+    torch.testing.assert_close(torch.autograd.grad((weights * ghosts(x)).sum(), x)[0], expected)
+
+
+def test_borrowed_statistics_are_those_of_the_next_ghost_batch():
+    x = torch.randn(12, 4, dtype=torch.float64)
+    layer = BorrowedStatistics(4, 4, eps=1e-12).double()
+    parts = list(x.split(4))
+    expected = [
+        (part - other.mean(0)) / other.std(0, correction=0)
+        for part, other in zip(parts, parts[-1:] + parts[:-1], strict=True)
+    ]
+    torch.testing.assert_close(layer(x), torch.cat(expected))
+
+
+def test_injected_noise_has_the_variances_of_ghost_batches():
+    torch.manual_seed(0)
+    x = torch.randn(64, 400, dtype=torch.float64) ** 3
+    x = (x - x.mean(0)) / x.std(0, correction=0)
+    layer, means, variances = InjectedNoise(400, 8, eps=1e-12).double(), [], []
+    for _ in range(200):
+        y = layer(x).detach().reshape(8, 8, 400)
+        ratio = (y[:, 0] - y[:, 1]) / (x.reshape(8, 8, 400)[:, 0] - x.reshape(8, 8, 400)[:, 1])
+        means.append(x.reshape(8, 8, 400)[:, 0] - y[:, 0] / ratio)
+        variances.append(1 / ratio**2)
+    means, variances = (torch.stack(values).flatten(0, 1) for values in (means, variances))
+    kurtosis = (x**4).mean(0)
+    expected = [noise.variance_variance(8, 1.0, a4, 64) for a4 in kurtosis.tolist()]
+    assert means.var(0).mean() == pytest.approx(noise.mean_variance(8, 1.0, 64), rel=0.02)
+    assert variances.mean() == pytest.approx(7 / 8 * 64 / 63, rel=0.01)
+    assert variances.var(0).mean().item() == pytest.approx(np.mean(expected), rel=0.05)
+
+
+def test_a_group_as_large_as_the_batch_adds_nothing():
+    x = torch.randn(8, 5)
+    for layer in (InjectedNoise(5, 8), GhostBatchNorm(5, 8), BorrowedStatistics(5, 8)):
+        theirs = nn.BatchNorm1d(5)
+        torch.testing.assert_close(layer(x), theirs(x))
+        torch.testing.assert_close(layer.running_var, theirs.running_var)
+
+
+def test_injected_noise_keeps_the_statistics_of_the_whole_batch():
+    x = torch.randn(32, 5, 3)
+    layer, theirs = InjectedNoise(5, 8), nn.BatchNorm1d(5)
+    layer(x), theirs(x)
+    torch.testing.assert_close(layer.running_var, theirs.running_var)
+    torch.testing.assert_close(layer.running_mean, theirs.running_mean)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (noise.ghost, GhostBatchNorm),
+        (noise.borrowed, BorrowedStatistics),
+        (noise.injected, InjectedNoise),
+    ],
+)
+def test_factories_make_layers(function, kind):
+    layer = function(8)(5)
+    assert type(layer) is kind
+    assert (layer.size, layer.num_features) == (8, 5)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: noise.mean_variance(0), ValueError, "m is 0, expected at least 1"),
+        (lambda: noise.mean_variance(2.0), TypeError, "m is a float, expected an integer"),
+        (lambda: noise.mean_variance(9, 1.0, 8), ValueError, "m is 9, expected at most population"),
+        (
+            lambda: noise.mean_variance(1, 1.0, 1),
+            ValueError,
+            "population is 1, expected at least 2",
+        ),
+        (lambda: noise.mean_variance(2, -1.0), ValueError, "var is -1.0"),
+        (lambda: noise.variance_variance(1), ValueError, "m is 1, expected at least 2"),
+        (lambda: noise.variance_variance(4, 1.0, 0.5), ValueError, "kurtosis is 0.5, expected"),
+        (lambda: noise.variance_variance(4, "1"), TypeError, "var is a str"),
+        (
+            lambda: noise.output_moments(1.0, 8, 2.0, 3.0),
+            ValueError,
+            r"kurtosis is 3 with skewness 2, expected at least 1 \+ skewness², 5",
+        ),
+        (lambda: noise.output_moments(1.0, 1), ValueError, "m is 1, expected at least 2"),
+        (lambda: GaussianOutput(1.0, 2), ValueError, "m is 2, expected at least 3"),
+        (lambda: GaussianOutput(np.inf, 4), ValueError, "z is inf, expected a finite number"),
+        (lambda: GaussianOutput("1", 4), TypeError, "z is a str, expected a real number"),
+        (lambda: GhostBatchNorm(3, 1), ValueError, "size is 1, expected at least 2"),
+        (
+            lambda: GhostBatchNorm(3, 4)(torch.zeros(6, 3)),
+            ValueError,
+            "the batch has 6 examples, expected a multiple of size, 4",
+        ),
+        (
+            lambda: InjectedNoise(3, 4)(torch.zeros(6, 3)),
+            ValueError,
+            "the batch has 6 examples, expected a multiple of size, 4",
+        ),
+        (
+            lambda: GhostBatchNorm(3, 4)(torch.zeros(8, 2)),
+            ValueError,
+            r"x has shape \(8, 2\), expected \(batch, 3, \*spatial\)",
+        ),
+        (lambda: InjectedNoise(3, 4)(torch.zeros(8)), ValueError, r"x has shape \(8,\)"),
+    ],
+)
+def test_errors_teach(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,321 @@
+"""Slope and curvature through a batch norm, distances to a ray, and walks along a gradient."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from bncore.explanations import smoothness
+from bncore.lab import networks
+
+seeds = st.integers(0, 10**6)
+
+
+def random_loss(seed):
+    """y, gamma, H, b of a random loss z'Hz/2 + b'z behind a batch norm, and torch's loss of y."""
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(3, 24))
+    y = rng.normal() * 3 + np.exp(rng.normal()) * rng.normal(size=m)
+    A, b, gamma = rng.normal(size=(m, m)), rng.normal(size=m), float(rng.normal())
+    H = A + A.T
+
+    def loss(y):
+        c = y - y.mean()
+        z = gamma * c / torch.sqrt((c**2).mean()) + 0.4
+        return z @ torch.tensor(H) @ z / 2 + torch.tensor(b) @ z
+
+    z = gamma * (y - y.mean()) / y.std() + 0.4
+    return y, gamma, H, H @ z + b, loss
+
+
+@settings(max_examples=300)
+@given(seeds)
+def test_slope_and_curvature_are_those_of_double_backward(seed):
+    y, gamma, H, g, loss = random_loss(seed)
+    leaf = torch.tensor(y, requires_grad=True)
+    (d,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+    second = torch.stack([torch.autograd.grad(part, leaf, retain_graph=True)[0] for part in d])
+    d, second = d.detach().numpy(), second.numpy()
+    factor = (gamma / y.std()) ** 2
+    slope = smoothness.gradient(y[:, None], g[:, None], np.array([gamma]))[:, 0]
+    np.testing.assert_allclose(slope, d, atol=1e-12 * factor**0.5 * np.linalg.norm(g))
+    terms = smoothness.squared_gradient(y[:, None], g[:, None], np.array([gamma]))
+    assert terms.passed[0] == pytest.approx(d @ d, abs=1e-12 * factor * (g @ g))
+    size = factor * np.linalg.norm(H, 2) + abs(gamma) / y.var() * np.linalg.norm(g)
+    np.testing.assert_allclose(smoothness.hessian(y, g, H, gamma), second, atol=1e-12 * size)
+    curvature = smoothness.curvature_along_gradient(y, g, H, gamma)
+    assert curvature.total == pytest.approx(d @ second @ d, abs=1e-12 * size * factor * (g @ g))
+    assert curvature.squared == pytest.approx(d @ d, abs=1e-12 * factor * (g @ g))
+
+
+def test_a_batch_of_two_has_no_slope_and_no_curvature():
+    y, g, H = np.array([1.0, 4.0]), np.array([2.0, -0.5]), np.array([[1.0, 2.0], [2.0, -3.0]])
+    slope = smoothness.gradient(y[:, None], g[:, None], np.array([1.5]))
+    np.testing.assert_allclose(slope, 0, atol=1e-14)
+    np.testing.assert_allclose(smoothness.hessian(y, g, H, 1.5), 0, atol=1e-14)
+
+
+@given(seeds)
+def test_features_do_not_mix(seed):
+    rng = np.random.default_rng(seed)
+    y, g, gamma = rng.normal(size=(7, 3)), rng.normal(size=(7, 3)), rng.normal(size=3)
+    together = smoothness.squared_gradient(y, g, gamma)
+    for j in range(3):
+        alone = smoothness.squared_gradient(y[:, [j]], g[:, [j]], gamma[[j]])
+        np.testing.assert_allclose([t[j] for t in together], [t[0] for t in alone], rtol=1e-12)
+
+
+@given(seeds)
+def test_the_second_derivatives_do_not_see_shift_and_scale(seed):
+    y, gamma, H, g, _ = random_loss(seed)
+    ours = smoothness.hessian(y, g, H, gamma)
+    d = smoothness.gradient(y[:, None], g[:, None], np.array([gamma]))[:, 0]
+    factor = abs(gamma) / y.std()
+    size = np.linalg.norm(y - y.mean()) * (
+        factor**2 * np.linalg.norm(H, 2) + factor / y.std() * np.linalg.norm(g)
+    )
+    np.testing.assert_allclose(ours @ np.ones(len(y)) / size, 0, atol=1e-12)
+    np.testing.assert_allclose((ours @ (y - y.mean()) + d) / size, 0, atol=1e-12)
+
+
+@given(seeds)
+def test_a_normalised_loss_is_indefinite_where_it_has_a_slope(seed):
+    y, gamma, H, g, _ = random_loss(seed)
+    d = smoothness.gradient(y[:, None], g[:, None], np.array([gamma]))[:, 0]
+    floor = np.linalg.norm(d) / np.linalg.norm(y - y.mean())
+    eigenvalues = np.linalg.eigvalsh(smoothness.hessian(y, g, H @ H, gamma))
+    size = np.abs(eigenvalues).max()
+    assert size >= floor * (1 - 1e-9)
+    if floor > 1e-3 * size:
+        assert eigenvalues[0] < 0 < eigenvalues[-1]
+
+
+@given(seeds)
+def test_the_mean_of_the_inputs_drops_out_of_the_curvature(seed):
+    y, gamma, H, g, _ = random_loss(seed)
+    X = np.random.default_rng(seed).normal(1.0, 1.0, size=(len(y), 3))
+    centred = X - X.mean(axis=0)
+    second = smoothness.hessian(y, g, H, gamma)
+    np.testing.assert_allclose(
+        X.T @ second @ X, centred.T @ second @ centred, atol=1e-11 * np.abs(second).sum()
+    )
+
+
+@given(seeds)
+def test_scaling_the_weights_scales_the_slope(seed):
+    y, gamma, _, g, _ = random_loss(seed)
+    before = smoothness.gradient(y[:, None], g[:, None], np.array([gamma]))
+    after = smoothness.gradient(8 * y[:, None], g[:, None], np.array([gamma]))
+    np.testing.assert_allclose(8 * after, before, rtol=1e-9, atol=1e-12 * np.abs(before).max())
+
+
+@settings(max_examples=300)
+@given(seeds)
+def test_the_distance_to_the_ray_is_the_least_over_it(seed):
+    rng = np.random.default_rng(seed)
+    start, optimum = rng.normal(size=(2, int(rng.integers(1, 5))))
+    found = smoothness.distance_to_ray(start, optimum)
+    _, least = nnls(optimum[:, np.newaxis], start)
+    assert found == pytest.approx(least, abs=1e-12)
+    square, product = optimum @ optimum, optimum @ start
+    if product > 0:
+        plain = (start - optimum) @ (start - optimum)
+        assert found**2 == pytest.approx(plain - (square - product) ** 2 / square, abs=1e-9)
+
+
+def batch(classes=4, inputs=6, count=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, inputs, generator=generator, dtype=torch.float64)
+    return x, torch.randint(classes, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("normalization", [None, "batch"])
+@pytest.mark.parametrize("units", smoothness.UNITS)
+def test_a_walk_is_gradient_descent_of_the_weights(normalization, units):
+    x, y = batch()
+    model = networks.mlp((6, 5, 4), "tanh", normalization, seed=3).double()
+    found = smoothness.along_gradient(model, x, y, [0.03, 0.3], units)
+    chosen = smoothness.weights(model)
+    scales = {
+        name: w.detach().norm(dim=1, keepdim=True) if units == "relative" else torch.ones(1)
+        for name, w in chosen.items()
+    }
+
+    def slope_of(model):
+        loss = cross_entropy(model(x), y)
+        weights = smoothness.weights(model)
+        parts = torch.autograd.grad(loss, list(weights.values()))
+        return loss.item(), torch.cat(
+            [(scales[n] * p).reshape(-1) for n, p in zip(weights, parts, strict=True)]
+        )
+
+    before, slope = slope_of(model)
+    assert found.loss == pytest.approx(before)
+    assert found.slope == pytest.approx(slope.norm().item())
+    for k, step in enumerate((0.03, 0.3)):
+        moved = copy.deepcopy(model)
+        if units == "relative":
+            step = step * 9**0.5 / slope.norm().item()
+        parts = dict(zip(chosen, slope.split([w.numel() for w in chosen.values()]), strict=True))
+        with torch.no_grad():
+            for name, w in smoothness.weights(moved).items():
+                w -= step * scales[name] * parts[name].reshape(w.shape)
+        loss, after = slope_of(moved)
+        assert found.losses[k] == pytest.approx(loss)
+        assert found.distances[k] == pytest.approx(step * slope.norm().item())
+        assert found.changes[k] == pytest.approx((after - slope).norm().item())
+    assert found.smoothness == pytest.approx((found.changes / found.distances).max())
+
+
+def test_a_relative_step_is_the_stated_share_of_the_weights():
+    x, y = batch()
+    model = networks.mlp((6, 5, 4), "tanh", None, seed=3).double()
+    found = smoothness.along_gradient(model, x, y, [0.02], "relative")
+    assert found.distances[0] == pytest.approx(0.02 * (5 + 4) ** 0.5)
+
+
+def test_a_walk_leaves_the_model_as_it_was():
+    x, y = batch()
+    model = networks.mlp((6, 5, 4), "relu", "batch", seed=1).double().eval()
+    before = copy.deepcopy(model.state_dict())
+    smoothness.along_gradient(model, x, y, [0.1])
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("factor", [0.25, 16.0])
+def test_relative_units_do_not_see_a_rescaling_that_the_loss_does_not_see(factor):
+    x, y = batch()
+    model = networks.mlp((6, 5, 4), "relu", None, gain=1.0, seed=1).double()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.linear1.weight.mul_(factor)
+        other.output.weight.div_(factor)
+    relative, absolute = (
+        [smoothness.along_gradient(m, x, y, [0.05], units) for m in (model, other)]
+        for units in ("relative", "absolute")
+    )
+    assert relative[1].smoothness == pytest.approx(relative[0].smoothness)
+    assert relative[1].losses == pytest.approx(relative[0].losses)
+    assert abs(absolute[1].smoothness / absolute[0].smoothness - 1) > 0.5
+
+
+def test_filters_are_measured_by_their_own_length():
+    weight = torch.arange(1.0, 37.0).reshape(2, 2, 3, 3)
+    lengths = smoothness.unit_lengths(weight)
+    assert lengths.shape == (2, 1, 1, 1)
+    assert lengths.flatten().tolist() == pytest.approx(
+        [weight[0].norm().item(), weight[1].norm().item()]
+    )
+
+
+Y, G, GAMMA = np.array([[1.0], [2.0], [4.0]]), np.ones((3, 1)), np.ones(1)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: smoothness.normalise([[1.0], [2.0]]), TypeError, "y is a list, expected a plain"),
+        (lambda: smoothness.normalise(Y[:1]), ValueError, "expected at least 2"),
+        (
+            lambda: smoothness.normalise(Y[:, :, None]),
+            ValueError,
+            r"y has shape \(3, 1, 1\), expected \(batch, features\)",
+        ),
+        (
+            lambda: smoothness.normalise(np.array([[1.0, 5.0], [2.0, 5.0]])),
+            ValueError,
+            r"y\[:, 1\] is constant, expected at least two different values",
+        ),
+        (
+            lambda: smoothness.gradient(Y, G[:2], GAMMA),
+            ValueError,
+            r"g has shape \(2, 1\), expected \(3, 1\), that of y",
+        ),
+        (lambda: smoothness.gradient(Y, G * np.inf, GAMMA), ValueError, r"g\[0, 0\] is inf"),
+        (
+            lambda: smoothness.squared_gradient(Y, G, np.ones(2)),
+            ValueError,
+            r"gamma has shape \(2,\), expected \(1,\)",
+        ),
+        (
+            lambda: smoothness.hessian(Y, G[:, 0], np.eye(3), 1.0),
+            ValueError,
+            r"y has shape \(3, 1\), expected \(batch,\): one feature",
+        ),
+        (
+            lambda: smoothness.hessian(Y[:, 0], G[:, 0], np.eye(2), 1.0),
+            ValueError,
+            r"H has shape \(2, 2\), expected \(3, 3\)",
+        ),
+        (
+            lambda: smoothness.hessian(Y[:, 0], G[:, 0], np.eye(3), "1"),
+            TypeError,
+            "gamma is a str, expected a real number",
+        ),
+        (
+            lambda: smoothness.curvature_along_gradient(Y[:, 0], G[:, 0], np.eye(3) * np.nan, 1.0),
+            ValueError,
+            r"H\[0, 0\] is nan",
+        ),
+        (
+            lambda: smoothness.distance_to_ray(np.ones(2), np.zeros(2)),
+            ValueError,
+            "optimum is zero, expected weights with a direction",
+        ),
+        (
+            lambda: smoothness.distance_to_ray(np.ones(2), np.ones(3)),
+            ValueError,
+            r"optimum has shape \(3,\), expected \(2,\)",
+        ),
+        (
+            lambda: smoothness.distance_to_ray(np.ones((2, 2)), np.ones(2)),
+            ValueError,
+            r"start has shape \(2, 2\), expected \(inputs,\)",
+        ),
+    ],
+)
+def test_errors_of_the_identities_teach(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("model", "steps", "units", "error", "message"),
+    [
+        (nn.Linear(6, 4), [], "absolute", ValueError, "steps is empty, expected at least one"),
+        (nn.Linear(6, 4), [0.1, -1], "absolute", ValueError, r"steps\[1\] is -1, expected"),
+        (nn.Linear(6, 4), ["a"], "absolute", TypeError, r"steps\[0\] is a str"),
+        (nn.Linear(6, 4), [0.1], "metres", ValueError, "units is 'metres', expected 'absolute'"),
+        (nn.BatchNorm1d(6), [0.1], "absolute", ValueError, "model has no weight matrix"),
+    ],
+)
+def test_errors_of_a_walk_teach(model, steps, units, error, message):
+    x, y = batch()
+    with pytest.raises(error, match=message):
+        smoothness.along_gradient(model.double(), x, y, steps, units)
+
+
+def test_a_unit_without_weights_has_no_length():
+    x, y = batch()
+    model = nn.Linear(6, 4).double()
+    with torch.no_grad():
+        model.weight[2] = 0
+    with pytest.raises(ValueError, match=r"weight\[2\] is all zero, expected weights that have"):
+        smoothness.along_gradient(model, x, y, [0.1], "relative")
+
+
+def test_a_critical_point_has_no_direction_to_walk_in():
+    x, y = batch()
+    model = nn.Linear(6, 4).double()
+    with pytest.raises(ValueError, match="the gradient is zero, expected a point with a slope"):
+        smoothness.along_gradient(model, x, y, [0.1], loss=lambda outputs, y: 0 * outputs.sum())

@@ -1,0 +1,274 @@
+"""Products with second derivatives, ends of a spectrum, and its density by Lanczos quadrature."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from scipy.stats import wasserstein_distance
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from bncore.explanations import smoothness, spectrum
+from bncore.lab import networks
+
+seeds = st.integers(0, 10**6)
+
+
+def symmetric(seed, n=None):
+    rng = np.random.default_rng(seed)
+    n = n or int(rng.integers(1, 30))
+    A = rng.normal(size=(n, n))
+    return (A + A.T) / 2
+
+
+def batch(inputs=5, count=16, classes=3):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, inputs, generator=generator, dtype=torch.float64)
+    return x, torch.randint(classes, (count,), generator=generator)
+
+
+def dense(model, x, y, units):
+    """The second derivatives by the weight matrices, column by column, by double backward."""
+    chosen = list(smoothness.weights(model).values())
+    scales = [s.expand(p.shape).reshape(-1) for s, p in zip(
+        smoothness.unit_scales(model, units), chosen, strict=True)]  # fmt: skip
+    slopes = torch.autograd.grad(cross_entropy(model(x), y), chosen, create_graph=True)
+    flat, scales = torch.cat([g.reshape(-1) for g in slopes]), torch.cat(scales)
+    rows = [torch.autograd.grad(entry, chosen, retain_graph=True) for entry in flat]
+    H = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
+    return (scales[:, None] * H * scales).numpy()
+
+
+@pytest.mark.parametrize("normalization", [None, "batch"])
+@pytest.mark.parametrize("units", smoothness.UNITS)
+def test_products_are_those_of_the_dense_matrix(normalization, units):
+    x, y = batch()
+    model = networks.mlp((5, 4, 3), "tanh", normalization, seed=2).double()
+    operator = spectrum.hessian_operator(model, x, y, units)
+    ours, exact = operator.matmat(np.eye(operator.shape[0])), dense(model, x, y, units)
+    np.testing.assert_allclose(ours, exact, atol=1e-13)
+    single = np.column_stack([operator.matvec(unit) for unit in np.eye(len(ours))])
+    np.testing.assert_allclose(single, ours, atol=1e-14)
+    np.testing.assert_allclose(operator.T.matvec(np.ones(len(ours))), exact.sum(axis=1), atol=1e-12)
+
+
+def test_convolutions_have_products_too():
+    x, y = batch(count=8)
+    images = x.reshape(8, 1, 1, 5).repeat(1, 1, 5, 1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)
+    ).double()  # fmt: skip
+    operator = spectrum.hessian_operator(model, images, y, "relative")
+    ours = operator.matmat(np.eye(operator.shape[0]))
+    np.testing.assert_allclose(ours, dense(model, images, y, "relative"), atol=1e-13)
+
+
+def test_the_operator_keeps_to_the_model_it_was_given():
+    x, y = batch()
+    model = networks.mlp((5, 4, 3), "tanh", "batch", seed=2).double().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    operator = spectrum.hessian_operator(model, x, y)
+    vector = np.arange(float(operator.shape[0]))
+    first = operator.matvec(vector)
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    with torch.no_grad():
+        model.output.weight.mul_(3)
+    np.testing.assert_array_equal(operator.matvec(vector), first)
+
+
+def test_single_precision_inside_is_double_outside():
+    x, y = batch()
+    model = networks.mlp((5, 4, 3), "tanh", "batch", seed=2)
+    found = spectrum.hessian_operator(model, x.float(), y)
+    exact = spectrum.hessian_operator(model.double(), x, y)
+    vector = np.ones(found.shape[0])
+    assert found.matvec(vector).dtype == np.float64
+    np.testing.assert_allclose(found.matvec(vector), exact.matvec(vector), atol=1e-5)
+
+
+@settings(max_examples=30)
+@given(seeds)
+def test_extremes_are_the_ends_of_the_dense_spectrum(seed):
+    A = symmetric(seed, 25)
+    low, high = spectrum.extremes(aslinearoperator(A), tol=1e-9)
+    np.testing.assert_allclose([low, high], np.linalg.eigvalsh(A)[[0, -1]], rtol=1e-6)
+
+
+@settings(max_examples=60)
+@given(seeds)
+def test_all_steps_give_the_measure_of_the_vector(seed):
+    A = symmetric(seed)
+    probe = np.random.default_rng(seed).normal(size=len(A))
+    values, vectors = np.linalg.eigh(A)
+    nodes, weights = spectrum.quadrature(
+        *spectrum.tridiagonal(aslinearoperator(A), probe, len(A))
+    )  # fmt: skip
+    np.testing.assert_allclose(nodes, values, atol=1e-9 * np.abs(values).max())
+    shares = (vectors.T @ probe / np.linalg.norm(probe)) ** 2
+    np.testing.assert_allclose(weights, shares, atol=1e-8)
+
+
+@settings(max_examples=60)
+@given(seeds, st.integers(1, 5))
+def test_moments_up_to_twice_the_steps_minus_one_are_exact(seed, steps):
+    A = symmetric(seed, 12) / 5
+    operator = aslinearoperator(A)
+    found = spectrum.lanczos(operator, steps, probes=3, seed=seed)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(3, 12))
+    for power in range(2 * steps):
+        exact = np.einsum("pi,ij,pj->p", signs, np.linalg.matrix_power(A, power), signs) / 12
+        np.testing.assert_allclose(found.moments(power), exact, atol=1e-11)
+    beyond = np.einsum("pi,ij,pj->p", signs, np.linalg.matrix_power(A, 2 * steps), signs) / 12
+    assert np.abs(found.moments(2 * steps) - beyond).max() > 1e-9
+
+
+def test_a_leading_part_is_a_shorter_run():
+    operator = aslinearoperator(symmetric(3, 20))
+    probe = np.random.default_rng(1).normal(size=20)
+    long, short = (spectrum.tridiagonal(operator, probe, steps) for steps in (15, 6))
+    np.testing.assert_allclose(long[0][:6], short[0])
+    np.testing.assert_allclose(long[1][:5], short[1])
+
+
+def test_no_copies_of_a_converged_eigenvalue_appear():
+    # Without reorthogonalisation the isolated eigenvalue would be found again and again.
+    values = np.append(np.linspace(0, 1, 199), 1e4)
+    operator = aslinearoperator(np.diag(values))
+    nodes, _ = spectrum.quadrature(*spectrum.tridiagonal(operator, np.ones(200), 80))
+    assert (nodes > 2).sum() == 1
+
+
+def test_an_invariant_subspace_ends_the_run():
+    operator = aslinearoperator(np.diag([2.0] * 4 + [5.0] * 4))
+    diagonal, off = spectrum.tridiagonal(operator, np.ones(8), 8)
+    assert (len(diagonal), len(off)) == (2, 1)
+    found = spectrum.lanczos(operator, 6, probes=2)
+    assert found.nodes.shape == (2, 6)
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1)
+    np.testing.assert_allclose(np.sort(found.nodes)[:, [0, -1]], [[2, 5]] * 2)
+    np.testing.assert_allclose(found.moments(1), 3.5)
+    np.testing.assert_allclose(found.below(np.array([1.0, 3.0, 6.0])), [[0, 0.5, 1]] * 2)
+
+
+@pytest.fixture(scope="module")
+def network():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(64, 10, generator=generator, dtype=torch.float64)
+    y = torch.randint(4, (64,), generator=generator)
+    model = networks.mlp((10, 8, 8, 4), "relu", "batch", gain=2**0.5, seed=0).double()
+    operator = spectrum.hessian_operator(model, x, y)
+    return operator, dense(model, x, y, "absolute")
+
+
+def test_moments_of_a_network_are_exact_within_their_sampling_error(network):
+    operator, H = network
+    n, probes = len(H), 40
+    found = spectrum.lanczos(operator, 12, probes)
+    for power in (1, 2, 3, 4):
+        A = np.linalg.matrix_power(H, power)
+        deviation = np.sqrt(2 * ((A**2).sum() - (np.diag(A) ** 2).sum())) / n
+        error = found.moments(power).mean() - np.trace(A) / n
+        assert abs(error) < 4 * deviation / probes**0.5
+        spread = found.moments(power).std(ddof=1)
+        assert 0.6 < spread / deviation < 1.6
+
+
+def test_the_density_of_a_network_approaches_the_dense_one(network):
+    operator, H = network
+    eigenvalues = np.linalg.eigvalsh(H)
+    apart = []
+    for steps in (2, 5, 15, 40):
+        found = spectrum.lanczos(operator, steps, probes=20)
+        apart.append(
+            wasserstein_distance(
+                found.nodes.ravel(), eigenvalues, found.weights.ravel() / len(found.weights)
+            )
+        )
+    reach = eigenvalues[-1] - eigenvalues[0]
+    assert apart[0] > apart[1] > apart[2]
+    assert apart[-1] < 0.01 * reach
+    np.testing.assert_allclose(
+        found.nodes[:, [0, -1]], np.tile(eigenvalues[[0, -1]], (20, 1)), rtol=1e-6
+    )
+
+
+@given(seeds)
+def test_densities_are_densities_of_their_points(seed):
+    found = spectrum.lanczos(aslinearoperator(symmetric(seed, 9)), 4, probes=2, seed=seed)
+    grid = np.linspace(-12, 12, 6001)
+    density = found.density(grid, 0.2)
+    np.testing.assert_allclose(np.trapezoid(density, grid, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.trapezoid(density * grid, grid, axis=1), found.moments(1), atol=1e-6
+    )
+    below = found.below(grid)
+    assert (np.diff(below, axis=1) >= 0).all()
+    np.testing.assert_allclose(below[:, [0, -1]], [[0, 1]] * 2, atol=1e-12)
+
+
+OPERATOR = aslinearoperator(np.diag([1.0, 2.0, 3.0, 4.0]))
+RECTANGLE = LinearOperator((2, 3), matvec=lambda v: v[:2])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: spectrum.extremes(RECTANGLE),
+            ValueError,
+            r"operator has shape \(2, 3\), expected",
+        ),
+        (lambda: spectrum.extremes(OPERATOR, tol=0), ValueError, "tol is 0, expected"),
+        (
+            lambda: spectrum.tridiagonal(OPERATOR, np.ones(3), 2),
+            ValueError,
+            r"probe has shape \(3,\), expected \(4,\)",
+        ),
+        (
+            lambda: spectrum.tridiagonal(OPERATOR, np.zeros(4), 2),
+            ValueError,
+            "probe is zero, expected a vector with a direction",
+        ),
+        (
+            lambda: spectrum.tridiagonal(OPERATOR, np.ones(4), 5),
+            ValueError,
+            "steps is 5, expected at most 4, the size of the operator",
+        ),
+        (lambda: spectrum.tridiagonal(OPERATOR, np.ones(4), 1.5), TypeError, "steps is a float"),
+        (lambda: spectrum.lanczos(OPERATOR, 0), ValueError, "steps is 0, expected at least 1"),
+        (lambda: spectrum.lanczos(OPERATOR, 2, probes=0), ValueError, "probes is 0, expected"),
+        (
+            lambda: spectrum.quadrature(np.ones(0), np.ones(0)),
+            ValueError,
+            r"diagonal has shape \(0,\), expected \(steps,\), at least one",
+        ),
+        (
+            lambda: spectrum.quadrature(np.ones(3), np.ones(3)),
+            ValueError,
+            r"off has shape \(3,\), expected \(2,\): one entry less than diagonal",
+        ),
+        (
+            lambda: spectrum.quadrature([1.0], np.ones(0)),
+            TypeError,
+            "diagonal is a list, expected a plain",
+        ),
+        (
+            lambda: spectrum.lanczos(OPERATOR, 2).density(np.ones(3), 0.0),
+            ValueError,
+            "width is 0.0, expected a finite number above 0",
+        ),
+        (
+            lambda: spectrum.hessian_operator(nn.BatchNorm1d(5), *batch()),
+            ValueError,
+            "model has no weight matrix",
+        ),
+    ],
+)
+def test_errors_teach(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,160 @@
+"""Sampled scores against torch in training mode, and calibration against its definition."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from bncore.explanations import uncertainty
+from bncore.lab import networks
+
+seeds = st.integers(0, 10**6)
+
+
+def network(seed=0):
+    model = networks.mlp((6, 8, 7, 4), "relu", "batch", seed=seed)
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(20, 6))
+    return model
+
+
+@given(seeds, st.integers(2, 12))
+def test_an_example_of_the_batch_has_the_scores_of_training_mode(seed, size):
+    model, pool = network(seed).double(), torch.randn(12, 6, dtype=torch.float64)
+    scores = uncertainty.sampled_scores(model, pool, pool, size, draws=3, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for row in scores:
+        chosen = torch.randperm(12, generator=generator)[:size]
+        torch.testing.assert_close(row[chosen], model.train()(pool[chosen]).detach())
+
+
+def test_each_example_is_alone():
+    model, x, pool = network(), torch.randn(5, 6), torch.randn(30, 6)
+    together = uncertainty.sampled_scores(model, x, pool, 8, draws=4)
+    alone = uncertainty.sampled_scores(model, x[2:3], pool, 8, draws=4)
+    torch.testing.assert_close(together[:, 2:3], alone)
+
+
+def test_sampling_leaves_the_network_as_it_is():
+    model = network()
+    model.norm1.momentum = 0.3
+    model.norm2.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    uncertainty.sampled_scores(model, torch.randn(5, 6), torch.randn(9, 6), 4, draws=2)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert model.norm1.momentum == 0.3
+    assert model.norm1.training
+    assert not model.norm2.training
+    assert not model.norm1._forward_pre_hooks
+
+
+def test_dropout_stays_off_while_batches_are_sampled():
+    torch.manual_seed(0)
+    model = networks.mlp((6, 8, 7, 4), "relu", "batch", dropout=0.5)
+    x, pool = torch.randn(5, 6), torch.randn(9, 6)
+    first, again = (uncertainty.sampled_scores(model, x, pool, 9, draws=2) for _ in range(2))
+    torch.testing.assert_close(first, again)
+    torch.testing.assert_close(first[0], first[1])
+
+
+@given(seeds, st.integers(1, 12))
+def test_calibration_against_its_definition(seed, bins):
+    rng = np.random.default_rng(seed)
+    rows = rng.dirichlet(np.full(3, 0.3), size=30)
+    labels = rng.integers(3, size=30)
+    found = uncertainty.calibration(torch.tensor(rows), torch.tensor(labels), bins)
+    right, confidence = rows.argmax(1) == labels, rows.max(1)
+    ece = 0.0
+    for k in range(bins):
+        upper = confidence <= 1 if k == bins - 1 else confidence < (k + 1) / bins
+        inside = (confidence >= k / bins) & upper
+        assert found.count[k] == inside.sum()
+        if inside.any():
+            ece += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+            assert found.frequency[k] == pytest.approx(right[inside].mean())
+            assert found.confidence[k] == pytest.approx(confidence[inside].mean())
+        else:
+            assert np.isnan(found.frequency[k])
+    assert found.ece == pytest.approx(ece, abs=1e-12)
+    assert found.accuracy == pytest.approx(right.mean())
+    assert found.nll == pytest.approx(-np.log(np.maximum(rows[range(30), labels], 1e-308)).mean())
+
+
+def test_a_calibrated_forecast_has_a_small_error():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1, size=40_000)
+    labels = torch.tensor((rng.uniform(size=40_000) > p).astype(int))
+    rows = torch.tensor(np.column_stack([p, 1 - p]))
+    assert uncertainty.calibration(rows, labels).ece < 0.01
+    sure = torch.tensor([[1.0, 0.0]]).repeat(40_000, 1)
+    assert uncertainty.calibration(sure, labels).ece == pytest.approx(0.25, abs=0.01)
+
+
+@given(seeds, st.floats(0.2, 5))
+def test_the_temperature_undoes_a_scale(seed, scale):
+    rng = np.random.default_rng(seed)
+    scores = torch.tensor(rng.normal(size=(400, 3)) * 2)
+    labels = torch.tensor([rng.choice(3, p=row) for row in scores.softmax(1).numpy()])
+    one = uncertainty.fitted_temperature(scores, labels)
+    assert uncertainty.fitted_temperature(scale * scores, labels) == pytest.approx(
+        scale * one, rel=1e-4
+    )
+    at = cross_entropy(scores / one, labels)
+    assert at <= min(cross_entropy(scores / (one * f), labels) for f in (0.97, 1.03))
+
+
+ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda f: f.sampled_scores(network(), torch.ones(1, 6), torch.ones(4, 6), 1, 2),
+            ValueError,
+            "batch_size is 1, expected from 2 to 4, the size of the pool",
+        ),
+        (
+            lambda f: f.sampled_scores(network(), torch.ones(1, 6), torch.ones(4, 6), 5, 2),
+            ValueError,
+            "batch_size is 5, expected from 2 to 4",
+        ),
+        (
+            lambda f: f.sampled_scores(network(), torch.ones(1, 6), torch.ones(4, 6), 2, 0),
+            ValueError,
+            "draws is 0, expected at least 1",
+        ),
+        (
+            lambda f: f.sampled_scores(nn.Linear(6, 2), torch.ones(1, 6), torch.ones(4, 6), 2, 2),
+            ValueError,
+            "model has no batch norm",
+        ),
+        (lambda f: f.calibration(3 * ROWS, LABELS), ValueError, "apply softmax first"),
+        (lambda f: f.calibration(ROWS, LABELS, 0), ValueError, "bins is 0, expected at least 1"),
+        (lambda f: f.calibration(ROWS, LABELS + 1), ValueError, "labels range from 2 to 2"),
+        (
+            lambda f: f.calibration(ROWS[:0], LABELS[:0]),
+            ValueError,
+            r"probabilities has shape \(0, 2\)",
+        ),
+        (
+            lambda f: f.fitted_temperature(ROWS, LABELS.repeat(2)),
+            ValueError,
+            r"scores has shape \(1, 2\) and labels \(2,\)",
+        ),
+        (
+            lambda f: f.fitted_temperature(ROWS * np.inf, LABELS),
+            ValueError,
+            "scores has entries that are not finite",
+        ),
+    ],
+)
+def test_errors_teach(call, error, message):
+    with pytest.raises(error, match=message):
+        call(uncertainty)

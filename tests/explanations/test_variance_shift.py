@@ -1,0 +1,90 @@
+"""The variance shift behind dropout against an enumeration of all masks and examples."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncore.explanations import variance_shift
+
+seeds = st.integers(0, 10**6)
+keeps = st.floats(0.05, 1)
+
+
+def enumerated(keep, weight, x):
+    """Variance at test over training of x @ weight, over all rows and all masks."""
+    masks = np.array(list(product([0, 1], repeat=len(weight))))
+    chances = np.prod(np.where(masks, keep, 1 - keep), axis=1)
+    train = (x[:, None] * masks / keep) @ weight
+    mean = (train @ chances).mean()
+    return (x @ weight).var() / (((train - mean) ** 2) @ chances).mean()
+
+
+@given(seeds, keeps, st.integers(1, 4))
+def test_behind_weights_against_all_masks(seed, keep, inputs):
+    rng = np.random.default_rng(seed)
+    x, weight = rng.normal(1, 2, size=(7, inputs)), rng.normal(size=inputs)
+    covariance = np.cov(x, rowvar=False, bias=True).reshape(inputs, inputs)
+    found = variance_shift.behind_weights(keep, weight, x.mean(0), covariance)
+    assert found == pytest.approx(enumerated(keep, weight, x), rel=1e-9)
+
+
+@given(seeds, keeps)
+def test_directly_behind_dropout_against_all_masks(seed, keep):
+    x = np.random.default_rng(seed).normal(1, 2, size=(7, 1))
+    found = variance_shift.direct(keep, x.mean(), x.var())
+    assert found == pytest.approx(enumerated(keep, np.ones(1), x), rel=1e-9)
+    assert found <= keep * (1 + 1e-12)
+
+
+def test_without_dropout_nothing_shifts():
+    assert variance_shift.direct(1.0, 3.0, 2.0) == 1
+    assert variance_shift.behind_weights(1.0, np.ones(2), np.ones(2), np.eye(2)) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda f: f.direct(0.0, 0.0, 1.0), ValueError, "keep is 0.0, expected a finite number"),
+        (lambda f: f.direct(1.5, 0.0, 1.0), ValueError, "keep is 1.5, expected a probability"),
+        (lambda f: f.direct(0.5, np.inf, 1.0), ValueError, "mean is inf, expected a finite"),
+        (lambda f: f.direct(0.5, 0.0, 0.0), ValueError, "var is 0.0, expected"),
+        (lambda f: f.direct("1", 0.0, 1.0), TypeError, "keep is a str, expected a real number"),
+        (
+            lambda f: f.behind_weights(0.5, [1.0], np.ones(1), np.eye(1)),
+            TypeError,
+            "weight is a list",
+        ),
+        (
+            lambda f: f.behind_weights(0.5, np.ones((1, 1)), np.ones(1), np.eye(1)),
+            ValueError,
+            r"weight has shape \(1, 1\), expected \(inputs,\)",
+        ),
+        (
+            lambda f: f.behind_weights(0.5, np.ones(2), np.ones(3), np.eye(2)),
+            ValueError,
+            r"mean has shape \(3,\), expected \(2,\)",
+        ),
+        (
+            lambda f: f.behind_weights(0.5, np.ones(2), np.ones(2), np.eye(3)),
+            ValueError,
+            r"covariance has shape \(3, 3\), expected \(2, 2\)",
+        ),
+        (
+            lambda f: f.behind_weights(0.5, np.zeros(2), np.ones(2), np.eye(2)),
+            ValueError,
+            "the weighted sum has variance 0 in training",
+        ),
+        (
+            lambda f: f.behind_weights(0.5, np.array([np.nan]), np.ones(1), np.eye(1)),
+            ValueError,
+            r"weight\[0\] is nan",
+        ),
+    ],
+)
+def test_errors_teach(call, error, message):
+    with pytest.raises(error, match=message):
+        call(variance_shift)
