@@ -163,6 +163,7 @@ def test_resuming_touches_no_other_randomness(split, tmp_path, monkeypatch):
 KILLED = Path(__file__).parent / "killed_run.py"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
     path, result = tmp_path / "runs" / "run.pt", tmp_path / "result.pt"
     path.parent.mkdir()

@@ -18,6 +18,7 @@ import torch
 from bncore import progress
 from bncore.lab.sweep import Run, sweep
 
+POSIX = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 GRID = {"a": [1, 2, 3], "b": ["x", None]}
 PAIRS = list(itertools.product(GRID["a"], GRID["b"]))
 
@@ -205,6 +206,7 @@ def starts(folder):
     return [path.name.split("-")[1:] for path in folder.glob("start-*")]
 
 
+@POSIX
 def test_a_killed_worker_of_a_cluster_loses_nothing_and_no_run_counts_twice(folders):
     distributed = pytest.importorskip("dask.distributed")
     done, store = folders
@@ -242,6 +244,7 @@ def test_a_killed_worker_of_a_cluster_loses_nothing_and_no_run_counts_twice(fold
     assert len(begun) == len(combinations) + 1, "the run that the victim was in began twice"
 
 
+@POSIX
 def test_a_killed_process_of_joblibs_own_pool_loses_no_finished_run(folders):
     done, store = folders
     flag = done.with_name("killed")
