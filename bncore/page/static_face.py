@@ -10,6 +10,10 @@ from html import escape
 from bncore.page import frames
 from bncore.page.labels import label, value_text
 
+WIDEST_VALUE = (
+    14  # characters beside a slider; longer values take a second line, as book.css has it
+)
+
 
 def html(explorer, folder, url):
     """Render every frame of `explorer` into `folder` and return the figure as HTML.
@@ -73,7 +77,7 @@ def _slider(explorer, key):
     grid, start = explorer.grids[key], explorer.initial[key]
     texts = [value_text(value) for value in grid]
     identifier = f"{explorer.name}-{key}"
-    widest = max(map(len, texts)) + 1
+    widest = min(max(map(len, texts)) + 1, WIDEST_VALUE)
     return (
         f'<div class="bn-control"><label for="{identifier}">{escape(label(key))}</label>'
         f'<input type="range" id="{identifier}" min="0" max="{len(grid) - 1}" step="1" '

@@ -95,6 +95,7 @@ def test_the_pointer_moves_every_slider(page, visit):
             slider.scroll_into_view_if_needed()
             box = slider.bounding_box()
             assert box["height"] >= 44, "a finger needs 44 pixels"
+            assert box["width"] >= 64, "and a way to go"
             middle = box["y"] + box["height"] / 2
             tab.mouse.move(box["x"] + box["width"] / 2, middle)
             tab.mouse.down()
