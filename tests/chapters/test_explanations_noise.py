@@ -159,6 +159,94 @@ def test_losses_at_equal_training_loss():
         experiments.at_training_loss(runs, "fast", 0.001)
 
 
+def test_pooled_differences_are_means_by_seed():
+    rng = np.random.default_rng(0)
+    names = ("whole batch", "ghost 8", "injected 8", "batch of 16")
+    runs = {name: rng.normal(size=(5, 2, 3)) for name in names}
+    assert experiments.kinds_of_noise(runs) == ["ghost 8", "injected 8"]
+    apart = [runs[name][:, -1, 0] - runs["whole batch"][:, -1, 0] for name in names[1:3]]
+    mean, error = experiments.pooled(runs, "test accuracy")
+    assert mean == pytest.approx(np.mean(apart))
+    assert error == pytest.approx(stats.sem((apart[0] + apart[1]) / 2))
+
+
+def test_what_the_text_says_of_gains(full):
+    clean, noisy = full["noise"]["0.0"], full["noise"]["0.3"]
+    kinds = experiments.kinds_of_noise(clean)
+    assert len(kinds) == 11
+    found = [experiments.paired(clean, name, "test accuracy") for name in kinds]
+    largest = {
+        kind: max(mean for (mean, _), name in zip(found, kinds, strict=True) if kind in name)
+        for kind in ("ghost", "borrowed")
+    }
+    assert round(100 * largest["ghost"], 2) == 0.22
+    assert 0.33 <= round(100 * max(mean for mean, _ in found), 3) <= 0.335
+    assert max(mean for mean, _ in found) == largest["borrowed"]
+    assert 200 * min(error for _, error in found) > 0.09
+    assert 200 * max(error for _, error in found) < 0.33
+    mean, error = experiments.pooled(clean, "test accuracy")
+    assert (round(100 * mean, 2), round(100 * error, 2)) == (0.15, 0.06)
+    assert (clean["injected 8"][:, -1, 1] > clean["whole batch"][:, -1, 1]).all()
+    costs = {name: experiments.paired(noisy, name, "test accuracy")[0] for name in kinds}
+    assert min(costs, key=costs.get) == "ghost 8"
+    assert round(100 * costs["ghost 8"], 1) == -2.4
+
+
+def test_what_the_text_says_of_speed(full):
+    runs = full["noise"]["0.3"]
+
+    def kept(name, loss):
+        end = experiments.paired(runs, name, "test loss")[0]
+        return experiments.at_training_loss(runs, name, loss)[0] / end
+
+    assert 0.8 < kept("ghost 8", 0.006) < 1
+    assert kept("ghost 16", 0.006) == pytest.approx(0.5, abs=0.05)
+    assert kept("ghost 32", 0.006) < 1 / 3
+    assert 0.6 < kept("borrowed 32", 0.006) < 1
+    assert 0.6 < kept("borrowed 64", 0.006) < 1
+    assert kept("borrowed 16", 0.01) > 1
+    assert kept("injected 8", 0.02) < 0
+    assert kept("injected 16", 0.01) < 1 / 3
+    assert kept("injected 32", 0.006) > 0.6
+    for name in ("ghost 16", "ghost 32"):
+        mean, error = experiments.at_training_loss(runs, name, 0.1)
+        assert mean < -2 * error
+    assert (runs["injected 8"][:, :, 2] > 0.01).all()
+    for name, loss in (("injected 16", 0.01), ("injected 32", 0.006)):
+        mean, error = experiments.at_training_loss(runs, name, loss)
+        assert -2 * error < mean < 0
+    own, injected = (
+        experiments.at_training_loss(runs, f"{kind} 8", 0.02) for kind in ("ghost", "injected")
+    )
+    assert [round(mean, 3) for mean, _ in (own, injected)] == [0.037, 0.002]
+    assert max(error for _, error in (own, injected)) < 0.01
+
+
+def test_a_network_that_does_not_reach_a_training_loss():
+    runs = {"a": np.ones((2, 3, 3))}
+    runs["a"][0, 1, 2] = 0.1
+    assert not experiments.reaches(runs, "a", 0.5)
+    runs["a"][1, 2, 2] = 0.5
+    assert experiments.reaches(runs, "a", 0.5)
+
+
+def test_the_figures_of_trajectories_show_every_end(full):
+    for runs in full["noise"].values():
+        (ax,) = figures.trajectories(runs).axes
+        left, right = ax.get_xlim()
+        low, high = ax.get_ylim()
+        assert len(ax.lines) == 5
+        for line in ax.lines:
+            x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+            assert left < x < right
+            assert low < y < high
+
+
+def test_the_names_of_values_leave_room_for_the_slider():
+    assert set(experiments.populations()) == set(figures.POPULATIONS)
+    assert max(map(len, experiments.populations())) <= 11
+
+
 def test_a_misleading_digit():
     split = experiments.digits(0)
     model, _ = experiments.with_dropout(0.0, "before batch norms", steps=60, seed=0, batch=32)
@@ -203,9 +291,7 @@ def test_the_figure_of_a_company_shows_the_exact_density():
 
 def test_the_figure_of_statistics_shows_measured_and_exact():
     sizes = [2, 8, 256]
-    measured, exact = experiments.batch_statistics(
-        experiments.populations()["normal values"], sizes
-    )
+    measured, exact = experiments.batch_statistics(experiments.populations()["normal"], sizes)
     above, below = figures.statistics("normal", sizes, measured, exact, 256).axes
     for row, ax in enumerate((above, below)):
         for i, way in enumerate(("independent", "without replacement")):

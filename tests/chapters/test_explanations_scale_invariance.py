@@ -173,13 +173,117 @@ def test_the_recorded_run_is_the_configured_one():
 
 def test_what_the_chapter_says_of_the_recorded_run():
     full = KEPT["full"]
-    worst = {arm: np.min(values, axis=1) for arm, values in full["accuracy"].items()}
-    assert worst["batch norm, hidden rate"].min() > 0.9
-    assert worst["no batch norm, hidden rate"][-3:].max() < 0.2
-    assert np.max(full["accuracy"]["batch norm"], axis=1)[-3:].max() < 0.4
-    felt = np.median(full["felt"], axis=1)[:, -1]
-    assert felt[-1] < felt[-3]
-    assert felt[-2] / felt[-3] == pytest.approx(1, abs=0.3)
+    rates = np.array(full["rates"])
+    worst = {arm: np.max(values, axis=1) for arm, values in full["loss"].items()}
+    for least in (0.1, 0.05):
+        assert min(min(kept["loss"]) for kept in full["frozen"].values()) > least
+        ends = {arm: rates[values < least][[0, -1]] for arm, values in worst.items()}
+        assert (ends["batch norm"] == [0.03162, 3.162]).all()
+        assert (ends["no batch norm"] == 0.3162).all()
+        assert ends["no batch norm, hidden rate"][1] == 1
+        hidden = ends["batch norm, hidden rate"]
+        assert (hidden == [0.003162 if least == 0.1 else 0.01, 100]).all()
+        for arm, values in worst.items():
+            inside = (rates >= ends[arm][0]) & (rates <= ends[arm][1])
+            assert (inside == (values < least)).all()
+    frozen = full["frozen"]["batch norm, hidden rate"]
+    assert min(frozen["loss"]) > 0.16
+    assert np.median(frozen["accuracy"]) == pytest.approx(0.92, abs=5e-3)
+    np.testing.assert_allclose(frozen["loss"], 0.2, atol=0.05)
+    slowest = full["loss"]["batch norm, hidden rate"][0]
+    assert (np.array(slowest) < frozen["loss"]).all()
+    np.testing.assert_allclose(full["loss"]["no batch norm, hidden rate"][-3:], np.log(10), 2e-3)
+    assert np.min(full["loss"]["no batch norm"], axis=1)[-3:].min() > 2
+    assert np.min(full["loss"]["batch norm"], axis=1)[-3:].min() > 1
+    felt = np.median(full["felt"], axis=1)
+    np.testing.assert_allclose(felt[:3, -1], felt[:3, 0], rtol=0.03)
+    np.testing.assert_allclose(felt[3:5, -1], 2, atol=0.25)
+    np.testing.assert_allclose(felt[5, 1:], 0.63, atol=0.03)
+
+
+def test_the_sweep_runs_on_a_downloaded_set(monkeypatch):
+    asked = []
+
+    def openml(name, cache=None):
+        asked.append((name, cache))
+        x = torch.rand(90, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+        y = torch.arange(90) % 10
+        return data.Split(x[:70], y[:70], x[70:], y[70:])
+
+    monkeypatch.setattr(data, "openml", openml)
+    experiments._downloaded.cache_clear()
+    small = {"rates": [0.1], "tracked": [0.1], "seeds": [0, 1], "steps": 2, "widths": [9, 4, 10]}
+    try:
+        found = full_size.run({**small, "data": "mnist", "cache": "kept"})
+        with pytest.raises(ValueError, match=r"widths\[0\] is 64, expected 9, the pixels of an"):
+            full_size.run({**small, "widths": [64, 10], "data": "mnist", "cache": "kept"})
+    finally:
+        experiments._downloaded.cache_clear()
+    assert asked == [("mnist", "kept")]
+    assert np.shape(found["loss"]["batch norm"]) == (1, 2)
+    assert np.isfinite(found["loss"]["batch norm"]).all()
+
+
+def test_the_growth_law_bounds_the_recursion():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        rate, slope, start = 10 ** rng.uniform(-2, 1, size=3)
+        t = np.arange(2001.0)
+        r = scale_invariance.squared_lengths(rate, np.full(2000, slope), start)
+        c = (rate * slope) ** 2
+        law = scale_invariance.smooth_squared_lengths(t, rate, slope, start)
+        np.testing.assert_allclose(law**2, start**2 + 2 * c * t)
+        excess = c**2 / start**2 + c / 2 * np.log1p(2 * c * t / start**2)
+        assert (r**2 >= law**2 * (1 - 1e-10)).all()
+        assert (r**2 <= (law**2 + excess) * (1 + 1e-10)).all()
+        # The excess is not far from used up, so that a smaller one would fail.
+        assert r[1] ** 2 - law[1] ** 2 >= 0.999 * c**2 / start**2 - 1e-9 * r[1] ** 2
+
+
+def test_the_squared_lengths_add_up_for_any_gradients():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        rate, start = 10 ** rng.uniform(-2, 1, size=2)
+        slopes = rng.exponential(size=200)
+        r = scale_invariance.squared_lengths(rate, slopes, start)
+        terms = 2 * (rate * slopes) ** 2 + (rate * slopes) ** 4 / r[:-1] ** 2
+        np.testing.assert_allclose(r[1:] ** 2, start**2 + np.cumsum(terms))
+
+
+def test_a_noisy_unit_grows_by_the_law():
+    rates = np.array([0.1, 1.0, 10.0])
+    run = experiments.decayed(rates, np.zeros(3), 2000)
+    growth = run.length[2000] / run.length[1000]
+    np.testing.assert_allclose(growth, 2**0.25, rtol=0.03)
+    terms = 1 + 2 * rates**2 * np.cumsum(run.gradient**2, axis=0)
+    ratio = (terms[1999] / terms[999]) ** 0.25
+    np.testing.assert_allclose(growth[:2], ratio[:2], rtol=2e-3)
+    excess = (rates * run.gradient) ** 4 / run.length[:-1] ** 4
+    np.testing.assert_allclose(run.length[-1] ** 4, terms[-1] + excess.sum(axis=0))
+    assert excess[0, 2] / excess[:, 2].sum() > 0.95  # nearly all of it from the first step
+    with_excess = terms + np.cumsum(excess, axis=0)
+    assert ratio[2] - growth[2] > 0.01
+    assert (with_excess[1999, 2] / with_excess[999, 2]) ** 0.25 == pytest.approx(growth[2])
+
+
+@pytest.mark.parametrize("a", [0.25, 4.0])
+def test_longer_weights_need_a_larger_rate_and_less_decay(a):
+    for seed in range(20):
+        unit = experiments.plane(seed=seed)
+
+        def directions(start, rate, decay, unit=unit):
+            w, path = start, []
+            for _ in range(30):
+                w = (1 - rate * decay) * w - rate * unit.value_and_gradient(w[None])[1][0]
+                path.append(w / np.linalg.norm(w))
+            return np.array(path)
+
+        start = np.random.default_rng(seed).normal(size=2)
+        plain = directions(start, 0.1, 0.5)
+        np.testing.assert_allclose(directions(a * start, 0.1 * a**2, 0.5 / a**2), plain, atol=1e-9)
+        # With the decay unchanged the run is another one, as the chapter says.
+        if a < 1:
+            assert np.abs(directions(a * start, 0.1 * a**2, 0.5) - plain).max() > 1e-4
 
 
 def test_the_first_figure_marks_the_gradient():

@@ -15,6 +15,11 @@ LOOKS = {
     "borrowed": (style.GREEN, "s", "--"),
     "injected": (style.VERMILLION, "^", ":"),
 }
+POPULATIONS = {
+    "normal": "normal values",
+    "heavy tails": "heavy tails: Student's t,\n4 degrees of freedom",
+    "digits": "a unit of the first layer, digits",
+}
 WAYS = {
     "running": "running statistics",
     "temperature": "with a temperature",
@@ -90,7 +95,7 @@ def statistics(name, sizes, measured, curves, population):
     panels[0].set_ylim(0, 1.2)
     log_sizes(panels[1], sizes, f"batch size m, out of {population} values")
     style.legend_above(panels[0], columns=1)
-    fig.suptitle(name, fontsize=12)
+    fig.suptitle(POPULATIONS[name], fontsize=12)
     return fig
 
 
@@ -180,12 +185,13 @@ def trajectories(runs):
             label=label,
         )
     least = min(runs[name][:, :, 1].mean(axis=0).min() for name in looks)
+    last = max(runs[name][:, -1, 1].mean() for name in looks)
     ax.set(
         xlabel="training loss, falling to the left",
         ylabel="test loss",
         xscale="log",
         xlim=(None, 0.6),
-        ylim=(0.95 * least, 1.6 * least),
+        ylim=(0.95 * least, max(1.6 * least, 1.4 * last)),
     )
     style.legend_above(ax)
     return fig

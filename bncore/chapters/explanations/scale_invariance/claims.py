@@ -17,13 +17,16 @@ RECORDED = Path(__file__).with_name("recorded.json")
 
 @cache
 def _sweep():
-    """Rates, and the median over seeds of losses and accuracies at each, by arm; recorded."""
+    """Rates, and the largest training loss of the seeds at each, by arm; recorded."""
     full = recorded.load(RECORDED)["full"]
-    medians = {
-        kind: {arm: np.median(values, axis=1) for arm, values in full[kind].items()}
-        for kind in ("loss", "accuracy")
-    }
-    return np.array(full["rates"]), medians["loss"], medians["accuracy"]
+    worst = {arm: np.max(values, axis=1) for arm, values in full["loss"].items()}
+    return np.array(full["rates"]), worst
+
+
+def _good(arm):
+    """The rates that bring the loss below 0.1, which frozen hidden weights do not."""
+    rates, worst = _sweep()
+    return rates[worst[arm] < 0.1]
 
 
 @claim(
@@ -34,14 +37,13 @@ def _sweep():
     verdict="holds",
 )
 def higher_rates() -> Evidence:
-    rates, _, accuracy = _sweep()
-    largest = {arm: rates[values > 0.9].max() for arm, values in accuracy.items()}
     return Evidence(
         printed=[
             Measurement(
-                "largest of 11 learning rates with a median test accuracy above 0.9 on the digits, "
-                "with batch norm over without, one rate for all parameters, 5 seeds (recorded run)",
-                largest["batch norm"] / largest["no batch norm"],
+                "largest of 11 learning rates with a training loss below 0.1 on the digits from each "
+                "of 5 seeds, with batch norm over without, one rate for all parameters (recorded "
+                "run)",
+                _good("batch norm").max() / _good("no batch norm").max(),
                 at_least=2,
             )
         ]
@@ -56,17 +58,14 @@ def higher_rates() -> Evidence:
     verdict="holds",
 )
 def robust_to_rates() -> Evidence:
-    rates, _, accuracy = _sweep()
-
     def decades(arm):
-        good = rates[accuracy[arm] > 0.9]
-        return np.log10(good.max() / good.min())
+        return np.log10(_good(arm).max() / _good(arm).min())
 
     return Evidence(
         printed=[
             Measurement(
-                "decades of learning rates with a median test accuracy above 0.9 on the digits, "
-                "with batch norm less without, 5 seeds (recorded run)",
+                "decades of learning rates with a training loss below 0.1 on the digits from each of 5 "
+                "seeds, with batch norm less without, one rate for all parameters (recorded run)",
                 decades("batch norm") - decades("no batch norm"),
                 at_least=0.75,
             )
@@ -86,14 +85,14 @@ def robust_to_rates() -> Evidence:
     verdict="depends",
 )
 def no_explosion() -> Evidence:
-    rates, loss, _ = _sweep()
+    rates, loss = _sweep()
 
     def worst(arm):
         return Measurement(
-            "largest median training loss at learning rates of 10 and more, over that of guessing, "
-            "digits, 5 seeds (recorded run)",
-            loss[arm][rates > 9].max() / np.log(10),
-            at_most=0.5,
+            "largest training loss at learning rates of 10 and more, digits, 5 seeds (recorded run); "
+            "guessing has 2.3, hidden weights that never move have at least 0.16",
+            loss[arm][rates > 9].max(),
+            at_most=0.1,
         )
 
     return Evidence(
@@ -133,7 +132,7 @@ def stabilised_growth() -> Evidence:
             "every step has a fresh batch, so that they do not",
             [
                 Measurement(
-                    f"{what}, smallest of 3 rates from 0.1 to 10; the prediction is $2^{{1/4}}$",
+                    f"{what}, smallest of 3 rates from 0.1 to 10; the growth law says $2^{{1/4}}$",
                     (noisy.length[-1] / noisy.length[1000]).min(),
                     at_most=1.01,
                 )

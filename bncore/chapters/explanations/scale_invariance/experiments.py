@@ -1,5 +1,6 @@
 """The experiments of the scale invariance chapter: one unit, its length under decay, the digits."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,26 @@ from bncore.explanations import scale_invariance
 from bncore.lab import data, networks, probes, training
 
 WIDTHS = [64, 32, 32, 10]
+
+
+def rows(name="digits", seed=0, cache=None):
+    """A data set with images as rows of pixels.
+
+    Parameters
+    ----------
+    name : {"digits", "mnist", "cifar10"}
+    seed : int
+        Of the digits' split; the other sets are divided as their authors divide them.
+    cache : path, optional
+        Folder of the downloaded files, see ``data.openml``.
+    """
+    return data.digits(seed) if name == "digits" else _downloaded(name, cache)
+
+
+@cache
+def _downloaded(name, folder):
+    split = data.openml(name, folder)
+    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
 
 
 class Unit(NamedTuple):
@@ -149,9 +170,9 @@ def split_parameters(model, x):
 
 
 def decayed_on_digits(
-    rate, decay, seed, steps, momentum=0.0, rest=0.1, batch=64, widths=tuple(WIDTHS)
+    rate, decay, seed, steps, momentum=0.0, rest=0.1, batch=64, widths=tuple(WIDTHS), split=None
 ):
-    """Train a network on the digits with weight decay on the weights before its batch norms.
+    """Train a network on the digits, or on another data set, with weight decay on the weights before its batch norms.
 
     Parameters
     ----------
@@ -164,13 +185,16 @@ def decayed_on_digits(
         Learning rate of all other parameters.
     batch : int
     widths : sequence of int
+    split : Split, optional
+        Instead of the digits.
 
     Returns
     -------
     Decayed
         With one run for each hidden unit.
     """
-    split, model = data.digits(seed), networks.mlp(widths, "relu", "batch", eps=1e-12, seed=seed)
+    split = data.digits(seed) if split is None else split
+    model = networks.mlp(widths, "relu", "batch", eps=1e-12, seed=seed)
     inside, others = split_parameters(model, split.x_train[:8])
     optimizer = torch.optim.SGD(
         [
@@ -289,15 +313,20 @@ def equivalent_on_digits(
     return (ends[0] - ends[1]).abs().max().item(), schedule.rates[-1] / schedule.rates[0]
 
 
-def felt_on_digits(rate, seed, steps, widths):
+def felt_on_digits(rate, seed, steps, widths, split=None):
     """Effective rates of the hidden units of a network on the digits, without weight decay.
+
+    Parameters
+    ----------
+    rate, seed, steps, widths, split
+        As in ``decayed_on_digits``.
 
     Returns
     -------
     list of float
         Median over the units before the first step and after 1, 2, ..., all steps.
     """
-    run = decayed_on_digits(rate, 0.0, seed, steps, widths=widths)
+    run = decayed_on_digits(rate, 0.0, seed, steps, widths=widths, split=split)
     return np.median(rate / run.length**2, axis=1).tolist()
 
 
@@ -309,7 +338,7 @@ ARMS = {
 }
 
 
-def final(arm, rate, seed, steps, widths=(64, 64, 64, 10)):
+def final(arm, rate, seed, steps, widths=(64, 64, 64, 10), split=None):
     """Training loss and test accuracy on the digits after training at one learning rate.
 
     Parameters
@@ -323,6 +352,8 @@ def final(arm, rate, seed, steps, widths=(64, 64, 64, 10)):
     steps : int
         With batches of 64.
     widths : sequence of int
+    split : Split, optional
+        Instead of the digits.
 
     Returns
     -------
@@ -332,7 +363,8 @@ def final(arm, rate, seed, steps, widths=(64, 64, 64, 10)):
         On the test images, with running statistics.
     """
     normalization, rest = ARMS[arm]
-    split, model = data.digits(seed), networks.mlp(widths, "relu", normalization, seed=seed)
+    split = data.digits(seed) if split is None else split
+    model = networks.mlp(widths, "relu", normalization, seed=seed)
 
     def optimizer(parameters, lr):
         if rest is None:

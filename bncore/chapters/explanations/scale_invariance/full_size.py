@@ -1,8 +1,12 @@
 """The sweep over five decades of learning rates: digits, with and without batch norm.
 
-python -m bncore.chapters.explanations.scale_invariance.full_size writes recorded.json.
+python -m bncore.chapters.explanations.scale_invariance.full_size writes recorded.json. The same on
+MNIST, which is downloaded once:
+
+    run({**CONFIGURATION, "data": "mnist", "widths": [784, 64, 64, 10], "cache": "folder"})
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +37,9 @@ def run(configuration: dict) -> dict:
     Parameters
     ----------
     configuration : dict
-        ``rates``, ``tracked``, ``seeds``, ``steps`` and ``widths``.
+        ``rates``, ``tracked``, ``seeds``, ``steps`` and ``widths``; optionally ``data``, "digits",
+        "mnist" or "cifar10", which must fit the first of ``widths``, and ``cache``, the folder of
+        the downloaded files.
 
     Returns
     -------
@@ -44,10 +50,20 @@ def run(configuration: dict) -> dict:
     """
     rates, seeds = configuration["rates"], configuration["seeds"]
     steps, widths = configuration["steps"], tuple(configuration["widths"])
+    split = partial(
+        experiments.rows, configuration.get("data", "digits"), cache=configuration.get("cache")
+    )
+    pixels = split(seed=seeds[0]).x_train.shape[1]
+    if widths[0] != pixels:
+        raise ValueError(
+            f"widths[0] is {widths[0]}, expected {pixels}, the pixels of an image of the data set"
+        )
     results = {"rates": rates, "loss": {}, "accuracy": {}, "frozen": {}}
     for arm, (_, rest) in experiments.ARMS.items():
         runs = sweep(
-            lambda rate, seed, arm=arm: experiments.final(arm, rate, seed, steps, widths),
+            lambda rate, seed, arm=arm: experiments.final(
+                arm, rate, seed, steps, widths, split(seed=seed)
+            ),
             {"rate": rates if rest is None else [*rates, 0.0], "seed": seeds},
         )
         table = np.array([found.result for found in runs]).reshape(-1, len(seeds), 2)
@@ -58,7 +74,7 @@ def run(configuration: dict) -> dict:
             results["frozen"][arm] = {kind: _rounded(values) for kind, values in last.items()}
     moments = sorted({0, steps, *np.geomspace(1, steps, 25).round().astype(int).tolist()})
     tracked = sweep(
-        lambda rate, seed: experiments.felt_on_digits(rate, seed, steps, widths),
+        lambda rate, seed: experiments.felt_on_digits(rate, seed, steps, widths, split(seed=seed)),
         {"rate": configuration["tracked"], "seed": seeds},
     )
     felt = np.array([found.result for found in tracked])[:, moments]
