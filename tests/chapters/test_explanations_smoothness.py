@@ -9,6 +9,7 @@ from torch import nn
 
 from bncore.chapters.explanations.smoothness import experiments, figures, full_size
 from bncore.explanations import smoothness, spectrum
+from bncore.lab import data, networks, recorded
 from bncore.mechanics import projection
 
 
@@ -207,6 +208,16 @@ def test_the_recorded_run_repeats_at_its_reduced_size():
                     np.array(values, dtype=float),
                     rtol=0.05, atol=0.02, err_msg=f"{name}: {measure}",
                 )  # fmt: skip
+    assert set(found["densities"]) == set(stored["densities"])
+    for name, theirs in stored["densities"].items():
+        for when in ("start", "end"):
+            ours, kept_nodes = (
+                np.array(run[f"nodes at {when}"]) for run in (found["densities"][name], theirs)
+            )
+            # Nodes inside the bulk are not well determined; the ends of every quadrature are.
+            np.testing.assert_allclose(
+                ours[..., [0, -1]], kept_nodes[..., [0, -1]], rtol=0.05, atol=0.02
+            )
 
 
 @pytest.mark.parametrize("depth", [2, 6])
@@ -223,11 +234,157 @@ def test_the_mean_alone_is_recorded_as_smoothest_and_the_deviation_as_roughest_a
             assert max(found, key=found.get) == "variance only"
 
 
-def test_the_smoothest_is_recorded_as_not_the_fastest():
+def lowest(step, depth, measure):
+    found = experiments.at_step(step, depth, measure)
+    return min(found, key=found.get)
+
+
+def test_the_smoothest_is_recorded_as_not_the_fastest_at_step_100():
     for depth in (2, 6, 10):
-        smooth, loss = (experiments.at_step(100, depth, what) for what in ("absolute", "loss"))
-        assert min(smooth, key=smooth.get) == "mean only"
-        assert min(loss, key=loss.get) == "batch norm"
+        assert lowest(100, depth, "absolute") == lowest(100, depth, "relative") == "mean only"
+        assert lowest(100, depth, "loss") == "batch norm"
+
+
+def test_batch_norm_is_recorded_as_catching_up_with_the_mean_alone_by_the_end():
+    assert all(lowest(200, depth, "loss") == "batch norm" for depth in (2, 6, 10))
+    assert lowest(200, 2, "relative") == "mean only"
+    assert [lowest(200, depth, "relative") for depth in (6, 10)] == ["batch norm"] * 2
+    assert lowest(200, 10, "absolute") == "batch norm"
+
+
+def above_one(depth, measure, kinds=experiments.KINDS[:2]):
+    return (experiments.ratios(depth, measure, kinds=kinds)[:, 2:] > 1).sum()
+
+
+def test_the_relative_change_is_recorded_as_smaller_with_batch_norm_in_shallow_networks_only():
+    assert [above_one(depth, "change") for depth in (2, 6, 10)] == [35, 30, 17]
+    assert (experiments.ratios(6, "change")[:, -1] < 1).sum() == 3
+
+
+def test_dividing_by_the_deviation_is_recorded_as_smoothing_in_deep_networks_only():
+    kinds = ("no batch norm", "variance only")
+    for units in experiments.UNITS:
+        assert above_one(2, units, kinds) < 35 / 2
+        assert min(above_one(depth, units, kinds) for depth in (6, 10)) > 35 / 2
+    assert max(above_one(depth, "change", kinds) for depth in (6, 10)) < 35 / 2
+
+
+def test_the_mean_alone_is_recorded_as_smoother_than_no_batch_norm():
+    for depth in (2, 6, 10):
+        for measure in (*experiments.UNITS, "change"):
+            kinds = ("no batch norm", "mean only")
+            assert np.median(experiments.ratios(depth, measure, kinds=kinds)[:, 2:]) > 1.3
+
+
+def test_the_loss_is_recorded_as_ranging_farther_with_batch_norm_at_the_start_only():
+    for depth in (2, 6, 10):
+        assert (experiments.ratios(depth, "range")[:, 0] < 1).all()
+    assert [above_one(depth, "range") for depth in (2, 6, 10)] == [33, 35, 35]
+
+
+def test_two_of_three_deep_networks_without_batch_norm_end_in_a_spike():
+    losses = np.array(experiments.record()["full"]["depths"]["no batch norm, 6"]["loss"])[:3]
+    assert list(losses[:, -1] > 3 * losses[:, -2]) == [False, True, True]
+
+
+def test_a_vgg_without_batch_norm_is_recorded_as_smoother_but_for_the_relative_change():
+    plain, normalised = (experiments.record()["full"]["vgg"][k] for k in experiments.KINDS[:2])
+    for units in experiments.UNITS:
+        assert np.max(plain[units]) < np.min(normalised[units])
+    assert np.min(plain["change"]) > np.max(normalised["change"])
+    assert np.min(plain["loss"]) > 2.2
+
+
+@pytest.mark.parametrize("depth", [2, 10])
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_recorded_densities_end_where_the_recorded_spectra_end(depth, when):
+    for kind in experiments.KINDS[:2]:
+        ends = experiments.record()["full"]["depths"][f"{kind}, {depth}"]
+        found = experiments.recorded_density(kind, depth, when)
+        assert len(found) == 3
+        for seed, one in enumerate(found):
+            assert one.nodes.shape == one.weights.shape == (2, 40)
+            np.testing.assert_allclose(one.weights.sum(axis=1), 1)
+            span = ends[f"largest at {when}"][seed] - ends[f"smallest at {when}"][seed]
+            for name, node in (("largest", one.nodes.max()), ("smallest", one.nodes.min())):
+                assert abs(node - ends[f"{name} at {when}"][seed]) < 0.01 * span
+
+
+def test_densities_are_those_of_the_networks_that_were_trained():
+    _, x, y = experiments.digits()
+    steps = {"steps": 3, "density_depths": [2], "lanczos": [12, 3], "spectrum_seeds": [4]}
+    found = full_size.densities({**full_size.REDUCED, **steps})["batch norm, 2"]
+    _, (model,) = experiments.walks("batch norm", 2, (4,), 3, 3)
+    for when, network in (("start", experiments.network("batch norm", 2, 4)), ("end", model)):
+        ours = spectrum.lanczos(spectrum.hessian_operator(network, x, y), 12, 3, seed=4)
+        np.testing.assert_allclose(found[f"nodes at {when}"], [ours.nodes], rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(found[f"weights at {when}"], [ours.weights], atol=1e-3)
+
+
+def test_eigenvalues_are_counted_on_both_sides():
+    assert experiments.parameters(2) == 64 * 50 + 50 * 50 + 50 * 10
+    assert (experiments.outside("batch norm", 2, "start", 1e-9).sum(axis=1) == 6200).all()
+    high, low = experiments.outside("no batch norm", 2, "end").T
+    assert ((high >= 10) & (high <= 12)).all()
+    assert (low == 0).all()
+
+
+def test_the_command_for_the_papers_size_walks_in_its_networks(monkeypatch, tmp_path):
+    generator, asked = torch.Generator().manual_seed(0), []
+    x, y = torch.rand(24, 3, 32, 32, generator=generator), torch.arange(24) % 10
+
+    def openml(name, cache):
+        asked.append((name, cache))
+        return data.Split(x[:20], y[:20], x[20:], y[20:])
+
+    small = {"width": 2, "hidden": [4], "seeds": [0, 3], "steps": 4, "every": 2, "rates": [0.02]}
+    small |= {"batch_size": 8, "walk_on": 16, "device": "cpu"}
+    monkeypatch.setattr(data, "openml", openml)
+    monkeypatch.setattr(full_size, "PAPER", full_size.PAPER | small)
+    monkeypatch.setattr(full_size, "PAPER_PATH", tmp_path / "paper.json")
+    full_size.main(["--paper", "--cache", "somewhere"])
+    kept = recorded.load(tmp_path / "paper.json")
+    assert asked == [("cifar10", "somewhere")]
+    assert kept["configuration"] == full_size.PAPER
+    assert set(kept["full"]) == {"no batch norm, 0.02", "batch norm, 0.02"}
+    one = kept["full"]["batch norm, 0.02"]
+    assert one["steps"] == [0, 2, 4]
+    model = experiments.vgg("batch norm", 11, 3, width=2, hidden=[4])
+    found = smoothness.along_gradient(model, x[:16], y[:16], experiments.RATES)
+    assert one["absolute"][1][0] == pytest.approx(found.smoothness, rel=1e-2)
+    assert one["loss"][1][0] == pytest.approx(found.loss, rel=1e-3)
+
+
+def test_the_papers_network_is_a_vgg_of_full_width():
+    c = full_size.PAPER
+    with torch.device("meta"):
+        model = networks.vgg(c["depth"], width=c["width"], hidden=c["hidden"])
+    widths = [p.shape[0] for p in smoothness.weights(model).values()]
+    assert widths == [64, 128, 256, 256, 512, 512, 512, 512, 512, 10]
+    assert set(c["kinds"]) == set(experiments.KINDS[:2])
+    assert c["steps"] % c["every"] == 0
+
+
+def test_a_walk_from_where_nothing_slopes_is_not_a_number():
+    _, x, y = experiments.digits()
+    model = experiments.network("no batch norm", 2, 0)
+    with torch.no_grad():
+        model.norm2.bias.fill_(-1e6)
+    found = experiments.walk(model, x, y)
+    assert found.shape == (2, 5, 5)
+    assert np.isnan(found).all()
+
+
+def test_the_densities_can_be_repeated_alone(monkeypatch, tmp_path):
+    path = tmp_path / "recorded.json"
+    before = experiments.record()
+    recorded.save(path, **{part: before[part] for part in ("configuration", "full", "reduced")})
+    monkeypatch.setattr(experiments, "RECORDED", path)
+    monkeypatch.setattr(full_size, "densities", lambda configuration: {"new": 1})
+    full_size.main(["--densities"])
+    after = recorded.load(path)
+    for part in ("full", "reduced"):
+        assert after[part] == {**before[part], "densities": {"new": 1}}
 
 
 def test_ratios_at_equal_loss_interpolate_between_records():
@@ -277,8 +434,25 @@ def test_figures_of_the_record_are_drawn():
     for depth in (2, 6, 10):
         for units in experiments.UNITS:
             assert len(figures.over_training(depth, units).axes[0].lines) == 4
+        for line, kind in zip(
+            figures.loss_ranges(depth).axes[0].lines, experiments.KINDS[:2], strict=True
+        ):
+            kept = experiments.record()["full"]["depths"][f"{kind}, {depth}"]["range"]
+            np.testing.assert_allclose(line.get_ydata(), np.mean(kept, axis=0))
     assert len(figures.learning_rates().axes[0].lines) == 3
     assert len(figures.spectrum_ends().axes) == 2
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_recorded_densities_are_drawn_with_their_counts(when):
+    above, below = figures.recorded_densities(2, when).axes
+    for line, counted, kind in zip(above.lines, below.lines, experiments.KINDS[:2], strict=True):
+        grid, density = line.get_data()
+        assert np.trapezoid(density, grid) == pytest.approx(1, rel=0.02)
+        found = experiments.recorded_density(kind, 2, when)
+        at = len(grid) // 2
+        shares = [(one.weights * (one.nodes > grid[at])).sum() / 2 for one in found]
+        assert counted.get_ydata()[at] == pytest.approx(6200 * np.mean(shares), abs=1e-6)
 
 
 def test_the_density_is_that_of_the_first_steps():

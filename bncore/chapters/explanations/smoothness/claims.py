@@ -433,6 +433,47 @@ def landscape() -> Evidence:
 
 
 @claim(
+    id="smoothness-loss-range",
+    source="santurkar2018, Section 3.2 and Figure 4",
+    statement=(
+        "Along the gradient, the loss of a network without batch norm takes the wider range of "
+        "values, especially in the initial phase of training."
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def loss_range() -> Evidence:
+    def smallest(depth, records):
+        return experiments.ratios(depth, "range")[:, records].min()
+
+    return Evidence(
+        under=(
+            "ReLU networks with 6 or 10 hidden layers, He et al.'s initial weights, and 50 to 200 "
+            "steps of training on digits",
+            [
+                Measurement(
+                    f"smallest ratio without to with, depth {depth}, five seeds",
+                    smallest(depth, slice(2, None)),
+                    at_least=1,
+                )
+                for depth in (6, 10)
+            ],
+        ),
+        otherwise=(
+            "the same networks before training, and one of 2 layers",
+            [
+                Measurement(
+                    f"smallest ratio at the start, depth {depth}",
+                    smallest(depth, slice(0, 1)),
+                    at_least=1,
+                )
+                for depth in (2, 6, 10)
+            ],
+        ),
+    )
+
+
+@claim(
     id="smoothness-outliers",
     source="ghorbani2019, abstract",
     statement=(
@@ -473,5 +514,5 @@ def outliers() -> Evidence:
 
     return Evidence(
         under=("2 hidden layers, after 200 steps on digits", measured(2)),
-        otherwise=("10 hidden layers", measured(10)),
+        otherwise=("10 hidden layers, after as many steps", measured(10)),
     )

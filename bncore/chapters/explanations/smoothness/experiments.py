@@ -72,11 +72,14 @@ def network(kind, depth, seed, gain=GAIN):
     )
 
 
+def vgg(kind, depth, seed, **shape):
+    """A VGG; its initial weights are the same for every kind."""
+    return networks.vgg(depth, NORMALISATIONS[kind], seed=seed, **shape)
+
+
 def small_vgg(kind, depth, seed):
-    """A VGG of width 8 for the digits; its initial weights are the same for every kind."""
-    return networks.vgg(
-        depth, NORMALISATIONS[kind], width=8, channels=1, size=8, hidden=(64,), seed=seed
-    )
+    """A VGG of width 8 for the digits."""
+    return vgg(kind, depth, seed, width=8, channels=1, size=8, hidden=(64,))
 
 
 class Walks(NamedTuple):
@@ -116,9 +119,12 @@ class Walks(NamedTuple):
 
 
 def walk(model, x, y, sizes=(RATES, MOVES)):
-    """One walk in each unit, as an entry of ``Walks.table``."""
+    """One walk in each unit, as an entry of ``Walks.table``; NaN where nothing slopes."""
     tables = []
     for units, steps in zip(UNITS, sizes, strict=True):
+        if not gradient_of(model, x, y, units).any():
+            tables.append(np.full((5, len(steps)), np.nan))
+            continue
         found = smoothness.along_gradient(model, x, y, steps, units)
         ones = np.ones(len(steps))
         tables.append(
@@ -127,8 +133,21 @@ def walk(model, x, y, sizes=(RATES, MOVES)):
     return np.array(tables)
 
 
-def walks(kind, depth, seeds=(0, 1, 2), steps=150, every=25, rate=0.1, make=network, **options):
+def walks(
+    kind, depth, seeds=(0, 1, 2), steps=150, every=25, rate=0.1, make=network, on=None,
+    batch_size=64, device="cpu", **options,
+):  # fmt: skip
     """Train networks of one kind, and walk along the gradient of one batch on the way.
+
+    Parameters
+    ----------
+    kind : str
+    depth, seeds, steps, every, rate, batch_size, device
+        Of the networks and their training.
+    make : callable
+        From kind, depth, seed and the other options to a network.
+    on : (Split, x, y), optional
+        What to train on, and the batch on which to walk; by default ``digits``.
 
     Returns
     -------
@@ -136,13 +155,13 @@ def walks(kind, depth, seeds=(0, 1, 2), steps=150, every=25, rate=0.1, make=netw
     models : list of nn.Module
         The trained networks.
     """
-    split, x, y = digits(images=make is small_vgg)
-    tables, models = [], []
+    split, x, y = on or digits(images=make is small_vgg)
+    x, y, tables, models = x.to(device), y.to(device), [], []
     for seed in seeds:
         model = make(kind, depth, seed, **options)
         history = training.train(
-            model, split, steps, 64, rate, seed,
-            {"walk": lambda model, split: walk(model, x, y)}, every=every,
+            model, split, steps, batch_size, rate, seed,
+            {"walk": lambda model, split: walk(model, x, y)}, every=every, device=device,
         )  # fmt: skip
         tables.append(history.records["walk"])
         models.append(model)
@@ -200,7 +219,7 @@ def gradient_of(model, x, y, units="absolute"):
     slopes = torch.autograd.grad(nn.functional.cross_entropy(model.train()(x), y), chosen)
     scales = smoothness.unit_scales(model, units)
     parts = [(s * g).reshape(-1).double() for s, g in zip(scales, slopes, strict=True)]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).numpy(force=True)
 
 
 def dense(operator):
@@ -249,30 +268,37 @@ def standard_errors(found, eigenvalues, power):
     return abs(found.moments(power).mean() - (eigenvalues**power).mean()) / error
 
 
+def density_of(model, x, y, steps=40, probes=2, seed=0):
+    """Lanczos quadrature of the second derivatives of one network on one batch."""
+    return spectrum.lanczos(spectrum.hessian_operator(model, x, y), steps, probes, seed)
+
+
 @cache
 def record():
     """The recorded run of ``full_size``."""
     return recorded.load(RECORDED)
 
 
-def ratios(depth, measure, at_equal_loss=False):
+def ratios(depth, measure, at_equal_loss=False, kinds=KINDS[:2]):
     """What the recorded networks without batch norm measure, over what those with it do.
 
     Parameters
     ----------
     depth : int
-    measure : {"absolute", "relative", "change"}
-        Effective smoothness in either unit, or the gradient's relative change after a step of 0.3 %
-        of the weights.
+    measure : {"absolute", "relative", "change", "range"}
+        Effective smoothness in either unit; the gradient's relative change after a step of 0.3 %
+        of the weights; or the range of the loss over the learning rates of the walk.
     at_equal_loss : bool
         Compare at the loss of the network with batch norm, where the other one comes down to it,
         rather than at the same step.
+    kinds : pair of str
+        Other kinds to compare.
 
     Returns
     -------
     ndarray of shape (seeds, records), NaN where there is nothing to compare
     """
-    plain, normalised = (record()["full"]["depths"][f"{kind}, {depth}"] for kind in KINDS[:2])
+    plain, normalised = (record()["full"]["depths"][f"{kind}, {depth}"] for kind in kinds)
     values = np.array(plain[measure]), np.array(normalised[measure])
     if not at_equal_loss:
         return values[0] / values[1]
@@ -285,6 +311,47 @@ def ratios(depth, measure, at_equal_loss=False):
         )  # fmt: skip
         rows.append(np.exp(found) / ours)
     return np.array(rows)
+
+
+def recorded_density(kind, depth, when):
+    """The recorded quadrature of one kind of network.
+
+    Parameters
+    ----------
+    kind : str
+    depth : int
+    when : {"start", "end"}
+
+    Returns
+    -------
+    list of Spectrum
+        One for each seed.
+    """
+    kept = record()["full"]["densities"][f"{kind}, {depth}"]
+    nodes, weights = (np.array(kept[f"{what} at {when}"]) for what in ("nodes", "weights"))
+    # The file keeps four digits of a weight, and their sum is 1 to no more than that.
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return [spectrum.Spectrum(*pair) for pair in zip(nodes, weights, strict=True)]
+
+
+def outside(kind, depth, when, size=1.0):
+    """Recorded estimates of how many eigenvalues lie above size, and how many below -size.
+
+    Returns
+    -------
+    ndarray of int, of shape (seeds, 2)
+    """
+    n = parameters(depth)
+    shares = [
+        [(one.weights * (sign * one.nodes > size)).sum(axis=-1).mean() for sign in (1, -1)]
+        for one in recorded_density(kind, depth, when)
+    ]
+    return np.round(n * np.array(shares)).astype(int)
+
+
+def parameters(depth):
+    """Number of weights of a network, those of the normalisations not counted."""
+    return sum(p.numel() for p in smoothness.weights(network(KINDS[0], depth, 0)).values())
 
 
 def at_step(step, depth, measure):

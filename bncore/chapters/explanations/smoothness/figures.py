@@ -213,6 +213,36 @@ def density(found, steps, kind):
     return fig
 
 
+def recorded_densities(depth, when):
+    """Draw the recorded densities of the spectra of the networks on trial.
+
+    Parameters
+    ----------
+    depth : int
+        One of the depths with a recorded density.
+    when : {"start", "end"}
+    """
+    found = {
+        kind: experiments.recorded_density(kind, depth, when) for kind in experiments.KINDS[:2]
+    }
+    nodes = np.concatenate([one.nodes.ravel() for some in found.values() for one in some])
+    span = np.ptp(nodes)
+    grid = np.linspace(nodes.min() - 0.05 * span, nodes.max() + 0.05 * span, 400)
+    n = experiments.parameters(depth)
+    fig, (above, below) = style.axes(rows=2, height=5.6, sharex=True)
+    for kind, some in found.items():
+        # A logarithmic axis has no zero: the floor keeps empty stretches on the paper.
+        densities = [one.density(grid, 0.01 * span).mean(axis=0) + 1e-9 for one in some]
+        _band(above, grid, np.array(densities), kind)
+        counts = [n * (1 - one.below(grid).mean(axis=0)) + 1e-9 for one in some]
+        _band(below, grid, np.array(counts), kind)
+    above.set(yscale="log", ylim=(1e-7, 300 / span), ylabel="density")
+    style.legend_above(above)
+    below.set(yscale="log", ylim=(0.1, 2 * n), ylabel="eigenvalues above")
+    below.set_xlabel("eigenvalue")
+    return fig
+
+
 def over_training(depth, units):
     """Draw the recorded effective smoothness of four kinds of network while they train.
 
@@ -231,6 +261,24 @@ def over_training(depth, units):
     style.legend_above(above)
     below.set(yscale="log", ylim=(0.01, 10), ylabel="loss")
     below.set_xlabel("training steps")
+    return fig
+
+
+def loss_ranges(depth):
+    """Draw the recorded range of the loss along the gradient, with and without batch norm.
+
+    Parameters
+    ----------
+    depth : int
+        One of the recorded depths.
+    """
+    fig, ax = style.axes(height=3.6)
+    for kind in experiments.KINDS[:2]:
+        kept = experiments.record()["full"]["depths"][f"{kind}, {depth}"]
+        _band(ax, np.array(kept["steps"]), np.array(kept["range"]), kind, marker="o")
+    ax.set(yscale="log", ylim=(1e-3, 100), ylabel="range of the loss")
+    ax.set_xlabel("training steps")
+    style.legend_above(ax)
     return fig
 
 

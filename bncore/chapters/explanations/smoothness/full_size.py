@@ -1,10 +1,18 @@
-"""The smoothness chapter's recorded run: four kinds of network, three depths, and two more tests."""
+"""The smoothness chapter's recorded run: four kinds of network, three depths, and more tests.
+
+``--densities`` repeats the densities of the spectra only, and leaves the rest of the file as it is.
+``--paper`` walks in the networks of ``PAPER`` instead, a configuration near the size of Santurkar et
+al. (2018), and writes paper.json: VGG-11 of width 64 on CIFAR-10. No result of it is kept here.
+"""
+
+import argparse
+from pathlib import Path
 
 import numpy as np
 
 from bncore import progress
 from bncore.chapters.explanations.smoothness import experiments
-from bncore.lab import recorded
+from bncore.lab import data, recorded, training
 
 CONFIGURATION = {
     "kinds": list(experiments.KINDS),
@@ -15,6 +23,25 @@ CONFIGURATION = {
     "every": 25,
     "rates": [0.05, 0.1, 0.2, 0.4],
     "vgg_steps": 100,
+    "density_depths": [2, 10],
+    "lanczos": [40, 2],
+}
+PAPER_PATH = Path(__file__).with_name("paper.json")
+
+# Near the size of Santurkar et al. (2018), Figure 4. It has not been run for the chapter.
+PAPER = {
+    "kinds": ["no batch norm", "batch norm"],
+    "data": "cifar10",
+    "depth": 11,
+    "width": 64,
+    "hidden": [512],
+    "seeds": [0, 1, 2],
+    "steps": 15_000,
+    "every": 500,
+    "rates": [0.01, 0.1],
+    "batch_size": 128,
+    "walk_on": 256,
+    "device": "cuda",
 }
 REDUCED = {
     "kinds": ["no batch norm", "batch norm"],
@@ -25,6 +52,8 @@ REDUCED = {
     "every": 10,
     "rates": [0.1],
     "vgg_steps": 0,
+    "density_depths": [2],
+    "lanczos": [20, 2],
 }
 
 
@@ -42,7 +71,7 @@ def run(configuration):
         ``"depths"``: by "kind, depth", the walks of each seed and the ends of the spectrum at the
         start and at the end; ``"rates"``: by "kind, rate", the ends after training at other
         learning rates; ``"plateau"``: walks from torch's own initialisation at the largest depth;
-        ``"vgg"``: walks in a VGG.
+        ``"vgg"``: walks in a VGG; ``"densities"``: as ``densities``.
     """
     c = configuration
     kinds, depths = c["kinds"], c["depths"]
@@ -76,7 +105,69 @@ def run(configuration):
                 make=experiments.small_vgg,
             )  # fmt: skip
             found["vgg"][kind] = _summary(kept)
+    found["densities"] = densities(c)
     return found
+
+
+def run_paper(configuration, cache=None):
+    """Walk along the gradient of VGGs on images while they train.
+
+    Parameters
+    ----------
+    configuration : dict
+        As ``PAPER``: "walk_on" is the number of training images on which to walk, "rates" are the
+        learning rates of the training.
+    cache : path, optional
+        Folder of the downloaded images, as in ``data.openml``.
+
+    Returns
+    -------
+    dict
+        By "kind, rate": as the walks of ``run``, NaN where a network has diverged or died.
+    """
+    c = configuration
+    channels, size, _ = data.OPENML[c["data"]].shape
+    split = data.openml(c["data"], cache)
+    on = split, split.x_train[: c["walk_on"]], split.y_train[: c["walk_on"]]
+    jobs, found = [(kind, rate) for kind in c["kinds"] for rate in c["rates"]], {}
+    for kind, rate in progress.bar(jobs, "Paper", "network"):
+        kept, _ = experiments.walks(
+            kind, c["depth"], c["seeds"], c["steps"], c["every"], rate, experiments.vgg, on,
+            c["batch_size"], c["device"],
+            width=c["width"], channels=channels, size=size, hidden=c["hidden"],
+        )  # fmt: skip
+        found[f"{kind}, {rate:g}"] = _summary(kept)
+    return found
+
+
+def densities(configuration):
+    """Lanczos quadratures of the networks of ``run``, before and after the same training.
+
+    Returns
+    -------
+    dict
+        By "kind, depth": nodes and weights at the start and at the end, each of shape (seeds,
+        probes, steps).
+    """
+    c, found = configuration, {}
+    _, x, y = experiments.digits()
+    kinds = [kind for kind in c["kinds"] if kind in ("no batch norm", "batch norm")]
+    jobs = [(kind, depth) for depth in c["density_depths"] for kind in kinds]
+    for kind, depth in progress.bar(jobs, "Densities", "network"):
+        kept = {f"{what} at {when}": [] for when in ("start", "end") for what in _NODES}
+        for seed in c["spectrum_seeds"]:
+            model = experiments.network(kind, depth, seed)
+            for when in ("start", "end"):
+                if when == "end":
+                    training.train(model, experiments.digits()[0], c["steps"], 64, 0.1, seed)
+                quadrature = experiments.density_of(model, x, y, *c["lanczos"], seed)
+                for what in _NODES:
+                    kept[f"{what} at {when}"].append(_short(getattr(quadrature, what)))
+        found[f"{kind}, {depth}"] = kept
+    return found
+
+
+_NODES = ("nodes", "weights")
 
 
 def _summary(kept):
@@ -104,10 +195,36 @@ def _short(values):
     return [_short(v) for v in values] if np.ndim(values) else float(f"{values:.4g}")
 
 
-if __name__ == "__main__":
-    recorded.save(
-        experiments.RECORDED,
-        configuration=CONFIGURATION,
-        full=run(CONFIGURATION),
-        reduced=run(REDUCED),
+def main(arguments=None):
+    """Write the recorded run, its densities only, or the run near the paper's size.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        By default those of the command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--densities", action="store_true", help="keep the rest of the recorded run as it is"
     )
+    parser.add_argument("--paper", action="store_true", help="run near the paper's size")
+    parser.add_argument("--cache", help="folder of the images that --paper downloads")
+    options = parser.parse_args(arguments)
+    if options.paper:
+        full = run_paper(PAPER, options.cache)
+        recorded.save(PAPER_PATH, configuration=PAPER, full=full, reduced={})
+        return
+    configurations = {"full": CONFIGURATION, "reduced": REDUCED}
+    if options.densities:
+        kept = recorded.load(experiments.RECORDED)
+        found = {
+            part: {**kept[part], "densities": densities(configuration)}
+            for part, configuration in configurations.items()
+        }
+    else:
+        found = {part: run(configuration) for part, configuration in configurations.items()}
+    recorded.save(experiments.RECORDED, configuration=CONFIGURATION, **found)
+
+
+if __name__ == "__main__":
+    main()
