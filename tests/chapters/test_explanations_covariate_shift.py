@@ -18,7 +18,7 @@ from bncore.chapters.explanations.covariate_shift import (
     full_size,
 )
 from bncore.explanations.covariate_shift import NoisyBatchNorm, gradient_shift
-from bncore.lab import networks, recorded
+from bncore.lab import data, networks, recorded, training
 
 SEEDS = st.integers(0, 10**6)
 few = settings(max_examples=25)
@@ -132,6 +132,14 @@ def test_stronger_noise_is_the_usual_noise_times_so_much(strength):
     assert layer.jitter == pytest.approx(strength * usual.jitter)
 
 
+def test_moved_distributions_are_those_of_plain_batch_norm_where_nothing_moves():
+    found = experiments.moved(0, seeds=[3], steps=12, rate=0.1)
+    model = networks.mlp([64, 32, 32, 32, 32, 10], "relu", "batch", gain=2**0.5, seed=3)
+    losses = training.train(model, data.digits(3), 12, 64, 0.1, 3).losses
+    np.testing.assert_allclose(found, losses[-10:].mean(), rtol=1e-5)
+    assert abs(experiments.moved(2, seeds=[3], steps=12, rate=0.1) / found - 1) > 0.01
+
+
 def test_numbers_are_rounded_to_significant_digits():
     values = experiments.rounded(np.array([[1234.5, 0.012345], [np.nan, np.inf]]))
     assert values[0] == [1230.0, 0.0123]
@@ -143,7 +151,7 @@ def test_numbers_are_rounded_to_significant_digits():
 def measured():
     task = experiments.vgg(2, 8, 6)
     return {
-        name: experiments.measure(task, name, 0.03, 0, [0, 5], 0.03, 0.01, follow=True)
+        name: experiments.measure(task, name, 0.03, 0, [0, 5], 0.03, 0.01, follow=5)
         for name in experiments.NORMALIZATIONS
     }
 
@@ -205,6 +213,76 @@ def test_the_reduced_run_is_reproduced():
 def test_the_recorded_configuration_is_the_one_in_the_code():
     kept = recorded.load(full_size.PATH)
     assert kept["configuration"] == full_size.CONFIGURATION
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """Noise in the shape of CIFAR-10 instead of the download, and where it was asked for."""
+    asked = []
+
+    def openml(name, cache=None, train=None):
+        asked.append((name, cache))
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(24, *data.OPENML[name].shape, generator=generator)
+        return data.Split(x[:16], torch.arange(16) % 10, x[16:], torch.arange(8))
+
+    monkeypatch.setattr(data, "openml", openml)
+    experiments._downloaded.cache_clear()
+    yield asked
+    experiments._downloaded.cache_clear()
+
+
+@pytest.mark.parametrize("depth", [11, 16])
+def test_the_command_for_the_papers_size_runs_its_configuration(
+    depth, small_images, monkeypatch, tmp_path
+):
+    small = copy.deepcopy(full_size.PAPER)
+    small["vgg"] |= {"width": 2, "depth": depth, "batch_size": 8, "steps": 3}
+    small["linear"] |= {"width": 4, "examples": 8, "depth": 4, "steps": 3}
+    for network in ("vgg", "linear"):
+        small[network] |= {"rates": [0.003], "records": [0, 2], "tuning_seeds": [100]}
+    small |= {"seeds": [0], "every": 1, "device": "cpu"}
+    small["noise"] = {"strengths": [2], "seeds": [0], "record": 1}
+    monkeypatch.setattr(full_size, "PAPER", small)
+    monkeypatch.setattr(full_size, "PAPER_PATH", tmp_path / "paper.json")
+    before = full_size.PATH.read_bytes()
+    full_size.main(["--paper", "--cache", "somewhere"])
+    assert set(small_images) == {("cifar10", "somewhere")}
+    assert full_size.PATH.read_bytes() == before
+    kept = recorded.load(tmp_path / "paper.json")
+    assert kept["configuration"] == small
+    layers = {"vgg": {11: 10, 16: 15}[depth], "linear": 2}
+    for network, models in layers.items():
+        found = kept["full"][network]["batch norm"]
+        assert np.array(found["relative"]).shape == (1, 2, 3, models)
+        assert np.isfinite(found["losses"]).all()
+    assert np.array(kept["full"]["vgg"]["batch norm"]["percentiles"]).shape[0] == 4
+
+
+def test_the_papers_configuration_has_the_fields_of_the_recorded_one():
+    ours, paper = full_size.CONFIGURATION, full_size.PAPER
+    assert paper.keys() == ours.keys() == full_size.REDUCED.keys()
+    for network in ("vgg", "linear"):
+        assert paper[network].keys() == ours[network].keys() == full_size.REDUCED[network].keys()
+        assert max(paper[network]["records"]) < paper[network]["steps"]
+    task = full_size._task(paper, "vgg")
+    assert (task.batch_size, task.steps, task.device) == (128, 15_000, "cuda")
+    model = task.network("batch", 0)
+    assert model.conv1.weight.shape == (64, 3, 3, 3)
+    assert sum(name.startswith("conv") for name, _ in model.named_children()) == 8
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "message"),
+    [
+        ("cifar10", 28, "size is 28, expected 32, that of the images of cifar10"),
+        ("mnist", 32, "size is 32, expected 28, that of the images of mnist"),
+        ("letters", 32, "source is 'letters', expected 'digits', 'mnist' or 'cifar10'"),
+    ],
+)
+def test_images_that_a_set_does_not_have_are_refused(source, size, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.vgg(2, size, 1, source=source)
 
 
 def test_the_recorded_rates_are_the_best_of_their_grid():

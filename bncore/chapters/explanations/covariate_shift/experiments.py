@@ -1,7 +1,7 @@
 """Train with and without batch norm, and with disturbed batch norm, and measure the shift on the way."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,37 @@ def noisier(strength):
     )
 
 
+def moved(strength, seeds=(0, 1, 2, 3), steps=40, rate=0.3):
+    """Train a perceptron on the digits while whole distributions move, without noise of single values.
+
+    Parameters
+    ----------
+    strength : float
+        How many times the usual shift and stretch follow each batch norm; 0 for none.
+    seeds : sequence of int
+    steps : int
+    rate : float
+        Learning rate.
+
+    Returns
+    -------
+    ndarray of shape (seeds,)
+        Mean training loss of the last ten steps.
+    """
+    found = []
+    for seed in seeds:
+        model = networks.mlp(
+            [64, 32, 32, 32, 32, 10],
+            "relu",
+            partial(NoisyBatchNorm, shift=0.5 * strength, stretch=1 + 0.25 * strength, jitter=0.0),
+            gain=2**0.5,
+            seed=seed,
+        )
+        history = training.train(model, data.digits(seed), steps, 64, rate, seed)
+        found.append(history.losses[-10:].mean())
+    return np.array(found)
+
+
 # How long the step is whose shift is measured.
 COMPARED = ("own rate", "one rate", "one move")
 PROBED = 256
@@ -46,6 +77,8 @@ class Task(NamedTuple):
     batch_size : int or None
         None for the whole training set.
     steps : int
+    device : str
+        "cpu" or "cuda".
     """
 
     network: Callable
@@ -53,6 +86,7 @@ class Task(NamedTuple):
     loss: Callable
     batch_size: int | None
     steps: int
+    device: str = "cpu"
 
 
 class Measured(NamedTuple):
@@ -71,9 +105,9 @@ class Measured(NamedTuple):
     drift : ndarray of shape (records, activations)
         How far one training step moves the mean of an activation's inputs, in standard deviations,
         averaged over units.
-    percentiles : ndarray of shape (steps / 5 + 1, activations, 3)
-        ``QUANTILES`` of the inputs of the first unit of each activation, every five steps; empty
-        where they were not asked for.
+    percentiles : ndarray of shape (steps / follow + 1, activations, 3)
+        ``QUANTILES`` of the inputs of the first unit of each activation, every so many steps;
+        empty where they were not asked for.
     accuracies : tuple of float
         On the test set, with running statistics and with the batch's.
     """
@@ -98,21 +132,59 @@ def standardized(split):
     return split._replace(x_train=(split.x_train - mean) / std, x_test=(split.x_test - mean) / std)
 
 
-def vgg(width, size, steps, batch_size=64):
-    """A VGG-11 on the digits."""
+def vgg(width, size, steps, batch_size=64, *, source="digits", depth=11, cache=None, device="cpu"):
+    """A VGG on images.
+
+    Parameters
+    ----------
+    width, size, steps, batch_size : int
+        Channels of the first stage, pixels a side, and how long and on how much to train.
+    source : {"digits", "mnist", "cifar10"}
+        The digits are resized to `size`; the other two have one size only, 28 and 32.
+    depth : {11, 13, 16, 19}
+    cache : path, optional
+        Folder of the sets that are downloaded, as in ``data.openml``.
+    device : str
+
+    Raises
+    ------
+    ValueError
+        If the images of the set do not have that size, or the set is unknown.
+    """
+    channels = 1
+    if source != "digits":
+        if source not in data.OPENML:
+            raise ValueError(f"source is {source!r}, expected 'digits', 'mnist' or 'cifar10'")
+        channels, pixels, _ = data.OPENML[source].shape
+        if size != pixels:
+            raise ValueError(f"size is {size}, expected {pixels}, that of the images of {source}")
 
     def network(normalization, seed):
         return networks.vgg(
-            11, normalization, width=width, channels=1, size=size, hidden=(8 * width,), seed=seed
+            depth,
+            normalization,
+            width=width,
+            channels=channels,
+            size=size,
+            hidden=(8 * width,),
+            seed=seed,
         )
 
     def split(seed):
-        return standardized(data.digit_images(size, seed))
+        if source == "digits":
+            return standardized(data.digit_images(size, seed))
+        return _downloaded(source, cache)
 
-    return Task(network, split, cross_entropy, batch_size, steps)
+    return Task(network, split, cross_entropy, batch_size, steps, device)
 
 
-def linear(width, steps, depth=25, inputs=10, outputs=10, examples=256):
+@cache
+def _downloaded(source, folder):
+    """MNIST or CIFAR-10, divided as its authors do: reading it takes longer than some runs."""
+    return standardized(data.openml(source, cache=folder))
+
+
+def linear(width, steps, depth=25, inputs=10, outputs=10, examples=256, device="cpu"):
     """A deep linear network on a Gaussian regression, trained on all examples at once."""
 
     def network(normalization, seed):
@@ -121,7 +193,7 @@ def linear(width, steps, depth=25, inputs=10, outputs=10, examples=256):
     def split(seed):
         return data.gaussian_regression(2 * examples, inputs, outputs, seed=seed, test_fraction=0.5)
 
-    return Task(network, split, mse_loss, None, steps)
+    return Task(network, split, mse_loss, None, steps, device)
 
 
 def train(task, name, rate, seed, record=None, every=10**9):
@@ -141,7 +213,7 @@ def train(task, name, rate, seed, record=None, every=10**9):
     split : Split
     history : History
     """
-    split = task.split(seed)
+    split = data.Split(*(tensor.to(task.device) for tensor in task.split(seed)))
     model = task.network(NORMALIZATIONS[name] if isinstance(name, str) else name, seed)
     history = training.train(
         model,
@@ -153,6 +225,7 @@ def train(task, name, rate, seed, record=None, every=10**9):
         record,
         every=every,
         loss=task.loss,
+        device=task.device,
     )
     return model, split, history
 
@@ -191,7 +264,7 @@ def rate_for(model, loss, x, y, move):
     return move * (lengths[0] / lengths[1]).item()
 
 
-def measure(task, name, rate, seed, records, one_rate, move, *, drift=True, follow=False):
+def measure(task, name, rate, seed, records, one_rate, move, *, drift=True, follow=0):
     """Train one network and measure the shift of its gradients, and of its distributions.
 
     Parameters
@@ -208,8 +281,8 @@ def measure(task, name, rate, seed, records, one_rate, move, *, drift=True, foll
         The other two steps whose shift is measured: a learning rate, and a relative length.
     drift : bool
         Whether to measure the drift of the inputs of activations, for networks that have some.
-    follow : bool
-        Whether to measure their percentiles on the way.
+    follow : int
+        After every how many steps to measure their percentiles; 0 for never.
 
     Returns
     -------
@@ -224,7 +297,7 @@ def measure(task, name, rate, seed, records, one_rate, move, *, drift=True, foll
             shifts[step], others[step] = _shifts(task, model, split, step, (rate, one_rate, move))
         if drift and (step in records or step - 1 in records):
             statistics[step] = [_moments(values) for values in _activations(model, split)]
-        if follow and step % 5 == 0:
+        if follow and step % follow == 0:
             seen = _activations(model, split)
             quantiles.append([np.percentile(values[:, 0], QUANTILES) for values in seen])
         return 0.0
@@ -289,7 +362,8 @@ def _moments(values):
 
 
 def _accuracies(model, split):
-    with torch.random.fork_rng(devices=[]):
+    device = split.x_test.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)  # of the noise, which goes on with the batch's statistics
         return tuple(
             inference.accuracy(model, split.x_test, split.y_test, statistics)

@@ -19,7 +19,7 @@ from bncore.lab import data, networks
 from bncore.page import style
 
 START, TARGET = 1.0, 2.0
-RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
+RATES = (0.0, 0.1, 0.2, 0.4)
 SECOND = (0.5, 1.5, 3.0)
 SMALL_RATES = np.logspace(-3, 0.5, 8)
 

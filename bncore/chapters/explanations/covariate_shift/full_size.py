@@ -1,5 +1,12 @@
-"""The recorded run of the covariate shift chapter: ``python -m`` this module writes recorded.json."""
+"""The recorded run of the covariate shift chapter: ``python -m`` this module writes recorded.json.
 
+With ``--paper`` the same code runs ``PAPER`` instead, a configuration near the size of Santurkar et
+al. (2018), and writes paper.json: a VGG-11 of width 64 on CIFAR-10, and 25 linear layers of 64 units.
+That wants a network, once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+It has not been run here: no chapter, figure or claim rests on it.
+"""
+
+import argparse
 from functools import cache
 from pathlib import Path
 
@@ -10,11 +17,15 @@ from bncore.chapters.explanations.covariate_shift import experiments
 from bncore.lab import recorded
 
 PATH = Path(__file__).with_name("recorded.json")
+PAPER_PATH = Path(__file__).with_name("paper.json")
 
 CONFIGURATION = {
     "vgg": {
-        "width": 12,
+        "data": "digits",
         "size": 16,
+        "depth": 11,
+        "width": 12,
+        "batch_size": 64,
         "steps": 200,
         "rates": [0.01, 0.03, 0.1, 0.3],
         "one_rate": 0.03,
@@ -22,6 +33,8 @@ CONFIGURATION = {
         "tuning_seeds": [100, 101],
     },
     "linear": {
+        "examples": 256,
+        "depth": 25,
         "width": 32,
         "steps": 160,
         "rates": [0.001, 0.003, 0.01, 0.03, 0.1],
@@ -32,12 +45,17 @@ CONFIGURATION = {
     "move": 0.01,
     "seeds": [0, 1, 2, 3, 4],
     "noise": {"strengths": [2, 4, 8], "seeds": [0, 1, 2], "record": 20},
+    "every": 5,
+    "device": "cpu",
 }
 
 REDUCED = {
     "vgg": {
-        "width": 4,
+        "data": "digits",
         "size": 8,
+        "depth": 11,
+        "width": 4,
+        "batch_size": 64,
         "steps": 12,
         "rates": [0.03, 0.1],
         "one_rate": 0.03,
@@ -45,6 +63,8 @@ REDUCED = {
         "tuning_seeds": [100],
     },
     "linear": {
+        "examples": 256,
+        "depth": 25,
         "width": 16,
         "steps": 12,
         "rates": [0.003, 0.01],
@@ -55,6 +75,39 @@ REDUCED = {
     "move": 0.01,
     "seeds": [0],
     "noise": {"strengths": [2], "seeds": [0], "record": 5},
+    "every": 5,
+    "device": "cpu",
+}
+
+# Near the size of Santurkar et al. (2018); learning rates are chosen from the grids, as above.
+PAPER = {
+    "vgg": {
+        "data": "cifar10",
+        "size": 32,
+        "depth": 11,
+        "width": 64,
+        "batch_size": 128,
+        "steps": 15_000,
+        "rates": [0.01, 0.03, 0.1, 0.3],
+        "one_rate": 0.03,
+        "records": [0, 100, 1_000, 3_000, 8_000, 14_000],
+        "tuning_seeds": [100, 101],
+    },
+    "linear": {
+        "examples": 1_000,
+        "depth": 25,
+        "width": 64,
+        "steps": 10_000,
+        "rates": [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1],
+        "one_rate": 0.003,
+        "records": [0, 100, 1_000, 3_000, 6_000, 9_000],
+        "tuning_seeds": [100, 101],
+    },
+    "move": 0.01,
+    "seeds": [0, 1, 2, 3, 4],
+    "noise": {"strengths": [2, 4, 8], "seeds": [0, 1, 2], "record": 1_000},
+    "every": 500,
+    "device": "cuda",
 }
 
 FOLLOWED = (1, 4, 7)  # activations whose percentiles are kept
@@ -89,13 +142,30 @@ def at_equal_loss(network, name, key, compared, level=0.5):
     )
 
 
-def run(configuration):
+def _task(configuration, network, cache=None):
+    options, device = configuration[network], configuration["device"]
+    if network == "linear":
+        sizes = {key: options[key] for key in ("depth", "examples")}
+        return experiments.linear(options["width"], options["steps"], **sizes, device=device)
+    return experiments.vgg(
+        *(options[key] for key in ("width", "size", "steps", "batch_size")),
+        source=options["data"],
+        depth=options["depth"],
+        cache=cache,
+        device=device,
+    )
+
+
+def run(configuration, cache=None):
     """Choose learning rates on the tuning seeds, then train and measure on the others.
 
     Parameters
     ----------
     configuration : dict
-        As ``CONFIGURATION``.
+        As ``CONFIGURATION`` or ``PAPER``. Losses are averaged over "every" so many steps, and
+        percentiles kept as often.
+    cache : path, optional
+        Folder of the images that are downloaded, as in ``data.openml``.
 
     Returns
     -------
@@ -107,21 +177,18 @@ def run(configuration):
     found = {}
     for network, names in (("vgg", 3), ("linear", 2)):
         options = configuration[network]
-        if network == "vgg":
-            task = experiments.vgg(options["width"], options["size"], options["steps"])
-        else:
-            task = experiments.linear(options["width"], options["steps"])
+        task = _task(configuration, network, cache)
         found[network] = {
             name: _model(configuration, options, network, task, name)
             for name in list(experiments.NORMALIZATIONS)[:names]
         }
-    return found | {"noise": _noise(configuration, found["vgg"]["noisy batch norm"]["rate"])}
+    rate = found["vgg"]["noisy batch norm"]["rate"]
+    return found | {"noise": _noise(configuration, _task(configuration, "vgg", cache), rate)}
 
 
-def _noise(configuration, rate):
+def _noise(configuration, task, rate):
     """Train the VGG with stronger and stronger noise, at one learning rate."""
     options, noise = configuration["vgg"], configuration["noise"]
-    task = experiments.vgg(options["width"], options["size"], options["steps"])
     runs = [
         [
             experiments.measure(
@@ -139,7 +206,9 @@ def _noise(configuration, rate):
     ]
     return {
         "losses": experiments.rounded(
-            experiments.smoothed([[one.losses for one in row] for row in runs])
+            experiments.smoothed(
+                [[one.losses for one in row] for row in runs], configuration["every"]
+            )
         ),
         "drift": experiments.rounded([[one.drift[0] for one in row] for row in runs]),
     }
@@ -157,14 +226,15 @@ def _model(configuration, options, network, task, name):
             options["one_rate"],
             configuration["move"],
             drift=network == "vgg",
-            follow=network == "vgg" and i == 0,
+            follow=configuration["every"] if network == "vgg" and i == 0 else 0,
         )
         for i, seed in enumerate(configuration["seeds"])
     ]
+    every = configuration["every"]
     kept = {
         "rate": rate,
-        "tuning": experiments.rounded(experiments.smoothed(tuning, 10)),
-        "losses": experiments.rounded(experiments.smoothed([one.losses for one in runs])),
+        "tuning": experiments.rounded(experiments.smoothed(tuning, 2 * every)),
+        "losses": experiments.rounded(experiments.smoothed([one.losses for one in runs], every)),
     }
     norm, relative, cosine = (
         np.array([getattr(one, key) for one in runs])[..., :: EVERY[network]]
@@ -185,6 +255,26 @@ def _model(configuration, options, network, task, name):
     return kept
 
 
+def main(arguments=None):
+    """Make the recorded run again, or run ``PAPER`` with the same code.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        By default those of the command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--paper", action="store_true", help="run near the paper's size")
+    parser.add_argument("--cache", help="folder of the images that --paper downloads")
+    options = parser.parse_args(arguments)
+    if options.paper:
+        full = run(PAPER, options.cache)
+        recorded.save(PAPER_PATH, configuration=PAPER, full=full, reduced={})
+    else:
+        full, reduced = run(CONFIGURATION), run(REDUCED)
+        recorded.save(PATH, configuration=CONFIGURATION, full=full, reduced=reduced)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    recorded.save(PATH, configuration=CONFIGURATION, full=run(CONFIGURATION), reduced=run(REDUCED))
+    main()
