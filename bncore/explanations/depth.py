@@ -40,7 +40,7 @@ def growth_rate(activation: Activation, batch_size: int | None = None) -> float:
     activation : str or callable
         "identity", "relu", "leaky_relu" (slope 0.01), "abs", "tanh", "erf", "sigmoid", "gelu",
         "silu", "elu" or "softplus"; or a function of a float64 tensor that acts on each entry by
-        itself, continuous, with kinks wherever it likes.
+        itself, the integral of its derivative, with kinks wherever it likes.
     batch_size : int, optional
         Examples in a batch, at least 4: with three the expectation is infinite. None for the limit
         of large batches.

@@ -18,6 +18,8 @@ RECORD = Path(__file__).with_name("recorded.json")
 # signal and gradient are still on their way to the fixed point.
 EARLY, LATE = 6, 3
 TINY = 1e-12
+# Activations that have a rate but no name in the lab.
+UNNAMED = {"silu": nn.functional.silu, "abs": torch.abs}
 
 
 class Pointwise(nn.Module):
@@ -39,6 +41,8 @@ def network(activation, layers, width, seed, *, normalization="batch", skip=Fals
     activation : str or callable
         A name, or a function of a tensor.
     """
+    if isinstance(activation, str):
+        activation = UNNAMED.get(activation, activation)
     if not isinstance(activation, str):
         activation = partial(Pointwise, activation)
     return residual_mlp(

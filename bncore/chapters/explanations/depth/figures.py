@@ -3,7 +3,6 @@
 from functools import cache
 
 import numpy as np
-import torch
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch.nn.functional import leaky_relu
 
@@ -182,22 +181,22 @@ def without(activation, weight_variance):
     return fig
 
 
-TENDENCIES = ["tanh", "relu", "softplus", "abs"]
+TENDENCIES = ["tanh", "relu", "softplus", "silu", "abs"]
+WIDTHS = [100, 400]
 
 
 @cache
-def asymmetries(activation, layers=40, width=WIDTH, batch_size=64, seeds=SEEDS):
+def asymmetries(activation, width, layers=40, batch_size=64, seeds=SEEDS):
     """Spread over the examples and growth by layer; see ``experiments.asymmetry``."""
-    function = torch.abs if activation == "abs" else activation
     runs = [
-        experiments.asymmetry(function, layers, width, batch_size, seed) for seed in range(seeds)
+        experiments.asymmetry(activation, layers, width, batch_size, seed) for seed in range(seeds)
     ]
     return [np.array(values) for values in zip(*runs, strict=True)]
 
 
-def alike(activation):
+def alike(activation, width):
     """Draw, by layer, how unlike the examples of a batch are, and the growth of squared gradients."""
-    spread, growth = asymmetries(activation)
+    spread, growth = asymmetries(activation, width)
     rate = depth.growth_rate(activation, 64)
     fig, (above, below) = style.axes(rows=2, height=5.8, sharex=True)
     layers = np.arange(1, spread.shape[1] + 1)

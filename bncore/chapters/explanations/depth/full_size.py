@@ -3,6 +3,8 @@
 ``make full CHAPTER=explanations/depth`` writes it again, in some minutes on one core.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -10,7 +12,9 @@ from bncore.chapters.explanations.depth import experiments
 from bncore.explanations import depth
 from bncore.lab import recorded
 
-NAMES = ["identity", "relu", "leaky_relu", "tanh", "erf", "sigmoid", "gelu", "elu", "softplus"]
+NAMES = [
+    "identity", "relu", "leaky_relu", "tanh", "erf", "sigmoid", "gelu", "elu", "softplus", "silu", "abs",
+]  # fmt: skip
 
 CONFIGURATION = {
     "activations": {
@@ -19,6 +23,10 @@ CONFIGURATION = {
     "widths": {
         "activation": ["relu"], "batch_size": [64], "width": [32, 64, 128, 256, 512, 1024],
         "layers": [30], "seeds": 10,
+    },
+    "large_batches": {
+        "activation": ["identity", "relu", "softplus", "silu", "abs"], "batch_size": [256],
+        "width": [128, 256, 512, 1024], "layers": [30], "seeds": 10,
     },
     "depths": {
         "activation": ["relu"], "batch_size": [64], "width": [512], "layers": [15, 30, 60],
@@ -45,7 +53,7 @@ REDUCED = {
     },
 }  # fmt: skip
 
-RATES = ("activations", "widths", "depths")
+RATES = ("activations", "widths", "large_batches", "depths")
 OPTIMIZERS = {"training": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
@@ -114,6 +122,47 @@ def training(grid, optimizer):
         for layers in grid["layers"]
         for rate in grid["learning_rates"]
     ]
+
+
+class Departure(NamedTuple):
+    """How far a measured growth rate is from the predicted one.
+
+    Attributes
+    ----------
+    activation, batch_size, width
+        Of the networks.
+    error : float
+        Measured over predicted rate, less 1, in percent.
+    standard_error : float
+        Of that, over the seeds.
+    of_excess : float
+        Measured less predicted rate over the predicted rate less 1, in percent.
+    """
+
+    activation: str
+    batch_size: int
+    width: int
+    error: float
+    standard_error: float
+    of_excess: float
+
+
+def departures(rows, seeds):
+    """A ``Departure`` for each row of ``rates``, measured with so many seeds."""
+    result = []
+    for row in rows:
+        off, predicted = row["measured"] - row["predicted"], row["predicted"]
+        result.append(
+            Departure(
+                row["activation"],
+                row["batch_size"],
+                row["width"],
+                100 * off / predicted,
+                100 * row["spread"] / seeds**0.5 / predicted,
+                100 * off / (predicted - 1),
+            )
+        )
+    return result
 
 
 if __name__ == "__main__":
