@@ -30,8 +30,8 @@ bench: $(ENV)  ## time bncore beside its peers
 record: $(ENV)  ## run chapters and keep their text outputs; CHAPTER=mechanics/forward for one
 	$(PY) book/_ext/record.py $(CHAPTER)
 
-full: $(ENV)  ## repeat the long runs that a chapter shows from a file; CHAPTER=explanations/depth
-	$(PY) -m bncore.chapters.$(subst /,.,$(CHAPTER)).full_size
+full: $(ENV)  ## repeat the long runs that a chapter shows from a file; CHAPTER=explanations/depth; ARGS=--paper
+	$(PY) -m bncore.chapters.$(subst /,.,$(CHAPTER)).full_size $(ARGS)
 
 site: $(ENV)  ## build the site without serving it
 	$(BIN)/jupyter-book build . -W --keep-going

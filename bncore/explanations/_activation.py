@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bncore.mechanics._arguments import type_name
+from bncore.explanations import _models
+from bncore.mechanics import _arguments as check
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda z: z * 1.0,
@@ -34,6 +35,11 @@ POINTS, WEIGHTS = np.polynomial.legendre.leggauss(12)
 TOLERANCE = 1e-12
 NARROWEST = 1e-11
 MOST_PANELS = 4000
+SMALLEST = 1e-290
+TOO_FAST = (
+    f"activation grows so fast that its expectation under N(0, 1) is not reached within {REACH:g} "
+    "deviations, expected slower growth than exp(z^2 / 4)"
+)
 
 
 class Function:
@@ -47,7 +53,7 @@ class Function:
     """
 
     def __init__(self, activation):
-        self.name = activation if isinstance(activation, str) else type_name(activation)
+        self.name = activation if isinstance(activation, str) else check.type_name(activation)
         if isinstance(activation, str):
             if activation not in ACTIVATIONS:
                 known = ", ".join(map(repr, ACTIVATIONS))
@@ -64,9 +70,10 @@ class Function:
             )
         self.function = activation
         z = np.linspace(-REACH, REACH, 97)
-        whole, back, half = self(z)[0], self(z[::-1])[0][::-1], self(z[::2])[0]
+        # Fewer of them, and not as many on either side of 0: what sums over its inputs shows.
+        whole, back, some = self(z)[0], self(z[::-1])[0][::-1], self(z[:60])[0]
         same = np.allclose(whole, back, 1e-12, 1e-12) and np.allclose(
-            whole[::2], half, 1e-12, 1e-12
+            whole[:60], some, 1e-12, 1e-12
         )
         if not same:
             raise ValueError(
@@ -79,18 +86,19 @@ class Function:
         with torch.enable_grad():
             x = torch.tensor(z.copy(), dtype=torch.float64, requires_grad=True)
             try:
-                y = self.function(x)
+                # A clone, because torch refuses to change a leaf in place.
+                y = self.function(x.clone())
                 slope = self._slope(x, y)
-            except (RuntimeError, TypeError) as error:
+            except _models.REFUSALS as error:
                 raise TypeError(
                     "activation cannot be applied to a torch tensor, expected a function of "
-                    f"differentiable torch operations ({str(error).splitlines()[0]})"
+                    f"differentiable torch operations ({_models.first_line(error)})"
                 ) from error
             if slope is None or y.shape != x.shape or y.dtype != x.dtype:
                 given = (
                     f"{tuple(y.shape)} of {y.dtype}"
                     if isinstance(y, torch.Tensor)
-                    else f"a {type_name(y)}"
+                    else f"a {check.type_name(y)}"
                 )
                 raise ValueError(
                     f"activation returns {given} for a tensor of shape {tuple(x.shape)} of "
@@ -111,6 +119,8 @@ class Function:
         if not isinstance(y, torch.Tensor):
             return None
         if not y.requires_grad:
+            if (y != y.flatten()[:1]).any():
+                raise RuntimeError("its result is cut off from its argument and has no derivative")
             return torch.zeros_like(x)
         (slope,) = torch.autograd.grad(y.sum(), x, allow_unused=True)
         return torch.zeros_like(x) if slope is None else slope
@@ -120,23 +130,40 @@ class Standardized:
     """A function shifted and scaled to mean 0 and variance 1 under N(0, 1), up to a per mille.
 
     Growth rates do not notice, and the tolerances of the quadrature mean the same for every function.
+
+    Attributes
+    ----------
+    mean, deviation : float
+        Of the function over 2^exponent, a power of two near its size.
     """
 
     def __init__(self, function):
         z = np.linspace(-REACH, REACH, 4801)
         weights = density(z) * (z[1] - z[0])
         phi, _ = function(z)
-        self.function, self.mean = function, weights @ phi
-        self.deviation = np.sqrt(weights @ (phi - self.mean) ** 2)
         largest = np.abs(phi[np.abs(z) < 6]).max()
-        if not self.deviation > 1e-6 * largest:
+        if 0 < largest < SMALLEST:
+            raise ValueError(
+                f"activation is at most {largest:.3g} for abs(z) up to 6, expected {SMALLEST:g} or "
+                "more: smaller numbers lose their last digits"
+            )
+        # Scaled first, so that no square leaves the range of float64; by a power of two nothing is
+        # rounded.
+        self.function, self.exponent = function, int(np.frexp(largest)[1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            phi = np.ldexp(phi, -self.exponent)
+            self.mean = weights @ phi
+            self.deviation = np.sqrt(weights @ (phi - self.mean) ** 2)
+        if not self.deviation < np.inf:
+            raise ValueError(TOO_FAST)
+        if not self.deviation > 1e-6 * np.ldexp(largest, -self.exponent):
             raise ValueError(
                 "activation is constant, or varies by less than a millionth of its size under "
                 "N(0, 1), expected a function that varies"
             )
 
     def __call__(self, z):
-        phi, dphi = self.function(z)
+        phi, dphi = (np.ldexp(values, -self.exponent) for values in self.function(z))
         return (phi - self.mean) / self.deviation, dphi / self.deviation
 
 
@@ -186,6 +213,7 @@ def breakpoints(function, reach):
 
 
 def _coarse(reach):
+    reach = check.positive("reach", reach)
     return np.linspace(-reach, reach, 2 * int(np.ceil(reach)) + 1)
 
 
@@ -196,6 +224,11 @@ def _refined(function, edges, tolerance):
     while len(low):
         middle = (low + high) / 2
         whole, scale, climb = _moments(function, low, high)
+        if (beyond := ~np.isfinite(scale).all(axis=1)).any():
+            raise ValueError(
+                "activation is too large or too steep to be squared in float64, for one near "
+                f"z = {middle[beyond][0]:.4g}, expected moderate values and slopes"
+            )
         left, right = _moments(function, low, middle)[0], _moments(function, middle, high)[0]
         rough = np.abs(whole - left - right) > tolerance * scale
         jumps = np.abs(whole[:, 0] - climb) > tolerance * scale[:, 0]
@@ -224,6 +257,7 @@ def density(z):
     return np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
 
 
+@np.errstate(over="ignore")
 def _moments(function, low, high):
     z, weights = nodes(low, high)
     phi, dphi = function(z)

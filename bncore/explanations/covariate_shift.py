@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import nn
 from torch.func import functional_call
 
+from bncore.explanations import _models
 from bncore.mechanics import _arguments as check
 
 Loss = Callable[..., torch.Tensor]
@@ -73,10 +74,11 @@ def gradient_shift(
     ----------
     model : nn.Module
         In the mode in which it is trained; batch norms in training mode use the batch's statistics.
+        Frozen parameters stay and are measured in no layer.
     loss : callable
         From (outputs, targets) to a scalar tensor, for example ``cross_entropy``.
     x, y : Tensor
-        The batch.
+        The batch, finite.
     update : float or mapping of str to Tensor
         What leads from t to t+1: the learning rate of a step along the gradient of this batch, or
         the new value of every trainable parameter by its name.
@@ -91,17 +93,18 @@ def gradient_shift(
     Raises
     ------
     TypeError
-        If model is not a module or update neither a number nor a mapping.
+        If model is not a module with real parameters, x or y not a tensor, loss not callable, or
+        update neither a number nor a mapping of tensors.
     ValueError
-        If the learning rate is negative or not finite, a new value is missing, not expected or of
-        the wrong shape, a layer names what is not a trainable parameter, or one twice, or the loss
-        is not a scalar.
+        If x or y is empty or not finite, the model or the loss cannot be applied, the loss is not a
+        scalar, the learning rate is negative or not finite, a new value is missing, not expected or
+        of another shape, or a layer names what is not a trainable parameter, or one twice.
 
     References
     ----------
     Santurkar et al. (2018), Definition 2.1.
     """
-    start, layers = _parts(model, x, layers)
+    start, layers = _parts(model, x, y, layers)
     gradient = _Gradient(model, loss, x, y)
     before = gradient(start, list(start))
     new = _updated(start, before, update)
@@ -131,7 +134,7 @@ def linearized_shift(
     Arguments, result and errors are those of ``gradient_shift``. The second derivatives exist where
     activations and loss have them; at a ReLU's kink torch takes them from one side.
     """
-    start, layers = _parts(model, x, layers)
+    start, layers = _parts(model, x, y, layers)
     gradient = _Gradient(model, loss, x, y)
     leaves, graph = gradient.with_graph(start)
     before = {name: value.detach() for name, value in graph.items()}
@@ -161,10 +164,15 @@ def layers_of(model: nn.Module, x: torch.Tensor) -> dict[str, list[str]]:
 
     Raises
     ------
+    TypeError
+        If model is not a module with real parameters, or x not a tensor.
     ValueError
-        If the model has no trainable parameters, or one takes no part in the forward pass, or one
-        is used more than once and so belongs to no single layer.
+        If x is empty or not finite, the model cannot be applied to it or has no trainable
+        parameters, or one takes no part in the forward pass, or one is used more than once and so
+        belongs to no single layer.
     """
+    _models.check_model(model)
+    _models.check_tensor("x", x)
     owners = {
         module: (name, list(own))
         for name, module in model.named_modules(remove_duplicate=False)
@@ -221,9 +229,10 @@ class NoisyBatchNorm(nn.Module):
     Raises
     ------
     TypeError
-        If an argument is not a number.
+        If an argument is not a number; in a forward pass, if x is not a tensor of the layer's dtype.
     ValueError
-        If num_features is below 1, shift or jitter negative, or stretch below 1.
+        If num_features is below 1, shift or jitter negative, or stretch below 1; in a forward pass,
+        if x has other features than the layer, or in training mode fewer than two values of each.
 
     References
     ----------
@@ -262,9 +271,25 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     """torch's batch norm for any number of trailing axes."""
 
     def _check_input_dim(self, input):
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"x is a {check.type_name(input)}, expected a tensor")
+        shape = tuple(input.shape)
         if input.ndim < 2:
+            raise ValueError(f"x has shape {shape}, expected (batch, features, *spatial)")
+        if shape[1] != self.num_features:
             raise ValueError(
-                f"input has shape {tuple(input.shape)}, expected (batch, features, *spatial)"
+                f"x has {shape[1]} features on axis 1, expected {self.num_features}, those of the layer"
+            )
+        # Torch mixes half precision with parameters in single precision, and nothing else.
+        if input.dtype not in (self.weight.dtype, torch.float16, torch.bfloat16):
+            raise TypeError(
+                f"x has dtype {input.dtype}, expected {self.weight.dtype}, that of the layer"
+            )
+        count = input.numel() // shape[1]
+        if count < 1 + self.training:
+            raise ValueError(
+                f"x has shape {shape}, {count} values of each feature, expected at least "
+                f"{1 + self.training}"
             )
 
 
@@ -303,13 +328,15 @@ def two_linear_layers(
     TypeError
         If an argument is not a plain array of floats, or learning_rate not a number.
     ValueError
-        If shapes disagree, or learning_rate is negative or not finite.
+        If shapes disagree, a value is not finite, C is not symmetric, or learning_rate is negative
+        or not finite.
     """
     h = check.nonnegative("learning_rate", learning_rate)
     for name, value in (("W1", W1), ("W2", W2), ("C", C), ("D", D)):
         check.floating(name, value)
-        if value.ndim != 2:
-            raise ValueError(f"{name} has shape {value.shape}, expected a matrix")
+        if value.ndim != 2 or 0 in value.shape:
+            raise ValueError(f"{name} has shape {value.shape}, expected a matrix with entries")
+        check.finite(name, value)
     (hidden, inputs), outputs = W1.shape, len(W2)
     for name, value, expected in (
         ("W2", W2, (outputs, hidden)),
@@ -320,6 +347,8 @@ def two_linear_layers(
             raise ValueError(
                 f"{name} has shape {value.shape}, expected {expected} beside W1 and W2"
             )
+    if not np.allclose(C, C.T, rtol=1e-3, atol=1e-3 * np.abs(C).max()):
+        raise ValueError("C is not symmetric, expected second moments E[x x']")
     R = W2 @ W1 @ C - D
     moved = W1 - h * W2.T @ R
     return TwoLayers(R @ W1.T, (R - h * W2 @ W2.T @ R @ C) @ moved.T)
@@ -342,10 +371,15 @@ class _Gradient:
 
     def _found(self, values, leaves, create_graph):
         with torch.enable_grad():
-            value = self.loss(_run(self.model, values | leaves, self.x), self.y)
-            _check_loss(value)
+            found = _run(self.model, values | leaves, self.x)
+            value = _models.loss_of(self.loss, found, self.y)
+            if not value.requires_grad:
+                raise ValueError(
+                    "loss returns a constant, expected it to depend on the model's trainable "
+                    "parameters"
+                )
             found = torch.autograd.grad(
-                value.reshape(()),
+                value,
                 list(leaves.values()),
                 create_graph=create_graph,
                 materialize_grads=True,
@@ -360,10 +394,10 @@ def _derivative(scalar, leaf):
     return found
 
 
-def _parts(model, x, layers):
+def _parts(model, x, y, layers):
     """The trainable parameters of a model, and its layers."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {check.type_name(model)}, expected an nn.Module")
+    _models.check_model(model)
+    _models.check_batch(x, y)
     start = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     if layers is None:
         return start, layers_of(model, x)
@@ -384,14 +418,14 @@ def _run(model, parameters, x):
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = {value.device for value in model.parameters() if value.device.type == "cuda"}
     with torch.random.fork_rng(devices=devices):
-        return functional_call(model, (parameters, buffers), (x,))
+        return _models.outputs(lambda x: functional_call(model, (parameters, buffers), (x,)), x)
 
 
 def _updated(start, gradients, update):
     if isinstance(update, Mapping):
         missing, unknown = (
-            sorted(start.keys() - update.keys()),
-            sorted(update.keys() - start.keys()),
+            sorted(map(str, some))
+            for some in (start.keys() - update.keys(), update.keys() - start.keys())
         )
         if missing or unknown:
             raise ValueError(
@@ -408,7 +442,11 @@ def _updated(start, gradients, update):
                     f"update[{name!r}] has shape {tuple(value.shape)}, expected that of the "
                     f"parameter, {tuple(start[name].shape)}"
                 )
-        return {name: value.detach() for name, value in update.items()}
+            if not value.is_floating_point():
+                raise TypeError(
+                    f"update[{name!r}] has dtype {value.dtype}, expected a floating-point one"
+                )
+        return {name: value.detach().to(start[name]) for name, value in update.items()}
     if isinstance(update, bool) or not isinstance(update, Real):
         raise TypeError(
             f"update is a {check.type_name(update)}, expected a learning rate or a mapping from "
@@ -440,20 +478,6 @@ def _length(vector):
     return float(largest * np.linalg.norm(vector / largest))
 
 
-def _check_loss(value):
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        found = (
-            f"a tensor of shape {tuple(value.shape)}"
-            if isinstance(value, torch.Tensor)
-            else f"a {check.type_name(value)}"
-        )
-        raise ValueError(f"loss returns {found}, expected a tensor with one element")
-    if not value.requires_grad:
-        raise ValueError(
-            "loss returns a constant, expected it to depend on the model's trainable parameters"
-        )
-
-
 def _own(name, module):
     prefix = f"{name}." if name else ""
     return [prefix + key for key, p in module.named_parameters(recurse=False) if p.requires_grad]
@@ -465,14 +489,16 @@ def _check_layers(layers, start):
             f"layers is a {check.type_name(layers)}, expected a mapping from each layer's name to "
             "the names of its parameters"
         )
+    if not layers:
+        raise ValueError("layers is empty, expected at least one layer")
     seen = set()
     for layer, names in layers.items():
-        if isinstance(names, str) or not names:
+        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
             raise ValueError(
                 f"layers[{layer!r}] is {names!r}, expected a sequence of at least one parameter name"
             )
         for name in names:
-            if name not in start:
+            if not isinstance(name, str) or name not in start:
                 raise ValueError(
                     f"layers[{layer!r}] names {name!r}, expected one of the trainable parameters "
                     f"{', '.join(start)}"

@@ -5,6 +5,8 @@ that of the normalised value of one example over random companies, are computed 
 for any distribution, exactly for normal ones. Three layers vary the noise while the gradient's batch
 stays: ``GhostBatchNorm`` has the noise of small batches, ``BorrowedStatistics`` has it from other
 examples, and ``InjectedNoise`` draws it at random.
+The chapter derives the formulas. Ioffe and Szegedy (2015), section 3.4; Hoffer, Hubara and Soudry
+(2017).
 """
 
 import math
@@ -78,10 +80,11 @@ def variance_variance(
     TypeError
         If m or population is not an integer, or another argument is not a real number.
     ValueError
-        If m is below 2 or above population, var is negative, or kurtosis is below 1.
+        If m is below 2 or above population, var is negative, or kurtosis is below 1 or above
+        (N² - 3 N + 3) / (N - 1), which is the most that N values have.
     """
     m, population = _batch(m, population, least=2)
-    var, a4 = check.nonnegative("var", var), _kurtosis(kurtosis)
+    var, a4 = check.nonnegative("var", var), _kurtosis(kurtosis, population)
     if population is None:
         return var**2 * (m - 1) * ((m - 1) * a4 - m + 3) / m**3
     if m == population:
@@ -127,7 +130,8 @@ def output_moments(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If m is below 2 or above population, or there is no distribution of such moments.
+        If m is below 2 or above population, z is not finite, or there is no distribution of such
+        moments.
 
     Notes
     -----
@@ -135,15 +139,20 @@ def output_moments(
     z the noise is (a4 + 3) / (4 m) of it.
     """
     m, population = _batch(m, population, least=2)
-    a3, a4 = check.number("skewness", skewness), _kurtosis(kurtosis)
+    _values("z", z)
+    a3, a4 = check.number("skewness", skewness), _kurtosis(kurtosis, population)
     if not a4 >= (1 + a3**2) * (1 - ROUNDING):
         raise ValueError(
             f"kurtosis is {a4:g} with skewness {a3:g}, expected at least 1 + skewness², "
             f"{1 + a3**2:g}: no distribution has these moments"
         )
     scale = _correction(m, population) / m
+    kind, z = getattr(z, "dtype", None), np.asarray(z, dtype=float)[()]
     mean = z + scale * (a3 / 2 + 3 * (a4 - 1) * z / 8 - z**3 / 2)
-    return mean, scale * (1 + a3 * z + (a4 - 1) * z**2 / 4)
+    variance = scale * (1 + a3 * z + (a4 - 1) * z**2 / 4)
+    if kind is None:
+        return float(mean), float(variance)
+    return mean.astype(kind), variance.astype(kind)
 
 
 class GaussianOutput:
@@ -178,7 +187,15 @@ class GaussianOutput:
         self._weights = weights * self._chi_pdf(self._deviation)
 
     def cdf(self, x_hat: Values) -> Values:
-        """Probability of an output of at most x_hat."""
+        """Probability of an output of at most x_hat.
+
+        Raises
+        ------
+        TypeError
+            If x_hat is neither a real number nor a floating-point array.
+        ValueError
+            If it is or holds NaN.
+        """
         x_hat, sign, t, _ = self._student(x_hat)
         inside = self._integral(
             t,
@@ -194,7 +211,13 @@ class GaussianOutput:
         return values if values.ndim else float(values)
 
     def pdf(self, x_hat: Values) -> Values:
-        """Density of the output at x_hat; zero beyond sqrt(m - 1)."""
+        """Density of the output at x_hat; zero beyond sqrt(m - 1).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``cdf``.
+        """
         x_hat, sign, t, slope = self._student(x_hat)
         root = math.sqrt(self.m - 1)
         density = self._integral(
@@ -224,6 +247,7 @@ class GaussianOutput:
 
     def _student(self, x_hat):
         """The output with its sign, its t without sign, and dt over dx_hat."""
+        _values("x_hat", x_hat, infinite=True)
         x_hat, n = np.asarray(x_hat, dtype=float), self.m - 1
         rest = np.where(x_hat**2 < n, n - x_hat**2, 1.0)
         t = math.sqrt(self.m) * np.abs(x_hat) / np.sqrt(rest)
@@ -264,7 +288,8 @@ class GhostBatchNorm(BatchNorm):
 
     A batch is cut, in its order, into ghost batches of ``size`` examples. A running average takes
     the ghost batches one after the other, as torch's batch norm does when it sees them one by one.
-    In evaluation mode it is torch's batch norm.
+    In evaluation mode it is torch's batch norm. Any floating-point input is normalised, in float32 at
+    least, and comes back in its own type.
 
     Parameters
     ----------
@@ -278,9 +303,11 @@ class GhostBatchNorm(BatchNorm):
     Raises
     ------
     TypeError
-        If size is not an integer.
+        If num_features or size is not an integer, eps or momentum not a real number or, when
+        called, the input not a floating-point tensor.
     ValueError
-        If size is below 2 or, when called, does not divide the batch.
+        If num_features is below 1, size below 2, eps negative, momentum outside [0, 1] or, when
+        called, the input has another shape or size does not divide the batch.
 
     References
     ----------
@@ -290,18 +317,20 @@ class GhostBatchNorm(BatchNorm):
     def __init__(
         self, num_features: int, size: int, eps: float = 1e-5, momentum: float | None = 0.1
     ):
-        self.size = check.integer("size", size, least=2)
+        size = check.integer("size", size, least=2)
+        check.positive_integer("num_features", num_features)
+        check.nonnegative("eps", eps)
+        if momentum is not None:
+            check.fraction("momentum", momentum)
         super().__init__(num_features, eps, momentum)
+        self.size = size
 
     def forward(self, x: Float[torch.Tensor, "batch features *spatial"]):
         self._check_input_dim(x)
         if not self.training:
             return super().forward(x)
-        if len(x) % self.size:
-            raise ValueError(
-                f"the batch has {len(x)} examples, expected a multiple of size, {self.size}"
-            )
-        ghosts = x.reshape(-1, self.size, *x.shape[1:])
+        self._check_batch(x)
+        ghosts = _exact(x).reshape(-1, self.size, *x.shape[1:])
         axes = [1, *range(3, ghosts.ndim)]
         var, mean = torch.var_mean(ghosts, axes, correction=0, keepdim=True)
         self._keep(mean.detach().flatten(1), var.detach().flatten(1), ghosts[0, :, 0].numel())
@@ -311,8 +340,17 @@ class GhostBatchNorm(BatchNorm):
     def _next(self, statistic):
         return statistic
 
+    def _check_batch(self, x):
+        if len(x) % self.size or len(x) == 0:
+            raise ValueError(
+                f"the batch has {len(x)} examples, expected a multiple of size, {self.size}"
+            )
+        if x.numel() == 0:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected no empty axis")
+
     def _keep(self, means, variances, values):
-        unbiased = variances * values / (values - 1)
+        kind = self.running_mean.dtype
+        means, unbiased = means.to(kind), (variances * values / (values - 1)).to(kind)
         for mean, var in zip(means, unbiased, strict=True) if self.momentum is None else ():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, 1 / self.num_batches_tracked.item())
@@ -327,9 +365,13 @@ class GhostBatchNorm(BatchNorm):
 
     def _scaled(self, x_hat, x):
         shape = (-1, *[1] * (x.ndim - 2))
-        return self.weight.reshape(shape) * x_hat.reshape(x.shape) + self.bias.reshape(shape)
+        y = self.weight.reshape(shape) * x_hat.reshape(x.shape) + self.bias.reshape(shape)
+        return y.to(x.dtype)
 
     def _check_input_dim(self, x):
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, torch.Tensor) else check.type_name(x)
+            raise TypeError(f"x is a {kind}, expected a floating-point torch.Tensor")
         if x.ndim < 2 or x.shape[1] != self.num_features:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}, expected (batch, {self.num_features}, *spatial)"
@@ -337,7 +379,9 @@ class GhostBatchNorm(BatchNorm):
 
 
 class BorrowedStatistics(GhostBatchNorm):
-    """Batch norm in which each ghost batch is normalised by the statistics of the next one.
+    """Batch norm in which each ghost batch is normalised by the statistics of the one before it.
+
+    The first borrows those of the last.
 
     The noise is that of ghost batches, alike in all features, but an example has no part in the
     statistics that it meets. Running averages are those of ``GhostBatchNorm``.
@@ -363,7 +407,8 @@ class InjectedNoise(GhostBatchNorm):
     For each ghost batch and feature one normal offset and one gamma factor of the variance are
     drawn, with the means and variances that the statistics of a part of this batch have
     (``mean_variance``, ``variance_variance`` with the feature's kurtosis). What is left out: the
-    noise knows nothing of the examples that it meets, nor of other features.
+    noise knows nothing of the examples that it meets, nor of other features, and offset and factor
+    are independent. A feature whose variance is not above eps gets no noise.
 
     Parameters
     ----------
@@ -377,26 +422,22 @@ class InjectedNoise(GhostBatchNorm):
     """
 
     def forward(self, x: Float[torch.Tensor, "batch features *spatial"]):
+        self._check_input_dim(x)
         if not self.training or len(x) == self.size:
             return super().forward(x)
-        self._check_input_dim(x)
-        if len(x) % self.size:
-            raise ValueError(
-                f"the batch has {len(x)} examples, expected a multiple of size, {self.size}"
-            )
-        axes = [0, *range(2, x.ndim)]
-        var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-        count = x[:, 0].numel()
+        self._check_batch(x)
+        axes, count, exact = [0, *range(2, x.ndim)], x[:, 0].numel(), _exact(x)
+        var, mean = torch.var_mean(exact, axes, correction=0, keepdim=True)
         self._keep(mean.detach().reshape(1, -1), var.detach().reshape(1, -1), count)
-        x_hat = (x - mean) / torch.sqrt(var + self.eps)
+        x_hat = (exact - mean) / torch.sqrt(var + self.eps)
         offset, factor = self._draw(x_hat.detach(), count, count // len(x) * self.size, axes)
         ghosts = x_hat.reshape(-1, self.size, *x.shape[1:])
         shape = (len(ghosts), 1, self.num_features, *[1] * (x.ndim - 2))
         noisy = (ghosts - offset.reshape(shape)) / torch.sqrt(factor.reshape(shape) + self.eps)
-        return self._scaled(noisy, x)
+        return self._scaled(torch.where(var > self.eps, noisy.reshape(x.shape), x_hat), x)
 
     def _draw(self, x_hat, count, m, axes):
-        square = (x_hat**2).mean(axes).clamp(min=torch.finfo(x_hat.dtype).tiny)
+        square = (x_hat**2).mean(axes).clamp(min=1e-18)  # its square is still a float32
         kurtosis = ((x_hat**4).mean(axes) / square**2).clamp(min=1.0)
         # The variance of the variance is linear in the kurtosis.
         none, slope = (variance_variance(m, 1.0, a4, count) for a4 in (1.0, 2.0))
@@ -449,8 +490,32 @@ def _legendre(low, high, nodes):
     return low + (points + 1) / 2 * (high - low), weights / 2 * (high - low)
 
 
-def _kurtosis(value):
+def _kurtosis(value, population):
     value = check.positive("kurtosis", value)
     if value < 1 - ROUNDING:
         raise ValueError(f"kurtosis is {value}, expected at least 1: no distribution has less")
-    return max(value, 1.0)
+    if population is None:
+        return max(value, 1.0)
+    most = (population**2 - 3 * population + 3) / (population - 1)  # all values equal but one
+    if value > most * (1 + ROUNDING):
+        raise ValueError(
+            f"kurtosis is {value}, expected at most {most:g}: no {population} values have more"
+        )
+    return min(max(value, 1.0), most)
+
+
+def _values(name, value, infinite=False):
+    """Refuse anything but a real number or a floating-point array without NaN."""
+    if isinstance(value, np.ndarray):
+        check.floating(name, value)
+    else:
+        check.number(name, value)
+    if infinite and not np.isnan(value).any():
+        return
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} has an entry that is not finite, expected finite ones only")
+
+
+def _exact(x):
+    """The tensor in float32 where it has less."""
+    return x.float() if x.element_size() < 4 else x

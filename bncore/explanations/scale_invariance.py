@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bncore.lab.probes import evaluation
 from bncore.mechanics import _arguments as check
@@ -21,7 +22,9 @@ from bncore.mechanics import _arguments as check
 Number = float | int
 Lengths = Float[np.ndarray, "steps_and_start"]
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# By which a product of two arguments may miss a bound that it meets.
+ROUNDING = 1e-12
+
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -100,26 +103,46 @@ def radial_cosines(
     Returns
     -------
     Float[Tensor, "units"]
-        0 for a unit whose gradient is 0.
+        0 for a unit whose gradient is 0. Computed in float64, returned in the type of weight.
 
     Raises
     ------
+    TypeError
+        If an argument is not a floating-point tensor.
     ValueError
-        If the shapes differ, or the weights of a unit are all 0.
+        If the shapes differ or have no axis of units, a value is not finite, or the weights of a
+        unit are all 0.
     """
+    for name, value in (("weight", weight), ("gradient", gradient)):
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, torch.Tensor) else check.type_name(value)
+            raise TypeError(f"{name} is a {kind}, expected a floating-point torch.Tensor")
+    if weight.ndim < 2:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}, expected (units, *inputs): give that of a "
+            "single unit an axis with weight[None]"
+        )
     if weight.shape != gradient.shape:
         raise ValueError(
             f"gradient has shape {tuple(gradient.shape)}, expected that of weight, "
             f"{tuple(weight.shape)}"
         )
-    weight, gradient = weight.detach().flatten(1), gradient.detach().flatten(1)
+    dtype = weight.dtype
+    # In half precision the product of two lengths leaves the range.
+    weight, gradient = (value.detach().double().flatten(1) for value in (weight, gradient))
+    for name, value in (("weight", weight), ("gradient", gradient)):
+        unit = int((~value.isfinite()).any(dim=1).int().argmax()) if len(value) else 0
+        if not value.isfinite().all():
+            raise ValueError(
+                f"{name}[{unit}] has an entry that is not finite, expected finite ones"
+            )
     lengths = weight.norm(dim=1)
     if not lengths.all():
         unit = int((lengths == 0).int().argmax())
         raise ValueError(f"weight[{unit}] is 0, expected a unit with a direction")
     slopes = gradient.norm(dim=1)
     along = (weight * gradient).sum(dim=1)
-    return torch.where(slopes > 0, along / (lengths * slopes.clamp_min(1e-300)), 0.0)
+    return torch.where(slopes > 0, along / lengths / slopes.clamp_min(1e-300), 0.0).to(dtype)
 
 
 def invariant_weights(
@@ -140,9 +163,22 @@ def invariant_weights(
 
     Raises
     ------
+    TypeError
+        If model is not a module or x not a tensor.
     ValueError
-        If no batch norm of the model follows a linear layer or a convolution.
+        If x has fewer than two examples, or no batch norm of the model follows a linear layer or a
+        convolution unit by unit: one behind a linear layer on more than two axes normalises other
+        things than units.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {check.type_name(model)}, expected a torch.nn.Module")
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x is a {check.type_name(x)}, expected a torch.Tensor")
+    if x.ndim == 0 or len(x) < 2:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, expected a batch of at least two examples: the values of "
+            "one have no variance"
+        )
     names = {module: name for name, module in model.named_modules()}
     outputs, found = {}, {}
 
@@ -151,11 +187,12 @@ def invariant_weights(
 
     def look_back(norm, inputs):
         layer, _ = outputs.get(id(inputs[0]), (None, None))
-        if layer is not None:
+        # Features are on axis 1, where a linear layer has its units only if there are two axes.
+        if layer is not None and (inputs[0].ndim == 2 or not isinstance(layer, nn.Linear)):
             found[f"{names[layer]}.weight"] = layer.weight
 
     hooks = [m.register_forward_hook(remember) for m in names if isinstance(m, WEIGHTED)]
-    hooks += [m.register_forward_pre_hook(look_back) for m in names if isinstance(m, NORMS)]
+    hooks += [m.register_forward_pre_hook(look_back) for m in names if isinstance(m, BatchNorm)]
     try:
         with evaluation(model, "batch"):
             model(x)
@@ -190,11 +227,12 @@ def effective_rate(rate: Number, length: Number, decay: Number = 0.0) -> float:
     TypeError
         If an argument is not a real number.
     ValueError
-        If rate or length is not positive, decay is negative, or rate times decay is 1 or more.
+        If rate or length is not positive, decay is negative, rate times decay is 1 or more, or the
+        effective rate leaves the range of floats.
     """
     rate, decay = _rate_and_decay(rate, decay)
     length = check.positive("length", length)
-    return rate / ((1 - rate * decay) * length**2)
+    return _in_range("length", length, rate / (1 - rate * decay) / length / length)
 
 
 def turn(
@@ -275,8 +313,8 @@ def squared_lengths(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If rate or start is not positive, decay is negative, rate times decay is 1 or more, or a
-        gradient is negative or not finite.
+        If rate or start is not positive, decay is negative, rate times decay is 1 or more, a
+        gradient is negative or not finite, or a length leaves the range of floats.
     """
     rate, decay = _rate_and_decay(rate, decay)
     check.floating("gradients", gradients)
@@ -286,8 +324,16 @@ def squared_lengths(
     check.no_negative("gradients", gradients)
     lengths = np.empty(len(gradients) + 1)
     lengths[0] = check.positive("start", start)
-    for t, gradient in enumerate(gradients.astype(float)):
-        lengths[t + 1] = (1 - rate * decay) ** 2 * lengths[t] + (rate * gradient) ** 2 / lengths[t]
+    with np.errstate(all="ignore"):  # refused below
+        for t, gradient in enumerate(gradients.astype(float)):
+            push = (rate * gradient) ** 2 / lengths[t]
+            lengths[t + 1] = (1 - rate * decay) ** 2 * lengths[t] + push
+    good = np.isfinite(lengths) & (lengths > 0)
+    if not good.all():
+        raise ValueError(
+            f"gradients has {len(gradients)} entries, expected fewer or others: after "
+            f"{int(good.argmin())} steps the squared length is {lengths[good.argmin()]}"
+        )
     return lengths
 
 
@@ -300,8 +346,8 @@ def smooth_squared_lengths(
 ) -> Float[np.ndarray, "times"]:
     """Squared length after a number of small steps with a gradient of constant length.
 
-    With decay, sqrt(q + (start^2 - q) exp(-4 rate decay t)) with q = rate G^2 / (2 decay); without,
-    sqrt(start^2 + 2 rate^2 G^2 t). It solves d(r^2)/dt = 2 rate^2 G^2 - 4 rate decay r^2, which
+    With decay, sqrt(e + (start^2 - e) exp(-4 rate decay t)) with e = rate G^2 / (2 decay), the
+    square in equilibrium; without, sqrt(start^2 + 2 rate^2 G^2 t). It solves d(r^2)/dt = 2 rate^2 G^2 - 4 rate decay r^2, which
     ``squared_lengths`` approaches for small steps.
 
     Parameters
@@ -331,10 +377,11 @@ def smooth_squared_lengths(
     check.finite("steps", steps)
     if (steps < 0).any():
         raise ValueError(f"steps holds {steps.min()}, expected at least 0")
-    if decay == 0:
-        return np.sqrt(start**2 + 2 * (rate * gradient) ** 2 * steps)
-    limit = rate * gradient**2 / (2 * decay)
-    return np.sqrt(limit + (start**2 - limit) * np.exp(-4 * rate * decay * steps))
+    decayed = 4 * rate * decay * steps.astype(float)
+    # The steps that count, (1 - exp(-x)) t / x, are t itself where nothing decays.
+    counted = np.divide(-np.expm1(-decayed), decayed, where=decayed > 0, out=np.ones_like(decayed))
+    # Squares of squared lengths could leave the range; these hypotenuses do not.
+    return np.hypot(start * np.exp(-decayed / 2), rate * gradient * np.sqrt(2 * counted * steps))
 
 
 class Equilibrium(NamedTuple):
@@ -399,13 +446,13 @@ def equilibrium(
         raise ValueError("decay is 0, expected a number above 0: without it the length only grows")
     gradient, momentum = check.positive("gradient", gradient), _momentum(momentum)
     shrink = rate * decay / (1 + momentum)
-    fourth = rate * gradient**2 / (decay * (1 - momentum) * (2 - shrink))
-    length = fourth**0.25
+    # Root by root: the square of the gradient may leave the range of floats.
+    length = (rate / decay / ((1 - momentum) * (2 - shrink))) ** 0.25 * math.sqrt(gradient)
     return Equilibrium(
         length,
         effective_rate(rate, length, decay),
-        math.acos(1 - shrink),
-        (1 - momentum) / (4 * rate * decay),
+        2 * math.asin(math.sqrt(shrink / 2)),  # the arc cosine of 1 - shrink, also for tiny ones
+        (1 - momentum) / 4 / rate / decay,
     )
 
 
@@ -434,7 +481,8 @@ def length_bound(
     TypeError
         If an argument is not a real number.
     ValueError
-        If rate or start is not positive, or a bound is negative.
+        If rate or start is not positive, a bound is negative, or the result leaves the range of
+        floats.
 
     References
     ----------
@@ -445,7 +493,8 @@ def length_bound(
         check.nonnegative(name, value)
         for name, value in (("curvature", curvature), ("slope", slope), ("drop", drop))
     )
-    return max(start, rate * curvature + (rate * slope) ** 2 / start) + 2 * rate * drop
+    push = rate * slope / start * (rate * slope)
+    return _in_range("rate", rate, max(start, rate * curvature + push) + 2 * rate * drop)
 
 
 class Schedule(NamedTuple):
@@ -503,21 +552,25 @@ def exponential_schedule(
     rate, decay = _rate_and_decay(rate, decay)
     steps, momentum = check.positive_integer("steps", steps), _momentum(momentum)
     largest = (1 - math.sqrt(momentum)) ** 2
-    if momentum and rate * decay > largest:
+    if momentum and rate * decay > largest * (1 + ROUNDING):
         raise ValueError(
             f"rate * decay is {rate * decay:.3g}, expected at most (1 - sqrt(momentum))^2 = "
             f"{largest:.3g}: beyond it no real learning rates do the same"
         )
-    middle = 1 + momentum - rate * decay
-    factor = (middle + math.sqrt(max(middle**2 - 4 * momentum, 0.0))) / 2
+    # 1 - q is the smaller root of x^2 - (1 - momentum + rate decay) x + rate decay = 0, and this form
+    # keeps its digits where q is close to 1.
+    middle = 1 - momentum + rate * decay
+    root = math.sqrt(max(middle**2 - 4 * rate * decay, 0.0))
+    short = 2 * rate * decay / (middle + root)
+    factor = 1 - short
     with np.errstate(over="ignore"):  # refused below
-        rates = rate * factor ** -(2.0 * np.arange(steps) + 1)
+        rates = rate * np.exp(-math.log1p(-short) * (2.0 * np.arange(steps) + 1))
     if not np.isfinite(rates).all():
         raise ValueError(
             f"steps is {steps}, expected fewer: the learning rate leaves the range of floats after "
             f"{int(np.isfinite(rates).argmin())} steps"
         )
-    velocity = -(1 - factor) / (rate * factor) if momentum else 0.0
+    velocity = -short / (rate * factor) if momentum else 0.0
     return Schedule(rates, factor, velocity)
 
 
@@ -529,6 +582,14 @@ def _rate_and_decay(rate, decay):
             "around"
         )
     return rate, decay
+
+
+def _in_range(name, value, result):
+    if not 0 < result < math.inf:
+        raise ValueError(
+            f"{name} is {value:g}, with which the result, {result:g}, leaves the range of floats"
+        )
+    return result
 
 
 def _momentum(momentum):

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from bncore.explanations import _models
 from bncore.mechanics import _arguments as check
 
 Batch = Float[np.ndarray, "batch features"]
@@ -63,20 +64,8 @@ def normalise(y: Batch) -> tuple[Batch, Vector]:
         If y has no two examples, is not finite, or is constant in a feature, where the transform
         is not defined.
     """
-    check.values_per_feature("y", y, least=2)
-    if y.ndim != 2:
-        raise ValueError(f"y has shape {y.shape}, expected (batch, features)")
-    constant = (y == y[0]).all(axis=0)
-    if constant.any():
-        j = int(constant.argmax())
-        raise ValueError(
-            f"y[:, {j}] is constant, expected at least two different values: without eps there is "
-            "nothing to divide by"
-        )
-    centred = y - y[0]
-    centred = centred - centred.mean(axis=0)
-    sigma = np.sqrt((centred**2).mean(axis=0))
-    return centred / sigma, sigma
+    y_hat, sigma = _normalised(y)
+    return y_hat.astype(y.dtype), sigma.astype(y.dtype)
 
 
 def gradient(y: Batch, g: Batch, gamma: Vector) -> Batch:
@@ -93,10 +82,13 @@ def gradient(y: Batch, g: Batch, gamma: Vector) -> Batch:
     Raises
     ------
     TypeError, ValueError
-        As ``normalise``; or if g has another shape than y, or gamma has not one entry a feature.
+        As ``normalise``; or if g has another shape than y, or gamma has not one entry a feature; or
+        if gamma^2 / sigma^2 is beyond the largest number of the dtype.
     """
-    y_hat, sigma = _checked(y, g, gamma)
-    return gamma / sigma * (g - g.mean(axis=0) - y_hat * (g * y_hat).mean(axis=0))
+    dtype = np.result_type(y, g, gamma)
+    y_hat, sigma, g = _checked(y, g, gamma)
+    d = gamma / sigma * (g - g.mean(axis=0) - y_hat * (g * y_hat).mean(axis=0))
+    return d.astype(dtype)
 
 
 def squared_gradient(y: Batch, g: Batch, gamma: Vector) -> SquaredGradient:
@@ -108,10 +100,10 @@ def squared_gradient(y: Batch, g: Batch, gamma: Vector) -> SquaredGradient:
     ----------
     Santurkar et al. (2018), Theorem 4.1, where it is a bound.
     """
-    y_hat, sigma = _checked(y, g, gamma)
+    y_hat, sigma, g = _checked(y, g, gamma)
     m = len(y)
     return SquaredGradient(
-        gamma**2 / sigma**2,
+        (gamma / sigma) ** 2,
         (g**2).sum(axis=0),
         g.sum(axis=0) ** 2 / m,
         (g * y_hat).sum(axis=0) ** 2 / m,
@@ -139,7 +131,7 @@ def hessian(
     Raises
     ------
     TypeError, ValueError
-        As ``gradient``; or if H is not finite or not square with the size of y.
+        As ``gradient``; or if H is not finite, not symmetric or not square with the size of y.
     """
     y_hat, sigma, P = _one_feature(y, g, H, gamma)
     rest = P @ g
@@ -228,8 +220,10 @@ def distance_to_ray(
     check.vector("optimum", optimum, len(start), "start")
     if not optimum.any():
         raise ValueError("optimum is zero, expected weights with a direction")
-    along = max(start @ optimum / (optimum @ optimum), 0.0)
-    return float(np.linalg.norm(start - along * optimum))
+    (start, exponent), (direction, _) = (_near_one(v.astype(np.float64)) for v in (start, optimum))
+    direction = direction / np.linalg.norm(direction)
+    rest = start - max(start @ direction, 0.0) * direction
+    return float(np.ldexp(np.linalg.norm(rest), exponent))
 
 
 class Landscape(NamedTuple):
@@ -260,12 +254,34 @@ class Landscape(NamedTuple):
 
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weight matrices and filters of a network by name: parameters with at least two axes."""
-    return {name: p for name, p in model.named_parameters() if p.ndim >= 2}
+    """The weight matrices and filters of a network by name: parameters with at least two axes.
+
+    Frozen ones are held, as biases are, and left out.
+
+    Raises
+    ------
+    TypeError
+        If model is not a module with real parameters.
+    """
+    _models.check_model(model)
+    return {name: p for name, p in model.named_parameters() if p.ndim >= 2 and p.requires_grad}
 
 
 def unit_lengths(weight: torch.Tensor) -> torch.Tensor:
-    """Length of each unit's weights, shaped to divide them; a unit is an index of the first axis."""
+    """Length of each unit's weights, shaped to divide them; a unit is an index of the first axis.
+
+    Raises
+    ------
+    TypeError
+        If weight is not a floating-point tensor.
+    ValueError
+        If it has fewer than two axes.
+    """
+    if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+        what = getattr(weight, "dtype", check.type_name(weight))
+        raise TypeError(f"weight is {what}, expected a floating-point tensor")
+    if weight.ndim < 2:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, expected (units, *inputs)")
     return weight.detach().flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
 
 
@@ -280,8 +296,9 @@ def along_gradient(
 ) -> Landscape:
     """Walk along the negative gradient of the weight matrices, and measure loss and gradient.
 
-    All steps start from the same point. Biases, gamma and beta are held, and batch norms use the
-    statistics of the batch. With relative units each unit's weights are divided by their length at
+    All steps start from the same point, and where the model draws random numbers, all see the same
+    ones. Biases, gamma, beta and frozen weights are held, and batch norms use the statistics of the
+    batch. With relative units each unit's weights are divided by their length at
     the start, so that no rescaling of a layer that leaves the loss as it is changes the landscape.
 
     Parameters
@@ -289,7 +306,7 @@ def along_gradient(
     model : nn.Module
         It stays as it is.
     x, y : Tensor
-        One batch.
+        One batch, finite.
     steps : sequence of float
         Positive. Absolute: learning rates. Relative: lengths of the step over the length of all
         weights, both in units of the units' own lengths.
@@ -297,28 +314,34 @@ def along_gradient(
     loss : callable
         From outputs and y to a scalar.
 
+    Returns
+    -------
+    Landscape
+        Not finite where a loss or a gradient is not.
+
     Raises
     ------
     TypeError
-        If a step is not a real number.
+        If model is not a module with real parameters, x or y not a tensor, loss not callable, steps
+        not a sequence, or a step not a real number.
     ValueError
-        If a step is not positive, units is unknown, the model has no weight matrix, the gradient is
-        zero, or, in relative units, a unit's weights are all zero.
+        If x or y is empty or not finite, a step is not positive, units is unknown, the model has no
+        weight matrix, the model or the loss cannot be applied, the loss is not a scalar, the
+        gradient is zero, or, in relative units, a unit's weights are all zero.
 
     References
     ----------
     Santurkar et al. (2018), Figure 4; Li et al. (2018) for the relative units.
     """
-    if len(steps) == 0:
-        raise ValueError("steps is empty, expected at least one step")
-    steps = [check.positive(f"steps[{i}]", step) for i, step in enumerate(steps)]
+    steps = _steps(steps)
+    _models.check_model(model)
+    _models.check_batch(x, y)
     walker = copy.deepcopy(model).train()
     chosen = list(weights(walker).values())
     start, scales = [p.detach().clone() for p in chosen], unit_scales(walker, units)
 
     def measure():
-        value = loss(walker(x), y)
-        slopes = torch.autograd.grad(value, chosen)
+        value, slopes = _slopes(walker, loss, x, y, chosen)
         return value.item(), [s * g for s, g in zip(scales, slopes, strict=True)]
 
     before, slope = measure()
@@ -344,15 +367,19 @@ def unit_scales(model: nn.Module, units: Literal["absolute", "relative"]) -> lis
 
     Raises
     ------
+    TypeError
+        If model is not a module with real parameters.
     ValueError
-        If units is unknown, the model has no weight matrix, or, in relative units, a unit's
-        weights are all zero.
+        If units is unknown, the model has no weight matrix that is not frozen, or, in relative
+        units, a unit's weights are all zero.
     """
     if units not in UNITS:
         raise ValueError(f"units is {units!r}, expected 'absolute' or 'relative'")
     chosen = weights(model)
     if not chosen:
-        raise ValueError("model has no weight matrix, expected a parameter with two axes or more")
+        raise ValueError(
+            "model has no weight matrix, expected a parameter with two axes or more, not frozen"
+        )
     if units == "absolute":
         return [torch.ones((), dtype=p.dtype, device=p.device) for p in chosen.values()]
     scales = []
@@ -365,18 +392,78 @@ def unit_scales(model: nn.Module, units: Literal["absolute", "relative"]) -> lis
     return scales
 
 
+def _steps(steps):
+    try:
+        steps = list(steps)
+    except TypeError:
+        raise TypeError(
+            f"steps is a {check.type_name(steps)}, expected a sequence of real numbers"
+        ) from None
+    if not steps:
+        raise ValueError("steps is empty, expected at least one step")
+    return [check.positive(f"steps[{i}]", step) for i, step in enumerate(steps)]
+
+
+def _slopes(model, loss, x, y, chosen):
+    """The loss and its gradients; torch's random state stays, so that every call sees the same."""
+    devices = {p.device for p in chosen if p.device.type == "cuda"}
+    with torch.enable_grad(), torch.random.fork_rng(devices=devices):
+        value = _models.loss_of(loss, _models.outputs(model, x), y)
+        if not value.requires_grad:
+            return value, [torch.zeros_like(p) for p in chosen]
+        return value, torch.autograd.grad(value, chosen, materialize_grads=True)
+
+
 def _length(parts):
     return sum((part.double() ** 2).sum().item() for part in parts) ** 0.5
 
 
+def _near_one(values):
+    """Columns times powers of two that bring their largest entry between 1/2 and 1; the exponents."""
+    _, exponents = np.frexp(np.abs(values).max(axis=0))
+    return np.ldexp(values, -exponents), exponents
+
+
+def _normalised(y):
+    """As ``normalise``, in single precision at least."""
+    check.values_per_feature("y", y, least=2)
+    if y.ndim != 2:
+        raise ValueError(f"y has shape {y.shape}, expected (batch, features)")
+    constant = (y == y[0]).all(axis=0)
+    if constant.any():
+        j = int(constant.argmax())
+        raise ValueError(
+            f"y[:, {j}] is constant, expected at least two different values: without eps there is "
+            "nothing to divide by"
+        )
+    wide, exponents = _near_one(_wide(y))
+    centred = wide - wide[0]
+    centred, more = _near_one(centred - centred.mean(axis=0))
+    sigma = np.sqrt((centred**2).mean(axis=0))
+    return centred / sigma, np.ldexp(sigma, exponents + more)
+
+
+def _wide(values):
+    return values.astype(np.promote_types(values.dtype, np.float32))
+
+
 def _checked(y, g, gamma):
-    y_hat, sigma = normalise(y)
+    """The normalised batch, sigma and g, in single precision at least."""
+    y_hat, sigma = _normalised(y)
     check.floating("g", g)
     if g.shape != y.shape:
         raise ValueError(f"g has shape {g.shape}, expected {y.shape}, that of y")
     check.finite("g", g)
     check.vector("gamma", gamma, y.shape[1], "y")
-    return y_hat, sigma
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        lost = ~np.isfinite((_wide(gamma) / sigma) ** 2)
+    if lost.any():
+        j = int(lost.argmax())
+        raise ValueError(
+            f"y[:, {j}] has the deviation {sigma[j]:.3g}, and gamma^2 / sigma^2 overflows "
+            f"{sigma.dtype}, expected a batch that varies more"
+        )
+    return y_hat, sigma, _wide(g)
 
 
 def _one_feature(y, g, H, gamma):
@@ -385,11 +472,18 @@ def _one_feature(y, g, H, gamma):
         check.floating(name, value)
         if value.ndim != 1:
             raise ValueError(f"{name} has shape {value.shape}, expected (batch,): one feature")
-    y_hat, sigma = _checked(y[:, None], g[:, None], np.array([gamma]))
+    y_hat, sigma, _ = _checked(y[:, None], g[:, None], np.array([gamma]))
     check.floating("H", H)
     if H.shape != (len(y), len(y)):
         raise ValueError(f"H has shape {H.shape}, expected {(len(y), len(y))}")
     check.finite("H", H)
+    apart = np.abs(H - H.T)
+    if apart.max() > 10 * np.finfo(H.dtype).eps ** 0.5 * np.abs(H).max():
+        i, j = np.unravel_index(apart.argmax(), H.shape)
+        raise ValueError(
+            f"H[{i}, {j}] is {H[i, j]:.4g} and H[{j}, {i}] is {H[j, i]:.4g}, expected a symmetric "
+            "matrix of second derivatives"
+        )
     y_hat, m = y_hat[:, 0], len(y)
     P = np.eye(m) - 1 / m - np.outer(y_hat, y_hat) / m
     return y_hat, float(sigma[0]), P

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.explanations import smoothness
+from bncore.explanations import _models, smoothness
 from bncore.mechanics import _arguments as check
 
 
@@ -30,15 +30,15 @@ def hessian_operator(
 ) -> LinearOperator:
     """Second derivatives of the loss by the weight matrices, known by their products with vectors.
 
-    Biases, gamma and beta are held, and batch norms use the statistics of the batch. In relative
-    units each unit's weights are measured by their own length, as in ``smoothness.along_gradient``.
+    Biases, gamma, beta and frozen weights are held, batch norms use the statistics of the batch, and
+    where the model draws random numbers, every product sees the same ones. In relative units each unit's weights are measured by their own length, as in ``smoothness.along_gradient``.
 
     Parameters
     ----------
     model : nn.Module
         It is copied, and later changes to it do not change the operator.
     x, y : Tensor
-        One batch.
+        One batch, finite.
     units : {"absolute", "relative"}
     loss : callable
         From outputs and y to a scalar, twice differentiable.
@@ -51,9 +51,11 @@ def hessian_operator(
 
     Raises
     ------
-    ValueError
-        As ``smoothness.unit_scales``.
+    TypeError, ValueError
+        As ``smoothness.along_gradient``, where it speaks of model, x, y, units and loss.
     """
+    _models.check_model(model)
+    _models.check_batch(x, y)
     scales = smoothness.unit_scales(model, units)
     frozen = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(model)).train()
     point = {name: p.detach() for name, p in smoothness.weights(frozen).items()}
@@ -62,12 +64,17 @@ def hessian_operator(
 
     def slope(chosen):
         def value(chosen):
-            return loss(torch.func.functional_call(frozen, {**held, **chosen}, (x,)), y)
+            def apply(x):
+                return torch.func.functional_call(frozen, {**held, **chosen}, (x,))
+
+            return _models.loss_of(loss, _models.outputs(apply, x), y)
 
         return torch.func.grad(value)(chosen)
 
     # The matrix is symmetric, so pulling a vector back through the gradient multiplies by it.
-    _, product = torch.func.vjp(slope, point)
+    devices = {p.device for p in point.values() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=devices):
+        _, product = torch.func.vjp(slope, point)
 
     def multiply(vector):
         parts = vector.split(sizes)
@@ -80,10 +87,12 @@ def hessian_operator(
         return torch.cat([part.reshape(-1) for part in parts]).double()
 
     def matvec(vector):
-        return multiply(torch.as_tensor(np.ravel(vector))).numpy(force=True)
+        return multiply(torch.as_tensor(np.ravel(_real(vector)))).numpy(force=True)
 
     def matmat(columns):
-        rows = torch.as_tensor(np.ascontiguousarray(columns.T))
+        rows = torch.as_tensor(np.ascontiguousarray(_real(columns).T))
+        if not len(rows):
+            return np.zeros(columns.shape)
         return torch.func.vmap(multiply, chunk_size=64)(rows).numpy(force=True).T
 
     n = sum(sizes)
@@ -103,12 +112,20 @@ def extremes(operator: LinearOperator, seed: int = 0, tol: float = 1e-3) -> tupl
 
     Raises
     ------
+    TypeError
+        If operator is not a LinearOperator or complex, seed not an integer, or tol not a number.
     ValueError
-        If the operator is not square with at least three rows, or tol is not positive.
+        If the operator is not symmetric with at least three rows, or gives values that are not
+        finite, seed is negative, or tol not positive.
     """
     n = _size(operator, least=3)
     check.positive("tol", tol)
-    start = np.random.default_rng(seed).normal(size=n)
+    start, other = np.random.default_rng(check.integer("seed", seed, least=0)).normal(size=(2, n))
+    images = [_image(operator, vector) for vector in (start, other)]
+    largest = max(map(np.linalg.norm, images))
+    if largest == 0:  # ARPACK needs a vector whose image is not zero
+        return 0.0, 0.0
+    _check_symmetric(other @ images[0] - start @ images[1], largest)
     found = eigsh(operator, k=2, which="BE", v0=start, tol=tol, return_eigenvectors=False)
     return float(found.min()), float(found.max())
 
@@ -126,17 +143,19 @@ class Spectrum(NamedTuple):
     weights: Float[np.ndarray, "probes steps"]
 
     def moments(self, power: int) -> Float[np.ndarray, "probes"]:
-        """Each probe's estimate of tr(A^power) / n."""
-        return (self.weights * self.nodes**power).sum(axis=1)
+        """Each probe's estimate of tr(A^power) / n, for an integer power of at least 0."""
+        return (self.weights * self.nodes ** check.integer("power", power, least=0)).sum(axis=1)
 
     def below(self, grid: Float[np.ndarray, "points"]) -> Float[np.ndarray, "probes points"]:
         """Each probe's estimate of the share of eigenvalues that are at most a grid point."""
+        _check_grid(grid)
         return np.array([w @ (v[:, None] <= grid) for v, w in zip(*self, strict=True)])
 
     def density(
         self, grid: Float[np.ndarray, "points"], width: float
     ) -> Float[np.ndarray, "probes points"]:
         """Each probe's density, every point broadened to a Gaussian of standard deviation width."""
+        _check_grid(grid)
         check.positive("width", width)
         apart = (grid - self.nodes[..., None]) / width
         bells = np.exp(-(apart**2) / 2) / (width * np.sqrt(2 * np.pi))
@@ -163,22 +182,21 @@ def tridiagonal(
     Raises
     ------
     TypeError
-        If steps is not an integer or probe not a plain floating-point array.
+        If operator is not a LinearOperator or complex, steps not an integer or probe not a plain
+        floating-point array.
     ValueError
-        If steps is outside [1, n], or probe has another length than n or is zero.
+        If steps is outside [1, n], probe has another length than n or is zero, or the operator is
+        not symmetric or gives values that are not finite.
     """
-    n = _size(operator, least=1)
-    check.vector("probe", probe, n, "the operator")
-    if not probe.any():
-        raise ValueError("probe is zero, expected a vector with a direction")
-    if check.positive_integer("steps", steps) > n:
-        raise ValueError(f"steps is {steps}, expected at most {n}, the size of the operator")
-    basis = np.empty((steps, n))
-    vector, diagonal, off = probe / np.linalg.norm(probe), [], []
+    vector, steps = _start(operator, probe, steps)
+    basis, diagonal, off, largest = np.empty((steps, len(vector))), [], [], 0.0
     for k in range(steps):
         basis[k] = vector
-        image = operator.matvec(vector)
+        image = _image(operator, vector)
         size = np.linalg.norm(image)
+        largest = max(largest, size)
+        if k:
+            _check_symmetric(basis[k - 1] @ image - off[-1], largest)
         diagonal.append(vector @ image)
         for _ in range(2):
             image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
@@ -242,7 +260,7 @@ def lanczos(operator: LinearOperator, steps: int, probes: int = 4, seed: int = 0
     Raises
     ------
     TypeError, ValueError
-        As ``tridiagonal``; or if probes is not a positive integer.
+        As ``tridiagonal``; or if probes is not a positive integer, or seed not one of at least 0.
 
     References
     ----------
@@ -250,7 +268,7 @@ def lanczos(operator: LinearOperator, steps: int, probes: int = 4, seed: int = 0
     """
     n = _size(operator, least=1)
     check.positive_integer("probes", probes)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check.integer("seed", seed, least=0))
     nodes, weights = (np.zeros((probes, check.positive_integer("steps", steps))) for _ in "ab")
     for p in range(probes):
         found = quadrature(*tridiagonal(operator, rng.choice([-1.0, 1.0], size=n), steps))
@@ -261,9 +279,59 @@ def lanczos(operator: LinearOperator, steps: int, probes: int = 4, seed: int = 0
 
 
 def _size(operator, least):
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(
+            f"operator is a {check.type_name(operator)}, expected a LinearOperator: "
+            "scipy.sparse.linalg.aslinearoperator makes one of a matrix"
+        )
+    if np.issubdtype(operator.dtype, np.complexfloating):
+        raise TypeError(f"operator has dtype {operator.dtype}, expected a real one")
     rows, columns = operator.shape
     if rows != columns or rows < least:
         raise ValueError(
             f"operator has shape {operator.shape}, expected a square one with at least {least} rows"
         )
     return rows
+
+
+def _start(operator, probe, steps):
+    """The first vector of the Lanczos process, of length 1, and the number of steps."""
+    n = _size(operator, least=1)
+    check.vector("probe", probe, n, "the operator")
+    if not probe.any():
+        raise ValueError("probe is zero, expected a vector with a direction")
+    if check.positive_integer("steps", steps) > n:
+        raise ValueError(f"steps is {steps}, expected at most {n}, the size of the operator")
+    probe = probe.astype(np.float64)
+    # A power of two changes no digit, and brings squares where none is lost.
+    probe = np.ldexp(probe, -np.frexp(np.abs(probe).max())[1])
+    return probe / np.linalg.norm(probe), steps
+
+
+def _image(operator, vector):
+    image = operator.matvec(vector)
+    if not np.isfinite(image).all():
+        raise ValueError(
+            "operator gives values that are not finite, expected finite ones: a network may have "
+            "diverged"
+        )
+    return image
+
+
+def _check_symmetric(difference, size):
+    # Five times what a network in bfloat16 shows.
+    if abs(difference) > 0.1 * size:
+        raise ValueError("operator is not symmetric, expected u'Av = v'Au for all vectors u and v")
+
+
+def _check_grid(grid):
+    check.floating("grid", grid)
+    if grid.ndim != 1:
+        raise ValueError(f"grid has shape {grid.shape}, expected (points,)")
+    check.finite("grid", grid)
+
+
+def _real(values):
+    if np.iscomplexobj(values):
+        raise TypeError(f"the operator meets {values.dtype}, expected real numbers")
+    return values

@@ -16,8 +16,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from bncore.lab.probes import evaluation
+from bncore.lab.probes import evaluation, in_pieces
 from bncore.mechanics import _arguments as check
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def sampled_scores(
@@ -36,8 +38,8 @@ def sampled_scores(
     Parameters
     ----------
     model : nn.Module
-        With torch's batch norms. Its modes, running statistics and momenta stay as they are. Other
-        modules are in evaluation mode throughout.
+        With torch's batch norms, which keep running statistics. Its modes, these statistics and
+        momenta stay as they are. Other modules are in evaluation mode throughout.
     x : Float[Tensor, "examples *features"]
     pool : Float[Tensor, "pool *features"]
         What batches are drawn from, without replacement: the training set.
@@ -56,19 +58,39 @@ def sampled_scores(
     Raises
     ------
     TypeError
-        If batch_size or draws is not an integer.
+        If batch_size, draws or seed is not an integer, model no module, or x or pool no tensor.
     ValueError
-        If batch_size is below 2 or above the pool, draws is below 1, or the model has no batch norm.
+        If batch_size is below 2 or above the pool, draws is below 1, seed is negative, or the model
+        has no batch norm or one that is not torch's or keeps no running statistics.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {check.type_name(model)}, expected a torch.nn.Module")
+    _check_tensor("x", x)
+    _check_tensor("pool", pool)
+    check.integer("seed", seed, least=0)
     check.positive_integer("draws", draws)
     check.positive_integer("batch_size", batch_size)
     if not 2 <= batch_size <= len(pool):
         raise ValueError(
             f"batch_size is {batch_size}, expected from 2 to {len(pool)}, the size of the pool"
         )
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
-    if not norms:
+    names = {
+        name: module for name, module in model.named_modules() if isinstance(module, BatchNorm)
+    }
+    if not names:
         raise ValueError("model has no batch norm, so that random batches would change nothing")
+    for name, norm in names.items():
+        if not isinstance(norm, NORMS):
+            raise ValueError(
+                f"batch norm {name!r} is a {type(norm).__name__}, expected torch's own: others may "
+                "take their statistics from a part of the batch"
+            )
+        if norm.running_mean is None:
+            raise ValueError(
+                f"batch norm {name!r} keeps no running statistics, expected track_running_stats=True: "
+                "sampled ones would have no place"
+            )
+    norms = list(names.values())
     generator = torch.Generator().manual_seed(seed)
     scores = []
     with evaluation(model), _remembering(norms) as biased:
@@ -79,7 +101,7 @@ def sampled_scores(
             model(batch)
             biased()
             model.eval()
-            scores.append(model(x))
+            scores.append(in_pieces(model, x))
     return torch.stack(scores)
 
 
@@ -153,7 +175,7 @@ def calibration(
     Raises
     ------
     TypeError
-        If bins is not an integer.
+        If bins is not an integer, an argument no tensor, or labels are not integers.
     ValueError
         If there is no example, a row is not a distribution, the labels do not fit, or bins is below 1.
 
@@ -163,8 +185,11 @@ def calibration(
     """
     check.positive_integer("bins", bins)
     _check_labels("probabilities", probabilities, labels)
-    rows = probabilities.double()
-    if not ((rows >= 0).all() and ((rows.sum(1) - 1).abs() < 1e-4).all()):
+    rows, labels = probabilities.detach().double().cpu(), labels.cpu().long()
+    # The roundings of a row of half-precision probabilities add up.
+    kind = probabilities.dtype if probabilities.is_floating_point() else torch.float64
+    rounding = 1e-4 + torch.finfo(kind).eps
+    if not ((rows >= 0).all() and ((rows.sum(1) - 1).abs() < rounding).all()):
         raise ValueError(
             "probabilities has a row that is negative somewhere or does not sum to 1, expected "
             "probabilities and not scores: apply softmax first"
@@ -195,6 +220,8 @@ def fitted_temperature(
 
     Raises
     ------
+    TypeError
+        If an argument is no tensor, or labels are not integers.
     ValueError
         If there is no example, scores are not finite, or the labels do not fit.
 
@@ -205,7 +232,7 @@ def fitted_temperature(
     _check_labels("scores", scores, labels)
     if not scores.isfinite().all():
         raise ValueError("scores has entries that are not finite, expected finite ones only")
-    exact = scores.double()
+    exact, labels = scores.detach().double(), labels.long()
     found = minimize_scalar(
         lambda log: cross_entropy(exact / np.exp(log), labels).item(),
         bounds=(-np.log(20), np.log(20)),
@@ -215,7 +242,16 @@ def fitted_temperature(
     return float(np.exp(found.x))
 
 
+def _check_tensor(name, value):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} is a {check.type_name(value)}, expected a torch.Tensor")
+
+
 def _check_labels(name, values, labels):
+    _check_tensor(name, values)
+    _check_tensor("labels", labels)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels has dtype {labels.dtype}, expected integers")
     if values.ndim != 2 or len(values) == 0 or labels.shape != values.shape[:1]:
         raise ValueError(
             f"{name} has shape {tuple(values.shape)} and labels {tuple(labels.shape)}, expected "

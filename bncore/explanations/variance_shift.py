@@ -41,7 +41,7 @@ def direct(keep: Real, mean: Real, var: Real) -> float:
     mean = check.number("mean", mean)
     if not np.isfinite(mean):
         raise ValueError(f"mean is {mean}, expected a finite number")
-    return keep / (1 + (1 - keep) * mean**2 / var)
+    return keep / (1 + (1 - keep) * (mean / var * mean))
 
 
 def behind_weights(
@@ -68,8 +68,9 @@ def behind_weights(
     TypeError
         If keep is not a real number or another argument not a floating-point array.
     ValueError
-        If keep is outside (0, 1], shapes do not fit, values are not finite, or the sum in training
-        has no variance.
+        If keep is outside (0, 1], shapes do not fit, values are not finite, the covariance is not
+        symmetric, a variance of a value or of the sum is negative, or the sum in training has no
+        variance.
 
     References
     ----------
@@ -88,7 +89,22 @@ def behind_weights(
             "one column for each weight"
         )
     check.finite("covariance", covariance)
+    rounding = 100 * np.finfo(covariance.dtype).eps * np.abs(covariance).max().astype(float)
+    weight, mean, covariance = (value.astype(float) for value in (weight, mean, covariance))
+    apart = np.abs(covariance - covariance.T)
+    if apart.max() > rounding:
+        i, j = np.unravel_index(apart.argmax(), apart.shape)
+        raise ValueError(
+            f"covariance[{i}, {j}] is {covariance[i, j]:g} and covariance[{j}, {i}] is "
+            f"{covariance[j, i]:g}, expected a symmetric matrix"
+        )
     test = weight @ covariance @ weight
+    if (np.diag(covariance) < 0).any() or test < -rounding * np.abs(weight).sum() ** 2:
+        raise ValueError(
+            f"covariance gives the weighted sum the variance {test:g} and its values at least "
+            f"{np.diag(covariance).min():g}, expected none below 0: it is no covariance"
+        )
+    test = max(test, 0.0)
     train = test + (1 - keep) / keep * (weight**2 @ (np.diag(covariance) + mean**2))
     if not train > 0:
         raise ValueError(

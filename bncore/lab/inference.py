@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.conv import _ConvNd as Convolution
 from torch.optim.swa_utils import update_bn
 
-from bncore.lab.probes import evaluation
+from bncore.lab.probes import evaluation, in_pieces
 from bncore.mechanics import _arguments as check
 from bncore.mechanics import folding
 
@@ -40,7 +40,7 @@ def predictions(
         Which statistics batch norms use: those kept for inference or those of the batch.
     batch_size : int, optional
         x is cut into as many batches of nearly equal size as have at least this many examples; by
-        default x is one batch.
+        default x is one batch, if its statistics matter, and cut as memory asks for if not.
 
     Raises
     ------
@@ -49,10 +49,13 @@ def predictions(
     ValueError
         If batch_size is below 1.
     """
+    alone = batch_size is None and statistics == "running"
     if batch_size is None:
         batch_size = len(x)
     check.positive_integer("batch_size", batch_size)
     with evaluation(model, statistics):
+        if alone:
+            return in_pieces(model, x).argmax(1)
         pieces = x.tensor_split(max(len(x) // batch_size, 1))
         return torch.cat([model(piece).argmax(1) for piece in pieces])
 

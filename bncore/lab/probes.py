@@ -17,6 +17,9 @@ from torch.nn.functional import cross_entropy
 from bncore.lab.data import Split
 from bncore.mechanics import _arguments as check
 
+# Examples that go through a network at a time where others do not change what it says of one.
+PIECE = 2048
+
 Probe = Callable[[nn.Module, Split], float | Float[np.ndarray, "..."]]
 
 
@@ -50,10 +53,22 @@ def evaluation(model: nn.Module, statistics: Literal["running", "batch"] = "runn
             buffer.copy_(buffers[name])
 
 
+def in_pieces(
+    model: nn.Module, x: Float[torch.Tensor, "examples *features"]
+) -> Float[torch.Tensor, "examples *outputs"]:
+    """What a model in evaluation mode gives for all examples, some thousands at a time.
+
+    With running statistics an example's outputs do not depend on the others, so that pieces change
+    nothing but the memory it takes, and rounding. Statistics of a batch would be those of a piece:
+    then call the model.
+    """
+    return torch.cat([model(piece) for piece in x.split(PIECE)])
+
+
 def test_accuracy(model: nn.Module, split: Split) -> float:
     """Fraction of the test set that the model classifies correctly, with running statistics."""
     with evaluation(model):
-        return (model(split.x_test).argmax(1) == split.y_test).double().mean().item()
+        return (in_pieces(model, split.x_test).argmax(1) == split.y_test).double().mean().item()
 
 
 test_accuracy.__test__ = False
@@ -160,7 +175,8 @@ def loss(
     def probe(model, split):
         x, y = _part(split, part)
         with evaluation(model, statistics):
-            return function(model(x), y).item()
+            outputs = model(x) if statistics == "batch" else in_pieces(model, x)
+            return function(outputs, y).item()
 
     return probe
 

@@ -1,10 +1,11 @@
 """Runs that take minutes, kept as small files that say how they came about."""
 
+import argparse
 import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,76 @@ PARTS = ("configuration", "full", "reduced", "versions", "hardware")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+def command(
+    path: str | os.PathLike,
+    run: Callable[..., Mapping],
+    *,
+    configuration: Mapping,
+    reduced: Mapping,
+    paper: Mapping,
+    run_paper: Callable[..., Mapping] | None = None,
+    others: Mapping[str, Callable[[], object]] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The command line of a recorded run, the same for each.
+
+    Without options it runs two configurations, in one thread, and saves them at `path`. With
+    ``--paper`` it runs one near the paper's size instead, and saves it as paper.json in the same
+    folder, however large; ``--cache FOLDER`` is where the images of that run are kept.
+
+    Parameters
+    ----------
+    path : path
+    run : callable
+        From a configuration to results as ``save`` takes them.
+    configuration, reduced : mapping
+        Of the recorded run, and of the part of it that a test repeats.
+    paper : mapping
+        Of the run near the paper's size.
+    run_paper : callable, optional
+        From ``paper`` and the folder or None to results; by default ``run``.
+    others : mapping of str to callable, optional
+        What to do instead with ``--name``, by name. The first line of the docstring says what.
+    arguments : sequence of str, optional
+        By default those of the command line.
+
+    Raises
+    ------
+    SystemExit
+        If the arguments are not as described.
+    """
+    parser = argparse.ArgumentParser(
+        description="Make the recorded run of a chapter again, or run near the paper's size."
+    )
+    parser.set_defaults(other=None)
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--paper", action="store_true", help="run near the paper's size")
+    for name, other in (others or {}).items():
+        text = (other.__doc__ or "").split("\n")[0]
+        ways.add_argument(f"--{name}", dest="other", action="store_const", const=other, help=text)
+    parser.add_argument("--cache", metavar="FOLDER", help="of the images that --paper downloads")
+    options = parser.parse_args(arguments)
+    if options.cache is not None and not options.paper:
+        parser.error("--cache is the folder of the images that --paper downloads: give both")
+    if options.paper:
+        found = (run_paper or run)(paper, options.cache)
+        path = Path(path).with_name("paper.json")
+        save(path, configuration=paper, full=found, reduced={}, limit=None)
+        return
+    torch.set_num_threads(1)
+    if options.other is not None:
+        options.other()
+    else:
+        save(path, configuration=configuration, full=run(configuration), reduced=run(reduced))
+
+
 def save(
-    path: str | os.PathLike, *, configuration: Mapping, full: Mapping, reduced: Mapping
+    path: str | os.PathLike,
+    *,
+    configuration: Mapping,
+    full: Mapping,
+    reduced: Mapping,
+    limit: int | None = LIMIT,
 ) -> None:
     """Write a recorded run as JSON, with the versions and the kind of hardware it came from.
 
@@ -32,13 +101,15 @@ def save(
     full, reduced : mapping
         Results of the full run and of the reduced one that a test repeats: numbers, text,
         booleans, None, arrays, and lists and mappings of them. NaN and infinity are kept.
+    limit : int, optional
+        Bytes that the file may take; None for any number.
 
     Raises
     ------
     TypeError
         If a value is none of those, or a name is not text.
     ValueError
-        If the file would exceed 100 kB.
+        If the file would exceed the limit.
     """
     content = {
         "configuration": _plain(configuration, "configuration"),
@@ -57,9 +128,9 @@ def save(
         },
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n"
-    if len(text) > LIMIT:
+    if limit is not None and len(text) > limit:
         raise ValueError(
-            f"the recorded run takes {len(text)} bytes, expected at most {LIMIT}; round its "
+            f"the recorded run takes {len(text)} bytes, expected at most {limit}; round its "
             "numbers or keep fewer"
         )
     write_atomically(path, lambda file: file.write(text.encode()))

@@ -19,6 +19,7 @@ from random import Random
 
 import hypothesis
 import numpy as np
+from hypothesis import Phase
 from hypothesis import strategies as st
 
 from bncore.page.answers import difference, identical, shown
@@ -265,9 +266,19 @@ def _smallest_failure(asked: Exercise, answer: Callable) -> _Trial | None:
         with contextlib.redirect_stdout(io.StringIO()):
             return _try(asked, answer, generated).problem is not None
 
-    limits = hypothesis.settings(max_examples=asked.examples, database=None, deadline=None)
+    def find(condition, *phases):
+        limits = hypothesis.settings(
+            max_examples=asked.examples, database=None, deadline=None, phases=phases
+        )
+        return hypothesis.find(asked.inputs, condition, settings=limits, random=Random(0))
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        first = _try(asked, answer, find(lambda generated: True, Phase.generate))
+    if first.unattempted:
+        return first
     try:
-        smallest = hypothesis.find(asked.inputs, fails, settings=limits, random=Random(0))
+        # No Phase.explain: it traces every line of every run and tells us nothing.
+        smallest = find(fails, Phase.generate, Phase.shrink)
     except hypothesis.errors.NoSuchExample:
         return None
     except hypothesis.errors.Flaky:

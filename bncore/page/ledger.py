@@ -31,14 +31,14 @@ _INLINE = re.compile(
 
 @dataclass(frozen=True)
 class Ledger:
-    """Claims with their evidence, displayed as text or as a table.
+    """Claims with their evidence, displayed as text or as tables.
 
     Parameters
     ----------
     entries : sequence of (Claim, Evidence)
         What was claimed and what was measured.
     whole_book : bool
-        Whether this is the ledger of the book, which has filters and names each claim's chapter.
+        Whether this is the ledger of the book, which has a summary, filters and chapters to unfold.
     """
 
     entries: Sequence[tuple[Claim, Evidence]]
@@ -55,45 +55,58 @@ class Ledger:
         return {"text/html": self.html(), "text/plain": repr(self)}
 
     def html(self) -> str:
-        """Return the table, with the filters where it is the ledger of the whole book.
+        """Return a table, or for the whole book a summary with one folded table a chapter.
 
         The filters stay hidden until `ledger.js` brings them to life.
         """
-        columns = ["Verdict", "Claim", "Source", *(["Chapter"] if self.whole_book else [])]
-        head = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in columns)
-        rows = "".join(self._row(claim, evidence) for claim, evidence in self.entries)
-        count = _count(evidence.verdict for _, evidence in self.entries)
-        return (
-            '<div class="bn-ledger">'
-            f"{self._filters() if self.whole_book else ''}"
-            '<table role="table">'
-            f"<caption>{count}</caption>"
-            f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-            f'<tbody role="rowgroup">{rows}</tbody></table></div>'
+        if not self.whole_book:
+            count = _count(evidence.verdict for _, evidence in self.entries)
+            return f'<div class="bn-ledger">{_table(self.entries, count)}</div>'
+        wings: dict[str, dict[str, list]] = {}
+        for claim, evidence in self.entries:
+            chapters = wings.setdefault(claim.chapter.split("/")[0], {})
+            chapters.setdefault(claim.chapter, []).append((claim, evidence))
+        sections = "".join(
+            f'<section class="bn-wing" id="claims-of-{wing}"><h3>{_named(wing)}</h3>'
+            f"{''.join(_chapter(*chapter) for chapter in chapters.items())}</section>"
+            for wing, chapters in wings.items()
+        )
+        return f'<div class="bn-ledger">{self._summary(wings)}{self._filters()}{sections}</div>'
+
+    def _summary(self, wings) -> str:
+        """How many claims of each chapter have each verdict."""
+        verdicts = self._verdicts()
+        head = "".join(
+            f'<th scope="col"><span aria-hidden="true">{SYMBOLS[verdict]}</span> '
+            f'<span class="bn-word">{verdict}</span></th>'
+            for verdict in verdicts
         )
 
-    def _row(self, claim: Claim, evidence: Evidence) -> str:
-        verdict = evidence.verdict
-        source = _link(claim.key, f"bibliography.html#cite-{claim.key}")
-        cells = [
-            f'<td role="cell" data-label="Verdict">{_badge(claim, verdict)}</td>',
-            '<th scope="row" role="rowheader" data-label="Claim">'
-            f'<div class="bn-statement">{inline(claim.statement)}</div>'
-            f"{_details(claim, evidence)}</th>",
-            f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}</td>',
-        ]
-        if self.whole_book:
-            chapter = _link(claim.chapter, f"{claim.chapter}.html")
-            cells.append(f'<td role="cell" data-label="Chapter">{chapter}</td>')
+        def line(name, entries):
+            counts = Counter(evidence.verdict for _, evidence in entries)
+            numbers = [counts[verdict] for verdict in verdicts] + [counts.total()]
+            return f"<tr>{name}{''.join(f'<td>{number}</td>' for number in numbers)}</tr>"
+
+        bodies = ""
+        for wing, chapters in wings.items():
+            bodies += f'<tbody><tr><th scope="rowgroup" colspan="{len(verdicts) + 2}">{_named(wing)}</th></tr>'
+            for chapter, entries in chapters.items():
+                link = _link(_named(chapter), f"claims.html#{_anchor(chapter)}")
+                bodies += line(f'<th scope="row">{link}</th>', entries)
+            bodies += "</tbody>"
+        total = line('<th scope="row">The book</th>', self.entries)
         return (
-            f'<tr role="row" id="claim-{claim.id}" data-verdict="{verdict}" '
-            f'data-chapter="{claim.chapter}" data-source="{claim.key}">'
-            f"{''.join(cells)}</tr>"
+            f'<table class="bn-summary"><caption>{_count(e.verdict for _, e in self.entries)}</caption>'
+            f'<thead><tr><th scope="col">Chapter</th>{head}<th scope="col">all</th></tr></thead>'
+            f"{bodies}<tfoot>{total}</tfoot></table>"
         )
+
+    def _verdicts(self) -> list[str]:
+        return [v for v in SYMBOLS if any(e.verdict == v for _, e in self.entries)]
 
     def _filters(self) -> str:
         choices = {
-            "verdict": [v for v in SYMBOLS if any(e.verdict == v for _, e in self.entries)],
+            "verdict": self._verdicts(),
             "chapter": list(dict.fromkeys(claim.chapter for claim, _ in self.entries)),
             "source": sorted({claim.key for claim, _ in self.entries}),
         }
@@ -104,9 +117,56 @@ class Ledger:
         )
         return (
             '<form class="bn-ledger-filters" aria-label="Filter the claims" hidden>'
-            f'{selects}<label>Text <input type="search" name="text"></label></form>'
+            f'{selects}<label>Text <input type="search" name="text"></label>'
+            '<button type="button">Open all chapters</button></form>'
             '<p class="bn-ledger-count" role="status" aria-live="polite" hidden></p>'
         )
+
+
+def _chapter(chapter: str, entries: Sequence[tuple[Claim, Evidence]]) -> str:
+    count = _count(evidence.verdict for _, evidence in entries)
+    link = _link(chapter, f"{chapter}.html")
+    return (
+        f'<details class="bn-chapter" id="{_anchor(chapter)}"><summary><h4>{_named(chapter)}</h4> '
+        f'<span class="bn-count">{count}</span></summary><p class="bn-from">Chapter {link}</p>'
+        f"{_table(entries, f'Claims of {_named(chapter)}')}</details>"
+    )
+
+
+def _named(place: str) -> str:
+    return escape(place.split("/")[-1].replace("_", " ").capitalize())
+
+
+def _anchor(chapter: str) -> str:
+    return f"claims-of-{escape(chapter.replace('/', '-'))}"
+
+
+def _table(entries: Sequence[tuple[Claim, Evidence]], caption: str) -> str:
+    # Roles are spelled out: on a phone the rows are cards, and no table to a browser.
+    head = "".join(
+        f'<th scope="col" role="columnheader">{name}</th>'
+        for name in ("Verdict", "Claim", "Source")
+    )
+    rows = "".join(_row(claim, evidence) for claim, evidence in entries)
+    return (
+        f'<table class="bn-claims" role="table"><caption>{caption}</caption>'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{rows}</tbody></table>'
+    )
+
+
+def _row(claim: Claim, evidence: Evidence) -> str:
+    verdict = evidence.verdict
+    source = _link(claim.key, f"bibliography.html#cite-{claim.key}")
+    return (
+        f'<tr role="row" id="claim-{claim.id}" data-verdict="{verdict}" '
+        f'data-chapter="{claim.chapter}" data-source="{claim.key}">'
+        f'<td role="cell" data-label="Verdict">{_badge(claim, verdict)}</td>'
+        '<th scope="row" role="rowheader" data-label="Claim">'
+        f'<div class="bn-statement">{inline(claim.statement)}</div>'
+        f"{_details(claim, evidence)}</th>"
+        f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}</td></tr>'
+    )
 
 
 def inline(markdown: str) -> str:

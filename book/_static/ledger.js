@@ -1,12 +1,16 @@
-/* Filters the rows of a claims ledger by verdict, chapter, source and text, and opens the row that
-   the address names. Without this script the whole table shows and the filters stay hidden. */
+/* Filters the rows of the claims ledger by verdict, chapter, source and text, unfolds the chapters
+   that hold what was looked for, and opens what the address names. Without this script the filters
+   stay hidden and the browser unfolds chapters by itself. */
 (() => {
   "use strict";
 
   function enliven(ledger) {
     const form = ledger.querySelector(".bn-ledger-filters");
     const count = ledger.querySelector(".bn-ledger-count");
-    const rows = [...ledger.querySelectorAll("tbody tr")];
+    const rows = [...ledger.querySelectorAll(".bn-claims tbody tr")];
+    const chapters = [...ledger.querySelectorAll(".bn-chapter")];
+    const button = form?.querySelector("button");
+    let folded = null;
     if (!form) return;
 
     function filter() {
@@ -22,32 +26,76 @@
         row.hidden = !matches;
         shown += matches;
       }
+      fold([...wanted.values()].some((value) => value.trim()));
       count.textContent = `${shown} of ${rows.length} claims shown`;
     }
 
+    function fold(filtered) {
+      if (filtered && !folded) folded = chapters.filter((chapter) => !chapter.open);
+      for (const chapter of chapters) {
+        chapter.hidden = !chapter.querySelector(".bn-claims tbody tr:not([hidden])");
+        if (filtered) chapter.open = true;
+      }
+      for (const wing of ledger.querySelectorAll(".bn-wing"))
+        wing.hidden = !wing.querySelector(".bn-chapter:not([hidden])");
+      if (!filtered) {
+        folded?.forEach((chapter) => (chapter.open = false));
+        folded = null;
+      }
+      label();
+    }
+
+    function allOpen() {
+      return chapters.every((chapter) => chapter.open || chapter.hidden);
+    }
+
+    function label() {
+      button.textContent = allOpen() ? "Close all chapters" : "Open all chapters";
+    }
+
+    button.addEventListener("click", () => {
+      const open = !allOpen();
+      for (const chapter of chapters) if (!chapter.hidden) chapter.open = open;
+    });
+    for (const chapter of chapters) chapter.addEventListener("toggle", label);
     form.addEventListener("input", filter);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;
     count.hidden = false;
     filter();
+    printUnfolded(chapters);
   }
 
-  function openNamedRow() {
-    const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (!row?.matches(".bn-ledger tbody tr")) return;
-    const form = row.closest(".bn-ledger").querySelector(".bn-ledger-filters");
-    if (row.hidden && form) {
+  function printUnfolded(chapters) {
+    let opened = [];
+    window.addEventListener("beforeprint", () => {
+      opened = chapters.filter((chapter) => !chapter.open);
+      for (const chapter of opened) chapter.open = true;
+    });
+    window.addEventListener("afterprint", () => {
+      for (const chapter of opened) chapter.open = false;
+    });
+  }
+
+  function openNamed() {
+    const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const ledger = named?.closest(".bn-ledger");
+    if (!ledger) return;
+    const form = ledger.querySelector(".bn-ledger-filters");
+    if (named.closest("[hidden]") && form) {
       form.reset();
       form.dispatchEvent(new Event("input"));
     }
-    row.querySelector("details").open = true;
-    row.scrollIntoView();
+    const chapter = named.closest(".bn-chapter");
+    if (chapter) chapter.open = true;
+    if (named.matches("tr")) named.querySelector("details").open = true;
+    named.scrollIntoView();
   }
 
   function start() {
     document.querySelectorAll(".bn-ledger").forEach(enliven);
-    openNamedRow();
-    window.addEventListener("hashchange", openNamedRow);
+    openNamed();
+    window.addEventListener("hashchange", openNamed);
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -215,23 +215,6 @@ def test_the_recorded_configuration_is_the_one_in_the_code():
     assert kept["configuration"] == full_size.CONFIGURATION
 
 
-@pytest.fixture
-def small_images(monkeypatch):
-    """Noise in the shape of CIFAR-10 instead of the download, and where it was asked for."""
-    asked = []
-
-    def openml(name, cache=None, train=None):
-        asked.append((name, cache))
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand(24, *data.OPENML[name].shape, generator=generator)
-        return data.Split(x[:16], torch.arange(16) % 10, x[16:], torch.arange(8))
-
-    monkeypatch.setattr(data, "openml", openml)
-    experiments._downloaded.cache_clear()
-    yield asked
-    experiments._downloaded.cache_clear()
-
-
 @pytest.mark.parametrize("depth", [11, 16])
 def test_the_command_for_the_papers_size_runs_its_configuration(
     depth, small_images, monkeypatch, tmp_path
@@ -244,11 +227,10 @@ def test_the_command_for_the_papers_size_runs_its_configuration(
     small |= {"seeds": [0], "every": 1, "device": "cpu"}
     small["noise"] = {"strengths": [2], "seeds": [0], "record": 1}
     monkeypatch.setattr(full_size, "PAPER", small)
-    monkeypatch.setattr(full_size, "PAPER_PATH", tmp_path / "paper.json")
-    before = full_size.PATH.read_bytes()
+    monkeypatch.setattr(full_size, "PATH", tmp_path / "recorded.json")
     full_size.main(["--paper", "--cache", "somewhere"])
-    assert set(small_images) == {("cifar10", "somewhere")}
-    assert full_size.PATH.read_bytes() == before
+    assert small_images == [("cifar10", "somewhere")]
+    assert not full_size.PATH.exists()
     kept = recorded.load(tmp_path / "paper.json")
     assert kept["configuration"] == small
     layers = {"vgg": {11: 10, 16: 15}[depth], "linear": 2}
@@ -334,3 +316,84 @@ def test_the_recorded_figures_show_each_network():
     ):
         assert all(ax.has_data() for ax in fig.axes)
         plt.close(fig)
+
+
+def inside(fig):
+    """Whether every line and band of a figure with logarithmic or fixed axes is on the paper."""
+    for ax in fig.axes:
+        low, high = ax.get_ylim()
+        drawn = [line.get_ydata() for line in ax.lines]
+        drawn += [path.vertices[:, 1] for band in ax.collections for path in band.get_paths()]
+        values = np.concatenate([np.asarray(some, dtype=float).ravel() for some in drawn])
+        if not ((low <= values) & (values <= high)).all():
+            return False
+    return True
+
+
+@pytest.mark.parametrize("compared", experiments.COMPARED)
+@pytest.mark.parametrize("network", ["vgg", "linear"])
+def test_no_recorded_curve_leaves_the_paper(network, compared):
+    for step in full_size.CONFIGURATION[network]["records"][1:]:
+        assert inside(figures.across_layers(network, compared, step)), step
+        plt.close()
+
+
+def test_no_recorded_loss_or_percentile_leaves_the_paper():
+    for strength in [1, *full_size.CONFIGURATION["noise"]["strengths"]]:
+        assert inside(figures.disturbed(strength)), strength
+        plt.close()
+    for layer in (2, 5, 8):
+        fig = figures.percentiles(layer)
+        assert inside(fig)
+        assert len({ax.get_ylim() for ax in fig.axes}) == 1
+        plt.close()
+
+
+def test_the_vggs_are_recorded_at_one_best_rate_and_the_linear_networks_at_two():
+    _, full = full_size.record()
+    assert {kept["rate"] for kept in full["vgg"].values()} == {0.1}
+    assert [kept["rate"] for kept in full["linear"].values()] == [0.01, 0.03]
+
+
+def test_the_shift_of_the_linear_network_is_recorded_as_larger_with_batch_norm():
+    ratios = {}
+    for compared in ("own rate", "one rate"):
+        batch, none = (
+            full_size.medians("linear", name, "relative", compared)
+            for name in ("batch norm", "no batch norm")
+        )
+        ratios[compared] = (batch / none)[:, 1:]
+    own, one = (np.median(some, axis=0) for some in ratios.values())
+    assert own.min() > 8
+    assert own.max() < 21
+    assert one.min() > 2.5
+    assert one.max() < 7.5
+    np.testing.assert_allclose(own / one, 3, rtol=0.2)
+    assert 1.5 < ratios["own rate"].min() < ratios["own rate"].max() < 31
+
+
+def test_a_move_of_one_per_cent_is_recorded_as_a_long_shift_in_both_linear_networks():
+    for name, bound in (("no batch norm", 0.25), ("batch norm", -0.25)):
+        assert full_size.medians("linear", name, "relative", "one move")[:, 1:].min() > 1
+        assert full_size.medians("linear", name, "cosine", "one move")[:, 1:].max() < bound
+
+
+def test_the_drift_is_recorded_as_the_chapter_says():
+    none, batch, noisy = (
+        full_size.column("vgg", name, "drift")[:, :3] for name in experiments.NORMALIZATIONS
+    )
+    deep = np.median(none[..., 6:], axis=(1, 2))
+    assert 1.5 < deep.min() < deep.max() < 3.1
+    assert batch[..., 6:].max() < 0.01
+    assert np.median(noisy[:, 2] / batch[:, 2], axis=1).min() > 500
+    assert (none[..., 8] > 10 * none[..., 1]).all()
+
+
+def test_equal_losses_lie_between_the_records_that_the_chapter_names():
+    records = full_size.CONFIGURATION["vgg"]["records"]
+    for name, before, after in (("no batch norm", 100, 180), ("batch norm", 5, 20)):
+        lowest = np.minimum.accumulate(full_size.column("vgg", name, "losses"), axis=1)
+        windows = np.array(records) // full_size.CONFIGURATION["every"]
+        heights = dict(zip(records, lowest[:, windows].T, strict=True))
+        assert (heights[before] > 0.5).all()
+        assert (heights[after] < 0.4).all()

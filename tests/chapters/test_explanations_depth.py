@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from bncore.chapters.explanations.depth import experiments, full_size
+from bncore.chapters.explanations.depth import experiments, figures, full_size
 from bncore.explanations import depth
 from bncore.explanations._activation import ACTIVATIONS
-from bncore.lab import recorded
+from bncore.lab import data, recorded
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,7 @@ def test_growth_rates_repeat(record, repeated):
     for row, kept in zip(repeated["activations"], record["reduced"]["activations"], strict=True):
         assert row["measured"] == pytest.approx(kept["measured"], rel=1e-3)
         assert row["predicted"] == kept["predicted"]
+        assert row["given_forward"] == pytest.approx(kept["given_forward"], rel=1e-3)
 
 
 def test_training_repeats(record, repeated):
@@ -43,6 +44,38 @@ def test_training_repeats(record, repeated):
         np.testing.assert_allclose(row["accuracy"], kept["accuracy"], atol=0.15)
     plain, residual = (row["accuracy"] for row in repeated["training"])
     assert max(plain) < 0.5 < min(residual)
+
+
+def test_the_command_for_the_papers_size_runs_its_configuration(
+    small_images, monkeypatch, tmp_path
+):
+    small = {"layers": [3], "width": 16, "steps": 2, "learning_rates": [1e-9], "seeds": 2}
+    small |= {"batch_size": 8, "device": "cpu"}
+    paper = {part: grid | small for part, grid in full_size.PAPER.items()}
+    monkeypatch.setattr(full_size, "PAPER", paper)
+    monkeypatch.setattr(experiments, "RECORD", tmp_path / "recorded.json")
+    full_size.main(["--paper", "--cache", "somewhere"])
+    assert small_images == [("cifar10", "somewhere")]
+    assert not experiments.RECORD.exists()
+    kept = recorded.load(tmp_path / "paper.json")
+    assert kept["configuration"] == paper
+    assert [row["kind"] for row in kept["full"]["training"]] == ["plain", "batch norm", "residual"]
+    split = data.standard_images("cifar10", "somewhere")
+    for row in kept["full"]["training"] + kept["full"]["adam"]:
+        for seed, accuracy in enumerate(row["accuracy"]):
+            # At this rate the weights stay where they start.
+            model = experiments.classifier(row["kind"], 3, 16, seed, 3 * 32 * 32)
+            answers = model(split.x_test.flatten(1)).argmax(1)
+            expected = (answers == split.y_test).double().mean().item()
+            assert accuracy == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_papers_networks_are_deeper_and_wider():
+    ours, paper = full_size.CONFIGURATION, full_size.PAPER
+    for part in ("training", "adam"):
+        assert paper[part].keys() - ours[part].keys() == {"data", "batch_size", "device"}
+        assert max(paper[part]["layers"]) > max(ours[part]["layers"])
+        assert paper[part]["width"] > ours[part]["width"]
 
 
 @pytest.fixture
@@ -63,7 +96,7 @@ def test_which_rates_agree_within_two_percent_at_width_512(departures):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "within_excess", "within_chance"), [(8, 11, 10), (64, 7, 3), (256, 6, 0)]
+    ("batch_size", "within_excess", "within_chance"), [(8, 11, 11), (64, 10, 4), (256, 6, 1)]
 )
 def test_larger_batches_depart_from_the_rate_beyond_chance(
     departures, batch_size, within_excess, within_chance
@@ -71,6 +104,27 @@ def test_larger_batches_depart_from_the_rate_beyond_chance(
     rows = [row for row in departures("activations") if row.batch_size == batch_size]
     assert sum(abs(row.of_excess) < 10 for row in rows) == within_excess
     assert sum(abs(row.error) < 3 * row.standard_error for row in rows) == within_chance
+
+
+def test_the_forward_pass_tells_the_rates_that_the_symmetric_batch_misses(record):
+    rows, seeds = record["full"]["activations"], record["configuration"]["activations"]["seeds"]
+    beyond = {}
+    for given in (False, True):
+        found = full_size.departures(rows, seeds, given_forward=given)
+        beyond[given] = {(row.activation, row.batch_size) for row in found if abs(row.error) >= 2}
+        if given:
+            errors = {(row.activation, row.batch_size): row.error for row in found}
+    assert not beyond[False] & beyond[True]
+    assert all(abs(errors[case]) < 1 for case in beyond[False])
+    assert beyond[True] == {(name, B) for name in ("identity", "sigmoid") for B in (64, 256)}
+    assert max(errors.values()) < 0
+
+
+def test_wider_networks_have_fresher_weights(record):
+    found = full_size.departures(record["full"]["large_batches"], 10, given_forward=True)
+    for name in {row.activation for row in found}:
+        sizes = [abs(row.error) for row in found if row.activation == name]
+        assert sizes == sorted(sizes, reverse=True)
 
 
 def test_every_recorded_rate_explodes(record):
@@ -164,10 +218,75 @@ def test_without_batch_norm_gradients_follow_the_mean_field(activation, variance
 
 def test_tanh_keeps_its_examples_alike_and_the_absolute_value_does_not():
     for activation, grows in (("tanh", False), ("abs", True)):
-        spread, growth = experiments.asymmetry(activation, 30, 256, 64, 0)
+        spread, growth, expected = experiments.asymmetry(activation, 30, 256, 64, 0)
         assert spread.shape == (30,)
-        assert growth.shape == (29,)
+        assert growth.shape == expected.shape == (29,)
         assert (spread[-1] > 5 * spread[1]) == grows
+
+
+@pytest.mark.parametrize("activation", ["abs", "silu", "softplus"])
+def test_the_forward_pass_tells_the_error_of_unlike_examples(activation):
+    cases = [experiments.asymmetry(activation, 30, 256, 64, seed) for seed in range(3)]
+    growth, expected = (np.mean([np.log(case[i][1:]).mean() for case in cases]) for i in (1, 2))
+    assert abs(growth - expected) < 0.02 < abs(growth - np.log(depth.growth_rate(activation, 64)))
+
+
+def test_the_weights_of_the_forward_pass_are_not_fresh():
+    """In a linear network gradients shrink towards the input in the early layers, and grow late."""
+    cases = [experiments.asymmetry("identity", 30, 256, 64, seed) for seed in range(3)]
+    growth, expected = (np.mean([np.log(case[i]) for case in cases], axis=0) for i in (1, 2))
+    assert growth[1:8].mean() < -0.01 < 0.01 < growth[-7:].mean()
+    assert (expected > growth)[1:].mean() > 0.9
+    assert expected[1:].mean() - growth[1:].mean() > 0.03
+
+
+def test_what_a_layer_of_a_linear_network_hands_down():
+    """x' dl/dx below a layer is h' dl/dh, and with the identity that of the layer but for a part."""
+    rng = torch.Generator().manual_seed(0)
+    x, weight, top = (
+        torch.randn(*shape, generator=rng, dtype=torch.float64, requires_grad=True)
+        for shape in ((6, 9), (9, 9), (6, 9))
+    )
+    h = x @ weight.T
+    y = (h - h.mean(0)) / h.std(0, correction=0)
+    dx, dh, dy = torch.autograd.grad((y.tanh() * top).sum(), [x, h, y])
+    torch.testing.assert_close(x @ dx.T, h @ dh.T)
+    along = (y * dy).sum(0)
+    handed = y @ (dy - dy.mean(0)).T - (along * y) @ y.T / len(y)
+    mean = (h.mean(0) * dh) @ torch.ones_like(h).T
+    torch.testing.assert_close(h @ dh.T - mean.T, handed)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "abs", "silu", "identity"])
+def test_small_deviations_of_one_example_follow_the_theory(activation):
+    found = experiments.deviation_multiplier(activation, 0.02, units=50_000)
+    assert found == pytest.approx(depth.symmetry_multiplier(activation, 64), abs=0.02)
+
+
+def test_large_deviations_grow_with_the_absolute_value():
+    assert depth.symmetry_multiplier("abs", 64) < 1
+    for seed in range(3):
+        small, large = (
+            experiments.deviation_multiplier("abs", d, units=20_000, seed=seed) for d in (0.02, 4)
+        )
+        assert small < 1 < 1.3 < large
+
+
+def test_what_is_left_of_the_geometry_of_the_digits():
+    for seed in range(3):
+        plain, norm, residual = (
+            experiments.geometry(kind, 30, 64, seed) for kind in experiments.KINDS
+        )
+        assert norm[0] < 0.4 < 0.9 < residual[0] < plain[0]
+        assert abs(norm[1]) < 0.02 < 0.1 < min(plain[1], residual[1])
+
+
+def test_a_gradient_without_batch_norm_at_the_first_layer():
+    for variance in (0.8, 4.0):
+        runs, predicted, _ = figures.unnormalized("tanh", variance, layers=16, seeds=4)
+        measured = np.exp(np.log(runs / runs[:, -1:]).mean(axis=0))
+        np.testing.assert_allclose(measured, predicted, rtol=0.25)
+        assert len(predicted) == 16
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])

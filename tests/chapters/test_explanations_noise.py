@@ -1,5 +1,7 @@
 """The noise chapter's experiments against theory, its recorded run, and its figures."""
 
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from bncore.chapters.explanations.noise import exercises, experiments, figures, full_size
 from bncore.explanations import noise, uncertainty, variance_shift
 from bncore.explanations.noise import GaussianOutput
-from bncore.lab import networks, recorded
+from bncore.lab import data, inference, networks, probes, recorded
 
 seeds = st.integers(0, 10**6)
 
@@ -116,13 +118,46 @@ def test_digits_turned_by_a_right_angle():
     assert torch.equal(experiments.rotated(x, 0), x)
 
 
-def test_dropout_stands_where_it_should():
-    for where, expected in (
-        ("before batch norms", [0.5, 0.5, 0]),
-        ("after the last one", [0, 0, 0.5]),
-    ):
-        model, _ = experiments.with_dropout(0.5, where, steps=1, seed=0, batch=8)
-        assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == expected
+def test_images_turned_by_a_right_angle():
+    x = torch.randn(4, 3, 6, 6)
+    turned = experiments.rotated(x, 90)
+    torch.testing.assert_close(turned, torch.rot90(x, 1, (2, 3)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "inside", "last"),
+    [
+        (experiments.DEEPER_DIGITS.network, ["activation1", "activation2"], "activation3"),
+        (
+            lambda norm, seed: networks.vgg(11, norm, width=2, hidden=[4], seed=seed),
+            [f"activation{i}" for i in range(1, 9)],
+            "activation9",
+        ),
+        (
+            lambda norm, seed: networks.residual(1, 4, norm, stages=2, seed=seed),
+            ["activation1", "block1.body.activation1", "block2.body.activation1"],
+            "flatten",
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["before batch norms", "after the last one"])
+def test_dropout_stands_where_it_should(make, inside, last, where):
+    model, plain = make("batch", 3), make("batch", 3)
+    experiments.add_dropout(model, 0.4, where)
+    names = [name for name, m in model.named_modules() if not isinstance(m, nn.Dropout)]
+    assert names == [name for name, _ in plain.named_modules()]
+    # The module before each dropout, in the same chain.
+    before = [
+        f"{path}.{name}".lstrip(".")
+        for path, part in model.named_modules()
+        if isinstance(part, nn.Sequential)
+        for (name, _), after in zip([*part.named_children()], [*part][1:], strict=False)
+        if isinstance(after, nn.Dropout)
+    ]
+    assert before == (inside if where == "before batch norms" else [last])
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.4}
+    for name, value in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
 
 
 def test_fitting_again_is_without_dropout_and_keeps_the_network():
@@ -136,6 +171,92 @@ def test_fitting_again_is_without_dropout_and_keeps_the_network():
     torch.testing.assert_close(fitted.norm2.running_var, x.var(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model.dropout1.p, 0.5)
     assert torch.equal(model.norm2.running_var, before)
+
+
+def test_fitting_again_to_many_examples_is_in_batches(monkeypatch):
+    model, x = networks.residual(1, 4, seed=1), torch.randn(50, 1, 8, 8)
+    monkeypatch.setattr(probes, "PIECE", 20)
+    found, expected = experiments.refit(model, x), inference.refitted(model, x, 20)
+    whole = inference.refitted(model, x)
+    for layer in ("norm1", "block1.body.norm2"):
+        ours, theirs, other = (m.get_submodule(layer) for m in (found, expected, whole))
+        assert torch.equal(ours.running_var, theirs.running_var)
+        assert not torch.equal(ours.running_var, other.running_var)
+        torch.testing.assert_close(ours.running_var, other.running_var, rtol=0.1, atol=0)
+
+
+def test_the_command_for_the_papers_size_runs_its_configuration(
+    small_images, monkeypatch, tmp_path
+):
+    small = copy.deepcopy(full_size.PAPER) | {"seeds": 2, "device": "cpu"}
+    for part in ("noise", "sampling"):
+        small[part]["network"] |= {"width": 2, "hidden": [4]}
+    small["dropout"]["network"] |= {"blocks": 1, "width": 2, "stages": 2}
+    small["noise"] |= {"steps": 2, "every": 1, "batch": 32, "small": 8}
+    small["dropout"] |= {"steps": 2, "batch": 8, "keep": [0.5]}
+    small["sampling"] |= {"steps": 2, "batch": 8, "draws": 2, "sizes": [4], "angles": [30]}
+    monkeypatch.setattr(full_size, "PAPER", small)
+    monkeypatch.setattr(experiments, "RECORD", tmp_path / "recorded.json")
+    full_size.main(["--paper", "--cache", "somewhere"])
+    assert small_images == [("cifar10", "somewhere")]
+    assert not experiments.RECORD.exists()
+    kept = recorded.load(tmp_path / "paper.json")
+    assert kept["configuration"] == small
+    runs = kept["full"]["noise"]["0.0"]
+    assert set(runs) == set(experiments.arms(32, 8))
+    assert {name.split()[0] for name in experiments.kinds_of_noise(runs)} == {
+        "ghost", "borrowed", "injected",
+    }  # fmt: skip
+    split = data.standard_images("cifar10", "somewhere")
+    model = networks.vgg(11, "batch", width=2, hidden=[4], seed=1)
+    expected = [
+        probes.test_accuracy(model, split),
+        probes.loss("test")(model, split),
+        probes.loss("train")(model, split),
+    ]
+    for arm in ("whole batch", "ghost 8", "borrowed 16", "batch of 8"):
+        assert np.shape(runs[arm]) == (2, 3, 3)
+        np.testing.assert_allclose(runs[arm][1][0], expected, atol=1e-4)
+    assert runs["ghost 8"][1][-1] != runs["whole batch"][1][-1]
+    assert set(kept["full"]["dropout"]) == {
+        "none", "before batch norms, 0.5", "after the last one, 0.5",
+    }  # fmt: skip
+    assert np.isfinite(kept["full"]["dropout"]["before batch norms, 0.5"]).all()
+    numbers = kept["full"]["sampling"]["0.0"]["numbers"]
+    assert set(numbers) == {"running", "temperature", "sampled 4"}
+    assert np.shape(numbers["sampled 4"]) == (2, 2, 3)
+    assert np.sum(kept["full"]["sampling"]["0.0"]["bins"]["running"][2]) == 2 * 12
+
+
+def test_the_papers_networks_are_of_full_size():
+    ours, paper = full_size.CONFIGURATION, full_size.PAPER
+    for part in ("noise", "dropout", "sampling"):
+        assert paper[part].keys() - ours[part].keys() == {"network", "learning_rate"}
+        assert ours[part].keys() < paper[part].keys()
+    models = {}
+    for part in ("noise", "dropout"):
+        task = experiments.on_images("cifar10", device="cuda", **paper[part]["network"])
+        assert task.device == "cuda"
+        with torch.device("meta"):
+            models[part] = task.network("batch", 0)
+    kernels = [p for p in models["noise"].parameters() if p.ndim == 4]
+    assert [len(p) for p in kernels] == [64, 128, 256, 256, 512, 512, 512, 512]
+    assert kernels[0].shape[1] == 3
+    body = [name for name, p in models["dropout"].named_parameters() if p.ndim == 4]
+    # 18 in blocks, one before them; the paper's count of 20 adds the linear layer.
+    assert sum("shortcut" not in name for name in body) == 19
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("digits", "vgg"), "source is 'digits', expected 'mnist' or 'cifar10'"),
+        (("cifar10", "mlp"), "kind is 'mlp', expected 'vgg' or 'residual'"),
+    ],
+)
+def test_networks_that_there_are_not_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.on_images(*arguments)
 
 
 def test_paired_differences():
@@ -345,6 +466,9 @@ def test_the_figure_of_a_turned_digit():
     draws = np.random.default_rng(0).dirichlet(np.ones(10), size=7)
     with torch.no_grad():
         fixed = model.eval()(pixels[None]).softmax(1)[0].numpy()
-    _, ax = figures.turned(pixels.numpy(), 30, fixed, draws, 8).axes
+    above, ax = figures.turned(pixels.numpy(), 30, fixed, draws, 8, label=6).axes
+    assert above.get_title() == "a 6, turned by 30°"
+    (mark,) = (line for line in ax.lines if line.get_label() == "right class")
+    assert mark.get_xdata() == [6]
     np.testing.assert_allclose(ax.lines[3].get_ydata(), draws[:, 3])
     np.testing.assert_allclose(ax.lines[11].get_ydata(), draws.mean(axis=0))

@@ -141,7 +141,7 @@ def test_hidden_weights_stay_where_their_rate_is_zero(monkeypatch):
     made = []
     original = networks.mlp
     monkeypatch.setattr(networks, "mlp", lambda *a, **k: made.append(original(*a, **k)) or made[-1])
-    experiments.final("batch norm, hidden rate", 0.0, 0, 3, widths=(64, 8, 10))
+    experiments.final("batch norm, hidden rate", 0.0, 0, 3, experiments.perceptron((64, 8, 10)))
     start = original((64, 8, 10), "relu", "batch", seed=0)
     assert torch.equal(made[0].linear1.weight, start.linear1.weight)
     assert not torch.equal(made[0].output.weight, start.output.weight)
@@ -201,27 +201,76 @@ def test_what_the_chapter_says_of_the_recorded_run():
     np.testing.assert_allclose(felt[5, 1:], 0.63, atol=0.03)
 
 
-def test_the_sweep_runs_on_a_downloaded_set(monkeypatch):
-    asked = []
-
-    def openml(name, cache=None):
-        asked.append((name, cache))
-        x = torch.rand(90, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-        y = torch.arange(90) % 10
-        return data.Split(x[:70], y[:70], x[70:], y[70:])
-
-    monkeypatch.setattr(data, "openml", openml)
-    experiments._downloaded.cache_clear()
-    small = {"rates": [0.1], "tracked": [0.1], "seeds": [0, 1], "steps": 2, "widths": [9, 4, 10]}
-    try:
-        found = full_size.run({**small, "data": "mnist", "cache": "kept"})
-        with pytest.raises(ValueError, match=r"widths\[0\] is 64, expected 9, the pixels of an"):
-            full_size.run({**small, "widths": [64, 10], "data": "mnist", "cache": "kept"})
-    finally:
-        experiments._downloaded.cache_clear()
-    assert asked == [("mnist", "kept")]
+def test_the_sweep_runs_on_a_downloaded_set(small_images):
+    small = {"rates": [0.1], "tracked": [0.1], "seeds": [0, 1], "steps": 2, "widths": [784, 4, 10]}
+    found = full_size.run({**small, "data": "mnist", "batch": 8}, "kept")
+    with pytest.raises(ValueError, match=r"widths\[0\] is 64, expected 784, the pixels of an"):
+        full_size.run({**small, "widths": [64, 10], "data": "mnist"}, "kept")
+    assert small_images == [("mnist", "kept")]
     assert np.shape(found["loss"]["batch norm"]) == (1, 2)
     assert np.isfinite(found["loss"]["batch norm"]).all()
+
+
+def test_the_command_for_the_papers_size_runs_its_configuration(
+    small_images, monkeypatch, tmp_path
+):
+    small = full_size.PAPER | {"rates": [1e-9], "tracked": [0.1], "seeds": [0, 1], "steps": 3}
+    small |= {"vgg": {"depth": 11, "width": 2, "hidden": [4]}, "batch": 8, "examples": 30}
+    small |= {"device": "cpu"}
+    monkeypatch.setattr(full_size, "PAPER", small)
+    monkeypatch.setattr(full_size, "PATH", tmp_path / "recorded.json")
+    full_size.main(["--paper", "--cache", "somewhere"])
+    assert small_images == [("cifar10", "somewhere")]
+    assert not full_size.PATH.exists()
+    kept = recorded.load(tmp_path / "paper.json")
+    assert kept["configuration"] == small
+    split = data.standard_images("cifar10", "somewhere")
+    for arm, normalization in (("batch norm", "batch"), ("no batch norm", None)):
+        assert np.shape(kept["full"]["loss"][arm]) == (1, 2)
+        model = networks.vgg(11, normalization, width=2, hidden=[4], seed=1)
+        # At this rate the weights stay where they start.
+        start = torch.nn.functional.cross_entropy(model(split.x_train[:30]), split.y_train[:30])
+        assert kept["full"]["loss"][arm][0][1] == pytest.approx(start.item(), rel=2e-3)
+    assert np.shape(kept["full"]["felt"]) == (1, 2, 4)
+    assert np.isfinite(kept["full"]["felt"]).all()
+
+
+def test_the_papers_network_is_a_vgg_of_full_width():
+    paper = full_size.PAPER
+    assert {"rates", "tracked", "seeds", "steps"} <= paper.keys() & full_size.CONFIGURATION.keys()
+    with torch.device("meta"):
+        model = experiments.vgg(paper["data"], **paper["vgg"])("batch", 0)
+    assert [len(p) for p in model.parameters() if p.ndim == 4] == [64, 128, 256, 256] + [512] * 4
+    with pytest.raises(ValueError, match="data is 'digits', expected 'mnist' or 'cifar10'"):
+        experiments.vgg("digits", **paper["vgg"])
+
+
+def test_a_rate_of_the_hidden_weights_is_one_of_kernels_too(small_images):
+    made, make = [], experiments.vgg("cifar10", depth=11, width=2, hidden=[4])
+
+    def keep(normalization, seed):
+        made.append(make(normalization, seed))
+        return made[-1]
+
+    split = data.standard_images("cifar10")
+    experiments.final("batch norm, hidden rate", 0.0, 0, 2, keep, split, batch=8)
+    start = dict(make("batch", 0).named_parameters())
+    for name, value in made[0].named_parameters():
+        still = torch.equal(value, start[name])
+        assert still == (value.ndim > 1 and name != "output.weight"), name
+
+
+def test_channels_of_a_convolution_keep_pythagoras(small_images):
+    make, split = (
+        experiments.vgg("cifar10", depth=11, width=2, hidden=[4]),
+        data.standard_images("cifar10"),
+    )
+    run = experiments.decayed_on_digits(0.1, 0.0, 0, 4, batch=8, make=make, split=split)
+    grown = (0.1 * run.gradient / run.length[:-1]) ** 2
+    np.testing.assert_allclose(np.diff(run.length**2, axis=0), grown, atol=1e-4, rtol=1e-2)
+    assert run.length.shape == (5, 2 + 4 + 8 + 8 + 4 * 16 + 4)
+    expected = np.cos(np.arctan(0.1 * run.gradient / run.length[:-1] ** 2))
+    np.testing.assert_allclose(run.cosine, expected, atol=1e-4)
 
 
 def test_the_growth_law_bounds_the_recursion():

@@ -329,28 +329,23 @@ def test_eigenvalues_are_counted_on_both_sides():
     assert (low == 0).all()
 
 
-def test_the_command_for_the_papers_size_walks_in_its_networks(monkeypatch, tmp_path):
-    generator, asked = torch.Generator().manual_seed(0), []
-    x, y = torch.rand(24, 3, 32, 32, generator=generator), torch.arange(24) % 10
-
-    def openml(name, cache):
-        asked.append((name, cache))
-        return data.Split(x[:20], y[:20], x[20:], y[20:])
-
+def test_the_command_for_the_papers_size_walks_in_its_networks(small_images, monkeypatch, tmp_path):
     small = {"width": 2, "hidden": [4], "seeds": [0, 3], "steps": 4, "every": 2, "rates": [0.02]}
     small |= {"batch_size": 8, "walk_on": 16, "device": "cpu"}
-    monkeypatch.setattr(data, "openml", openml)
     monkeypatch.setattr(full_size, "PAPER", full_size.PAPER | small)
-    monkeypatch.setattr(full_size, "PAPER_PATH", tmp_path / "paper.json")
+    monkeypatch.setattr(experiments, "RECORDED", tmp_path / "recorded.json")
     full_size.main(["--paper", "--cache", "somewhere"])
     kept = recorded.load(tmp_path / "paper.json")
-    assert asked == [("cifar10", "somewhere")]
+    assert small_images == [("cifar10", "somewhere")]
     assert kept["configuration"] == full_size.PAPER
     assert set(kept["full"]) == {"no batch norm, 0.02", "batch norm, 0.02"}
     one = kept["full"]["batch norm, 0.02"]
     assert one["steps"] == [0, 2, 4]
     model = experiments.vgg("batch norm", 11, 3, width=2, hidden=[4])
-    found = smoothness.along_gradient(model, x[:16], y[:16], experiments.RATES)
+    split = data.openml("cifar10")
+    found = smoothness.along_gradient(
+        model, split.x_train[:16], split.y_train[:16], experiments.RATES
+    )
     assert one["absolute"][1][0] == pytest.approx(found.smoothness, rel=1e-2)
     assert one["loss"][1][0] == pytest.approx(found.loss, rel=1e-3)
 
@@ -468,3 +463,80 @@ def test_the_density_is_that_of_the_first_steps():
     np.testing.assert_allclose(
         line.get_ydata(), estimate.density(line.get_xdata(), width).mean(axis=0)
     )
+
+
+def inside(ax):
+    """Whether every line and band of a panel is on the paper."""
+    low, high = ax.get_ylim()
+    drawn = [line.get_ydata() for line in ax.lines]
+    drawn += [path.vertices[:, 1] for band in ax.collections for path in band.get_paths()]
+    values = np.concatenate([np.asarray(some, dtype=float).ravel() for some in drawn])
+    return ((low <= values) & (values <= high)).all()
+
+
+@pytest.mark.parametrize("depth", [2, 6, 10])
+def test_no_recorded_curve_leaves_the_paper(depth):
+    for fig in (
+        *(figures.over_training(depth, units) for units in experiments.UNITS),
+        figures.loss_ranges(depth),
+        figures.learning_rates(),
+    ):
+        assert all(map(inside, fig.axes))
+        plt.close(fig)
+
+
+@pytest.mark.parametrize("kind", ["batch norm", "no batch norm"])
+def test_levels_are_those_of_the_identity(kind):
+    _, x, y = experiments.digits()
+    model = experiments.network(kind, 2, 3).double()
+    levels = experiments.level_share(model, x.double(), y)
+    slopes = []
+    hooks = [
+        layer.register_full_backward_hook(lambda layer, into, out: slopes.append(out[0].numpy()))
+        for layer in model.modules()
+        if isinstance(layer, experiments.Partial)
+    ]
+    nn.functional.cross_entropy(model(x.double()), y).backward()
+    for hook in hooks:
+        hook.remove()
+    for share, g in zip(levels, slopes[::-1], strict=True):
+        flat = np.broadcast_to(g.mean(axis=0), g.shape)
+        assert share == pytest.approx((flat**2).sum() / (g**2).sum())
+        # The level is a projection: what is left is orthogonal to it.
+        assert share < 0.05 or kind == "batch norm"
+
+
+def test_the_gradient_is_recorded_among_the_largest_eigenvectors_at_high_rates():
+    kept = experiments.record()["full"]["rates"]
+    for rate, low, high in ((0.1, 0.15, 0.25), (0.2, 0.45, 0.6), (0.4, 0.7, 0.81)):
+        shares = kept[f"batch norm, {rate:g}"]["concentration at end"]
+        assert low < min(shares) <= max(shares) < high
+
+
+def test_the_largest_eigenvalue_is_recorded_near_the_edge_at_high_rates_only():
+    kept = experiments.record()["full"]["rates"]
+    for rate, low, high in ((0.05, 0.3, 0.37), (0.1, 0.45, 0.75), (0.2, 0.5, 1.1), (0.4, 0.6, 1.3)):
+        largest = np.array(kept[f"no batch norm, {rate:g}"]["largest at end"]) * rate / 2
+        assert low < largest.min() < largest.max() < high
+        factor = np.mean(kept[f"no batch norm, {rate:g}"]["largest at end"]) / np.mean(
+            kept[f"batch norm, {rate:g}"]["largest at end"]
+        )
+        assert 8 < factor < 11.5
+
+
+def test_the_negative_end_is_recorded_as_longer_with_batch_norm_at_the_start():
+    full = experiments.record()["full"]["depths"]
+    for depth, low, high in ((2, 1.29, 1.42), (6, 1.0, 2.0), (10, 2.0, 7.5)):
+        plain, batch = (
+            np.array(full[f"{kind}, {depth}"]["smallest at start"])
+            for kind in experiments.KINDS[:2]
+        )
+        assert low < (batch / plain).min() < (batch / plain).max() < high
+
+
+def test_the_curvature_along_the_gradient_is_recorded_below_a_third_of_the_largest():
+    full = experiments.record()["full"]["depths"]
+    for depth in (2, 6, 10):
+        kept = full[f"batch norm, {depth}"]
+        shares = np.array(kept["along at start"]) / np.array(kept["largest at start"])
+        assert shares.max() < 1 / 3

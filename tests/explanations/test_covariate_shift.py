@@ -429,12 +429,42 @@ def test_the_noise_is_absent_in_evaluation_and_when_its_strengths_are_none():
     ("arguments", "error", "message"),
     [
         ({"model": 3}, TypeError, "model is a int, expected an nn.Module"),
+        ({"model": nn.Linear}, TypeError, "model is the class Linear, expected an nn.Module"),
+        ({"model": nn.LazyLinear(3)}, ValueError, "model's weight has no shape yet, expected one"),
+        (
+            {"model": nn.Linear(5, 3, dtype=torch.complex64)},
+            TypeError,
+            "model's weight is complex, expected real parameters",
+        ),
+        (
+            {"model": nn.Linear(4, 3).double()},
+            ValueError,
+            r"model cannot be applied to x of shape \(12, 5\) and torch.float64: ",
+        ),
+        ({"x": np.ones((12, 5))}, TypeError, "x is a ndarray, expected a tensor"),
+        ({"y": None}, TypeError, "y is a None, expected a tensor"),
+        ({"x": torch.zeros(0, 5)}, ValueError, r"x has shape \(0, 5\), expected at least one"),
+        ({"y": torch.full((12, 3), math.nan)}, ValueError, r"y\[0, 0\] is nan, expected finite"),
+        ({"loss": "mse"}, TypeError, "loss is a str, expected a function of outputs and y"),
+        (
+            {"loss": lambda o, y: y.squeeze(7)},
+            ValueError,
+            r"loss cannot be applied to the model's outputs, a tensor of shape \(12, 3\), and y, a",
+        ),
         ({"update": "fast"}, TypeError, "update is a str, expected a learning rate"),
         ({"update": True}, TypeError, "update is a bool"),
         ({"update": -0.1}, ValueError, "update is -0.1, expected a finite number of at least 0"),
         ({"update": math.inf}, ValueError, "update is inf"),
         ({"update": {}}, ValueError, r"update lacks linear1.weight.* has nothing too many"),
         ({"update": {"a": 1}}, ValueError, "has a too many"),
+        ({"update": {3: 1}}, ValueError, "has 3 too many"),
+        ({"layers": {}}, ValueError, "layers is empty, expected at least one layer"),
+        ({"layers": {"a": 3}}, ValueError, r"layers\['a'\] is 3, expected a sequence"),
+        (
+            {"layers": {"a": [["output.bias"]]}},
+            ValueError,
+            r"names \['output.bias'\], expected one",
+        ),
         ({"layers": [1]}, TypeError, "layers is a list, expected a mapping"),
         ({"layers": {"a": "linear1.weight"}}, ValueError, r"layers\['a'\] is 'linear1.weight'"),
         ({"layers": {"a": []}}, ValueError, "at least one parameter name"),
@@ -465,12 +495,42 @@ def test_new_values_of_another_kind_or_shape_are_refused(unchecked):
         gradient_shift(model, half_square, x, y, new | {"output.bias": 1.0})
     with pytest.raises(ValueError, match=r"shape \(2,\), expected that of the parameter, \(3,\)"):
         gradient_shift(model, half_square, x, y, new | {"output.bias": torch.zeros(2)})
+    with pytest.raises(TypeError, match=r"has dtype torch.int64, expected a floating-point one"):
+        gradient_shift(model, half_square, x, y, new | {"output.bias": torch.arange(3)})
+
+
+@pytest.mark.parametrize("function", [gradient_shift, linearized_shift])
+def test_frozen_parameters_neither_move_nor_count(function):
+    model, (x, y) = network(0), batch(0)
+    model.linear1.weight.requires_grad_(False)
+    shift = function(model, half_square, x, y, 0.1)
+    assert shift.layers == ("linear2", "linear3", "output")
+    held = {name: p.detach() for name, p in model.named_parameters() if name.startswith("norm1")}
+    model.norm1.requires_grad_(False)
+    without = function(model, half_square, x, y, 0.1)
+    # The norm before the first layer that trains belongs to it and moves with it.
+    assert held.keys() == {"norm1.weight", "norm1.bias"}
+    assert without.layers == shift.layers
+    assert without.norm[0] == shift.norm[0] == 0 < without.norm[1]
+
+
+def test_gradients_are_taken_where_torch_takes_none():
+    model, (x, y) = network(0), batch(0)
+    expected = gradient_shift(model, half_square, x, y, 0.1)
+    with torch.no_grad():
+        found = gradient_shift(model, half_square, x, y, 0.1)
+    np.testing.assert_array_equal(found.norm, expected.norm)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode is on"):
+        gradient_shift(model, half_square, x, y, 0.1)
 
 
 def test_models_without_plain_layers_are_refused():
     x = batch(0)[0]
     with pytest.raises(ValueError, match="model has no trainable parameters"):
         layers_of(nn.ReLU(), x)
+    frozen = nn.Linear(5, 5).double().requires_grad_(False)
+    with pytest.raises(ValueError, match="model has no trainable parameters"):
+        gradient_shift(frozen, half_square, x, x, 0.1)
     twice = nn.Sequential(nn.Linear(5, 5)).double()
     twice.forward = lambda x: twice[0](twice[0](x))
     with pytest.raises(ValueError, match="0 takes part 2 times in the forward pass"):
@@ -509,9 +569,29 @@ def test_noise_that_cannot_be_is_refused(unchecked, arguments, error, message):
         NoisyBatchNorm(**{"num_features": 3, **arguments})
 
 
-def test_noise_needs_features_on_axis_1(unchecked):
-    with pytest.raises(ValueError, match=r"shape \(3,\), expected \(batch, features, \*spatial\)"):
-        NoisyBatchNorm(3)(torch.zeros(3))
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.zeros((4, 3)), TypeError, "x is a ndarray, expected a tensor"),
+        (
+            torch.zeros(3),
+            ValueError,
+            r"x has shape \(3,\), expected \(batch, features, \*spatial\)",
+        ),
+        (torch.zeros(4, 2), ValueError, "x has 2 features on axis 1, expected 3, those of"),
+        (torch.zeros(1, 3), ValueError, "1 values of each feature, expected at least 2"),
+        (torch.zeros(0, 3), ValueError, "0 values of each feature, expected at least 2"),
+        (torch.zeros(4, 3).long(), TypeError, "x has dtype torch.int64, expected torch.float32"),
+        (torch.zeros(4, 3).double(), TypeError, "dtype torch.float64, expected torch.float32"),
+    ],
+)
+def test_noise_needs_a_batch_that_fits(unchecked, x, error, message):
+    with pytest.raises(error, match=message):
+        NoisyBatchNorm(3)(x)
+
+
+def test_noise_takes_one_example_where_nothing_is_learned():
+    assert NoisyBatchNorm(3).eval()(torch.ones(1, 3)).shape == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -519,6 +599,13 @@ def test_noise_needs_features_on_axis_1(unchecked):
     [
         ({"W1": np.ones(2)}, ValueError, r"W1 has shape \(2,\), expected a matrix"),
         ({"W1": [[1.0]]}, TypeError, "W1 is a list"),
+        ({"W1": np.ones((0, 2))}, ValueError, r"W1 has shape \(0, 2\), expected a matrix with"),
+        ({"D": np.full((4, 2), np.nan)}, ValueError, r"D\[0, 0\] is nan, expected finite"),
+        (
+            {"C": np.array([[1.0, 2.0], [0.0, 1.0]])},
+            ValueError,
+            r"C is not symmetric, expected second moments E\[x x'\]",
+        ),
         ({"W2": np.ones((4, 2))}, ValueError, r"W2 has shape \(4, 2\), expected \(4, 3\)"),
         ({"C": np.ones((3, 3))}, ValueError, r"C has shape \(3, 3\), expected \(2, 2\)"),
         ({"D": np.ones((2, 4))}, ValueError, r"D has shape \(2, 4\), expected \(4, 2\)"),

@@ -1,15 +1,18 @@
 """Growth rates against closed forms, adaptive integrals, spheres sampled, and networks."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.integrate import quad
 from scipy.special import eval_gegenbauer
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from bncore.explanations import _activation
 from bncore.explanations._activation import ACTIVATIONS, Function
@@ -21,6 +24,7 @@ from bncore.explanations.depth import (
     relu_growth_rate,
     residual_growth,
     smallest_growth_rate,
+    symmetry_multiplier,
 )
 from bncore.mechanics import transform
 
@@ -170,6 +174,26 @@ def test_a_large_batch_is_the_limit():
         assert batch_variance(name, 10**6) == pytest.approx(batch_variance(name), rel=1e-5)
 
 
+@given(st.integers(-900, 1000), st.sampled_from(["relu", "tanh", "gelu"]), st.sampled_from([None, 8]))  # fmt: skip
+@settings(max_examples=20)
+def test_rates_do_not_depend_on_the_size_of_the_activation(exponent, name, size):
+    def scaled(z):
+        return 2.0**exponent * ACTIVATIONS[name](z)
+
+    assert growth_rate(scaled, size) == pytest.approx(growth_rate(name, size), rel=1e-11)
+    if abs(exponent) < 500:
+        expected = 2.0 ** (2 * exponent) * batch_variance(name, size)
+        assert batch_variance(scaled, size) == pytest.approx(expected, rel=1e-11)
+    if abs(exponent) > 512:
+        with pytest.raises(ValueError, match="the variance of activation is of the order of 2"):
+            batch_variance(scaled, size)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), torch.relu_])
+def test_an_activation_may_work_in_place(activation):
+    assert growth_rate(activation, 8) == growth_rate("relu", 8)
+
+
 def test_batch_variance_of_relu():
     assert batch_variance("relu") == pytest.approx((np.pi - 1) / (2 * np.pi), rel=1e-12)
     assert batch_variance("identity", 8) == pytest.approx(8 / 7, rel=1e-12)
@@ -182,10 +206,35 @@ def test_residual_growth_is_a_product(rate, blocks, offset):
     np.testing.assert_allclose(residual_growth(rate, blocks, offset), expected, rtol=1e-10)
 
 
+@given(
+    st.floats(1e-12, 1e6),
+    st.integers(1, 20),
+    st.integers(-20, 20).map(lambda k: 10.0**k),
+)
+@settings(max_examples=200)
+def test_residual_growth_in_rational_arithmetic(rate, blocks, offset):
+    """What it adds to 1 is right too, where it is small against the offset."""
+    product, exact = Fraction(1), [Fraction(1)]
+    for block in range(blocks, 0, -1):
+        product *= 1 + Fraction(rate) / (block - 1 + Fraction(offset))
+        exact.append(product)
+    assume(product < Fraction(10) ** 300)
+    expected = [float(value) for value in reversed(exact)]
+    np.testing.assert_allclose(residual_growth(rate, blocks, offset), expected, rtol=1e-13)
+
+
 def test_residual_growth_is_a_power_of_depth():
     growth = residual_growth(1.5, 4000, 3.0)
     slope = np.log(growth[1000] / growth[2000]) / np.log(2)
     assert slope == pytest.approx(1.5, abs=5e-3)
+
+
+@pytest.mark.parametrize("power", [-40, -12, 3, 40])
+def test_propagation_of_an_activation_of_any_size(power):
+    """With a kink where no panel ends."""
+    size = 10.0**power
+    (growth,) = propagate(lambda z: size * torch.relu(z - 0.3), 1.0, 1).growth
+    assert growth == pytest.approx(size**2 * stats.norm.sf(0.3), rel=1e-11)
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0, 2.0, 3.0])
@@ -256,6 +305,108 @@ def test_gradient_norms_leave_the_model_as_it_was():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def in_place():
+    torch.manual_seed(0)
+    layers = nn.Linear(3, 4), nn.Linear(4, 2)
+    return tuple(nn.Sequential(layers[0], nn.ReLU(change), layers[1]) for change in (True, False))
+
+
+def test_what_works_in_place_gives_the_same_gradients():
+    x = torch.randn(6, 3)
+    changing, keeping = (gradient_norms(model, x) for model in in_place())
+    np.testing.assert_array_equal(changing, keeping)
+    before = x.clone()
+    gradient_norms(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)), x)
+    assert torch.equal(x, before)
+
+
+def test_frozen_weights_are_measured_and_stay_frozen():
+    model, x = small_network(), torch.randn(6, 3, dtype=torch.float64)
+    expected = gradient_norms(model, x)
+    for frozen in ([model[0].weight], model.parameters()):
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        np.testing.assert_array_equal(gradient_norms(model, x), expected)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradient_norms_where_gradients_are_off(mode):
+    model, x = small_network(), torch.randn(6, 3, dtype=torch.float64)
+    expected = gradient_norms(model, x)
+    with mode():
+        np.testing.assert_array_equal(gradient_norms(model, x.clone()), expected)
+
+
+def test_gradient_norms_leave_the_random_state():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Linear(4, 2))
+    state = torch.random.get_rng_state()
+    gradient_norms(model, torch.zeros(6, 3))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_parametrised_weight_is_measured_like_another():
+    torch.manual_seed(0)
+    normed, plain = weight_norm(nn.Linear(3, 5)), nn.Linear(3, 5)
+    plain.load_state_dict({"weight": normed.weight.detach(), "bias": normed.bias.detach()})
+    x, last = torch.randn(6, 3), nn.Linear(5, 2)
+    found, expected = (
+        gradient_norms(nn.Sequential(layer, nn.Tanh(), last), x) for layer in (normed, plain)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_zero_that_is_meant_stays():
+    """Dead units, zero weights, and a batch of two behind a batch norm with hardly any eps."""
+    torch.manual_seed(0)
+    x = torch.randn(6, 3)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    nn.init.constant_(model[0].bias, -100)
+    norms = gradient_norms(model, x)
+    assert norms.signals[0] == 0 < norms.signals[1]
+    np.testing.assert_array_equal(norms.weights, 0)
+    nn.init.constant_(model[0].bias, 1)
+    nn.init.zeros_(model[2].weight)
+    norms = gradient_norms(model, x)
+    assert norms.signals[0] == norms.weights[0] == 0 < norms.weights[1]
+    two = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5, eps=1e-12), nn.Linear(5, 2))
+    norms = gradient_norms(two, x[:2])
+    assert norms.signals[0] < 1e-9 * norms.signals[1]
+
+
+def plain_network(layers, size=1.0):
+    """Without normalisation, squared gradients fall by half a layer where size is 1."""
+    torch.manual_seed(0)
+    linear = [nn.Linear(32, 32, bias=False) for _ in range(layers)]
+    for layer in linear:
+        nn.init.normal_(layer.weight, std=size * 32**-0.5)
+    return nn.Sequential(*[module for layer in linear for module in (layer, nn.ReLU())])
+
+
+def test_underflow_is_refused(unchecked):
+    x = torch.randn(16, 32)
+    message = (
+        "gradient at the (output|weights) of layer [0-9]+ leaves the range of torch.float32: .*"
+        "expected fewer layers or weights of another size, or model and x in float64"
+    )
+    for layers in (250, 300):
+        with pytest.raises(ValueError, match=message):
+            gradient_norms(plain_network(layers), x)
+    norms = gradient_norms(plain_network(300).double(), x.double())
+    assert -400 < np.log2(norms.signals[0] / norms.signals[-1]) < -250
+    with pytest.raises(ValueError, match=r"leaves the range of torch.float64: .* another size$"):
+        gradient_norms(plain_network(60, 1e-6).double(), x.double())
+
+
+def test_overflow_is_refused():
+    x = torch.randn(16, 32)
+    with pytest.raises(ValueError, match=r"layer [0-9]+ returns values that are not finite, exp"):
+        gradient_norms(plain_network(50, 20), x)
+    steep = Through(lambda m, x: 1e30 * (1e20 * ((y := m.a(x)) - y.detach())))
+    with pytest.raises(ValueError, match=r"output of layer a leaves .* torch.float32: its largest"):
+        gradient_norms(steep, X)
+
+
 def test_weight_gradients_are_those_of_signals_times_the_variance():
     """On a symmetric batch: width times the variance over the batch."""
     torch.manual_seed(0)
@@ -279,7 +430,8 @@ def test_weight_gradients_are_those_of_signals_times_the_variance():
         (lambda z: z.float(), ValueError, "of torch.float32 for a tensor of shape"),
         (lambda z: 1.0, ValueError, "returns a float for a tensor"),
         (torch.sign, ValueError, "jumps, or is too steep, at z = 0"),
-        (lambda z: (z > 0.3).double(), ValueError, "jumps, or is too steep, at z = 0.3"),
+        (lambda z: (z > 0.3).double(), TypeError, "cut off from its argument and has no derivative"),
+        (lambda z: (z > 0.3).double() + 0 * z, ValueError, "jumps, or is too steep, at z = 0.3"),
         (lambda z: z + (z > 1.234), ValueError, r"at z = 1\.234"),
         (torch.round, ValueError, "jumps, or is too steep"),
         (lambda z: z.abs().sqrt(), ValueError, "expected finite values|jumps, or is too steep"),
@@ -290,8 +442,13 @@ def test_weight_gradients_are_those_of_signals_times_the_variance():
         (lambda z: torch.softmax(z, 0), ValueError, "among others or in another order"),
         (lambda z: torch.heaviside(z, z), TypeError, "derivative for aten::heaviside is not"),
         (lambda z: z.cumsum(0), ValueError, "other values for the same inputs among others"),
-        (lambda z: torch.rand_like(z), ValueError, "other values for the same inputs"),
+        (lambda z: torch.rand_like(z), TypeError, "cut off from its argument"),
+        (lambda z: torch.rand_like(z) * z, ValueError, "other values for the same inputs"),
         (lambda z: torch.sin(3000 * z), ValueError, "panels do not resolve"),
+        (nn.BatchNorm1d(3), TypeError, r"cannot be applied to a torch tensor, .* \(expected 2D or 3D"),
+        (lambda z: 1e-320 * z, ValueError, "activation is at most 5.99e-320 .* expected 1e-290 or"),
+        (lambda z: torch.exp(4 * z * z), ValueError, "grows so fast that its expectation"),
+        (lambda z: torch.sin(1e200 * z), ValueError, "too large or too steep to be squared"),
     ],
 )  # fmt: skip
 def test_an_activation_is_refused(activation, error, message, unchecked):
@@ -319,8 +476,15 @@ def test_a_batch_beyond_the_bend_is_refused():
 
 @pytest.mark.parametrize("function", [lambda b: growth_rate("relu", b), relu_growth_rate, smallest_growth_rate, lambda b: batch_variance("relu", b)])  # fmt: skip
 def test_a_batch_size_is_refused(function, unchecked):
-    with pytest.raises(ValueError, match="batch_size is 3, expected at least 4: a batch of two"):
-        function(3)
+    for size in (3, 1, 0, -4):
+        message = f"batch_size is {size}, expected at least 4: a batch of two"
+        with pytest.raises(ValueError, match=message):
+            function(size)
+    for size in (10**7 + 1, 10**400):
+        with pytest.raises(
+            ValueError, match=r"batch_size is 10+1?, expected at most 10000000: lar"
+        ):
+            function(size)
     with pytest.raises(TypeError, match="batch_size is a float, expected an integer"):
         function(8.0)
 
@@ -332,6 +496,18 @@ def test_arguments_of_residual_growth_are_refused(unchecked):
         residual_growth(1.5, 3, 0)
     with pytest.raises(ValueError, match="blocks is 0, expected at least 1"):
         residual_growth(1.5, 0, 1.0)
+    with pytest.raises(
+        ValueError, match=r"by a factor of 10\^899 for rate 1e\+300, blocks 3 and off"
+    ):
+        residual_growth(1e300, 3, 1.0)
+    with pytest.raises(
+        ValueError, match=r"10\^365 for rate 1000, blocks 400 and offset 0.1, beyond"
+    ):
+        residual_growth(1000.0, 400, 0.1)
+    with pytest.raises(
+        ValueError, match="beyond float64: expected a smaller rate, fewer blocks or"
+    ):
+        residual_growth(1e300, 1, 1e-300)
 
 
 def test_arguments_of_propagate_are_refused(unchecked):
@@ -347,11 +523,94 @@ def test_arguments_of_propagate_are_refused(unchecked):
         propagate("relu", 0.2, 20, variance=1.64)
     with pytest.raises(ValueError, match="grows so fast"):
         propagate(lambda z: torch.exp(z * z / 8), 1.0, 2, variance=2.5)
+    with pytest.raises(ValueError, match="activation is constant"):
+        propagate(lambda z: 2 + 0 * z, 1.0, 3)
+    for size, factor in ((1e200, "inf"), (1e-200, "0")):
+        with pytest.raises(ValueError, match=f"change by a factor of {factor} in layer 1, beyond"):
+            propagate(lambda z, size=size: size * z, 1.0, 1)
 
 
-def test_a_model_without_linear_layers_is_refused():
-    with pytest.raises(ValueError, match="model has no linear layer"):
-        gradient_norms(nn.Tanh(), torch.randn(4, 2))
+class Through(nn.Module):
+    """Two layers, and what a function makes of them and the input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def normalised():
+    return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+
+
+X = torch.linspace(-1, 1, 18).reshape(6, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (X.numpy(), TypeError, "x is a ndarray, expected a tensor"),
+        (X.tolist(), TypeError, "x is a list, expected a tensor"),
+        (X.long(), TypeError, "x has dtype torch.int64, expected a floating-point one"),
+        (X > 0, TypeError, "x has dtype torch.bool, expected a floating-point one"),
+        (X * 1j, TypeError, "x has dtype torch.complex64, expected a floating-point one"),
+        (X.double(), ValueError, r"layer 0 receives \(6, 3\) of torch.float64, expected \(\*batch, 3\) of torch.float32"),
+        (X[:, :2], ValueError, r"x of shape \(6, 2\) and torch.float32: layer 0 receives \(6, 2\) of torch.float32, expected \(\*batch, 3\)"),
+        (X[0], ValueError, r"x has shape \(3,\), expected \(batch, \*features\)"),
+        (X[:1], ValueError, r"model cannot be applied to x of shape \(1, 3\) .* more than 1 value"),
+        (X[:0], ValueError, r"x has shape \(0, 3\), expected at least one example"),
+        (X / 0, ValueError, r"x\[0, 0\] is -inf, expected finite values only"),
+        (X * np.nan, ValueError, r"x\[0, 0\] is nan, expected finite values only"),
+    ],
+)  # fmt: skip
+def test_a_batch_is_refused(x, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        gradient_norms(normalised(), x)
+
+
+def test_one_example_will_do_without_batch_norm():
+    assert (gradient_norms(nn.Linear(3, 2), X[:1]).signals > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (None, TypeError, "model is a None, expected an nn.Module"),
+        (torch.tanh, TypeError, "model is a builtin_function_or_method, expected an nn.Module"),
+        (nn.Linear, TypeError, "model is the class Linear, expected an nn.Module"),
+        (nn.Tanh(), ValueError, "model has no linear layer, expected at least one nn.Linear"),
+        (Through(lambda m, x: x), ValueError, "model calls none of its linear layers"),
+        (Through(lambda m, x: (m.a(x), x)), ValueError, "model returns a tuple, expected one tensor"),
+        (Through(lambda m, x: m.a(x) > 0), ValueError, r"model returns \(6, 2\) of torch.bool, exp"),
+        (Through(lambda m, x: m.a(x)[:0]), ValueError, r"model returns \(0, 2\) of torch.float32"),
+        (Through(lambda m, x: m.b(x) * 0 + m.a(x).detach()), ValueError, "does not depend on layer a"),
+        (Through(lambda m, x: m.a(x) + 0 * m.b(x)[0].detach()), ValueError, "does not depend on layer b, which"),
+        (Through(lambda m, x: m.a(x).detach()), ValueError, "does not depend on layer a, which it calls"),
+        (Through(lambda m, x: m.a(x) / 0), ValueError, "model returns values that are not finite"),
+    ],
+)  # fmt: skip
+def test_a_model_is_refused(model, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        gradient_norms(model, X)
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (1.5, TypeError, "seed is a float, expected an integer"),
+        ("a", TypeError, "seed is a str, expected an integer"),
+        (None, TypeError, "seed is a None, expected an integer"),
+        (True, TypeError, "seed is a bool, expected an integer"),
+        (-1, ValueError, "seed is -1, expected at least 0"),
+        (2**70, ValueError, r"seed is 1180591620717411303424, expected less than 2\^63"),
+    ],
+)
+def test_a_seed_is_refused(seed, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        gradient_norms(normalised(), X, seed)
 
 
 @pytest.mark.parametrize("size", [4, 60])
@@ -362,3 +621,40 @@ def test_finer_panels_change_nothing(size, monkeypatch):
     monkeypatch.setattr(_activation, "WEIGHTS", weights)
     fine = [growth_rate(name, size) for name in ACTIVATIONS]
     np.testing.assert_allclose(coarse, fine, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [4, 5, 8, 20, 64, 300])
+def test_the_identity_keeps_examples_alike(size):
+    assert symmetry_multiplier("identity", size) == pytest.approx((size - 1) / (size + 1))
+
+
+@pytest.mark.parametrize("size", [5, 16])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, torch.sin])
+def test_one_layer_multiplies_small_differences(name, size):
+    """Sampled units of one layer, the deviation there and back so that second orders cancel."""
+    function, rng = Function(name), np.random.default_rng(size)
+    white, tilt = rng.normal(size=(80_000, size)), rng.normal(size=size)
+    tilt -= tilt.mean()
+    tilt /= 8 * np.abs(tilt).max()
+    G = np.eye(size) - 1 / size
+    distances = []
+    for sign in (1, -1):
+        covariance = G + sign * G @ np.diag(tilt) @ G
+        h = white @ np.linalg.cholesky(covariance + np.ones((size, size))).T
+        h = h - h.mean(axis=1, keepdims=True)
+        values = function(h / h.std(axis=1, keepdims=True))[0]
+        square = ((values - values.mean(axis=1, keepdims=True)) ** 2).mean(axis=0)
+        distances.append(square / square.mean())
+    out = (distances[0] - distances[1]) / 2
+    into = np.diag(G @ np.diag(tilt) @ G) / (1 - 1 / size)
+    assert out @ into / (into @ into) == pytest.approx(symmetry_multiplier(name, size), abs=0.03)
+
+
+def test_the_multiplier_of_large_batches_is_the_limit():
+    for name in ("relu", "silu", "abs", "tanh"):
+        limit = symmetry_multiplier(name)
+        apart = [abs(symmetry_multiplier(name, size) - limit) for size in (100, 1000, 10000)]
+        assert apart[2] < apart[1] < apart[0]
+        assert apart[2] < 2e-3
+    assert symmetry_multiplier("identity") == pytest.approx(1, abs=1e-10)
+    assert symmetry_multiplier("relu", 64) < 1 < symmetry_multiplier("silu", 64)

@@ -179,7 +179,7 @@ def test_the_gradient_of_ghost_batches_is_torchs():
     torch.testing.assert_close(torch.autograd.grad((weights * ghosts(x)).sum(), x)[0], expected)
 
 
-def test_borrowed_statistics_are_those_of_the_next_ghost_batch():
+def test_borrowed_statistics_are_those_of_the_ghost_batch_before():
     x = torch.randn(12, 4, dtype=torch.float64)
     layer = BorrowedStatistics(4, 4, eps=1e-12).double()
     parts = list(x.split(4))
@@ -222,6 +222,61 @@ def test_injected_noise_keeps_the_statistics_of_the_whole_batch():
     layer(x), theirs(x)
     torch.testing.assert_close(layer.running_var, theirs.running_var)
     torch.testing.assert_close(layer.running_mean, theirs.running_mean)
+
+
+LAYERS = pytest.mark.parametrize("kind", [GhostBatchNorm, BorrowedStatistics, InjectedNoise])
+
+
+@LAYERS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_small_types_are_normalised_in_float32(kind, dtype, momentum):
+    x = (300 + 100 * torch.randn(32, 5, 3)).to(dtype)
+    layer, exact = (kind(5, 8, momentum=momentum) for _ in range(2))
+    torch.manual_seed(0)
+    found = layer(x)
+    torch.manual_seed(0)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, exact(x.float()).to(dtype))
+    torch.testing.assert_close(layer.state_dict(), exact.state_dict())
+    small = kind(5, 8, momentum=momentum).to(dtype)
+    torch.manual_seed(0)
+    torch.testing.assert_close(small(x), found)
+    assert layer.eval()(x).dtype == dtype
+
+
+@LAYERS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_feature_without_variance_stays_without(kind, dtype):
+    x = torch.randn(32, 4, dtype=dtype)
+    x[:, 1], x[:, 2] = 3.0, 1e-12 * x[:, 2]
+    layer = kind(4, 8, eps=1e-5).to(dtype)
+    y = layer(x)
+    assert y[:, 1:3].abs().max() < 1e-6
+    assert (y[:, [0, 3]].std(0) > 0.5).all()
+    assert y.isfinite().all()
+
+
+@given(seeds, st.integers(2, 40))
+def test_no_values_have_more_kurtosis_than_is_accepted(seed, n):
+    values = np.random.default_rng(seed).standard_cauchy(n)
+    outlier = np.r_[1.0, np.zeros(n - 1)]
+    for x in (values, outlier):
+        kurtosis = float(((x - x.mean()) ** 4).mean() / x.var() ** 2)
+        assert noise.variance_variance(2, 1.0, kurtosis, n) >= 0
+    with pytest.raises(ValueError, match=f"kurtosis is .*, expected at most .*: no {n} values"):
+        noise.variance_variance(2, 1.0, 1.001 * kurtosis, n)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_moments_of_the_output_have_the_type_of_z(dtype):
+    z = np.array([-60.0, 0.5, 60.0])
+    for found, exact in zip(
+        noise.output_moments(z.astype(dtype), 8), noise.output_moments(z, 8), strict=True
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, exact, rtol=2e-3)
+    assert all(type(value) is float for value in noise.output_moments(1, 8))
 
 
 @pytest.mark.parametrize(
@@ -280,6 +335,45 @@ def test_factories_make_layers(function, kind):
             r"x has shape \(8, 2\), expected \(batch, 3, \*spatial\)",
         ),
         (lambda: InjectedNoise(3, 4)(torch.zeros(8)), ValueError, r"x has shape \(8,\)"),
+        (lambda: InjectedNoise(3, 4)(torch.zeros(4)), ValueError, r"x has shape \(4,\)"),
+        (
+            lambda: noise.variance_variance(3, 1.0, 10.0, 4),
+            ValueError,
+            "kurtosis is 10.0, expected at most 2.33333: no 4 values have more",
+        ),
+        (lambda: noise.output_moments("a", 8), TypeError, "z is a str, expected a real number"),
+        (lambda: noise.output_moments(np.nan, 8), ValueError, "z has an entry that is not finite"),
+        (lambda: noise.output_moments(np.ones(2, int), 8), TypeError, "z has dtype int64"),
+        (lambda: GaussianOutput(1.0, 4).cdf(np.nan), ValueError, "x_hat has an entry that is not"),
+        (lambda: GaussianOutput(1.0, 4).pdf([0.0]), TypeError, "x_hat is a list, expected a real"),
+        (lambda: GhostBatchNorm(0, 4), ValueError, "num_features is 0, expected at least 1"),
+        (lambda: GhostBatchNorm(3.0, 4), TypeError, "num_features is a float, expected an integer"),
+        (lambda: GhostBatchNorm(3, 4, -1.0), ValueError, "eps is -1.0, expected a finite number"),
+        (
+            lambda: GhostBatchNorm(3, 4, momentum=2.0),
+            ValueError,
+            r"momentum is 2.0, expected a number in \[0, 1\]",
+        ),
+        (
+            lambda: GhostBatchNorm(3, 4)(np.zeros((8, 3))),
+            TypeError,
+            "x is a ndarray, expected a floating-point torch.Tensor",
+        ),
+        (
+            lambda: InjectedNoise(3, 4)(torch.zeros(8, 3).int()),
+            TypeError,
+            "x is a torch.int32, expected a floating-point torch.Tensor",
+        ),
+        (
+            lambda: BorrowedStatistics(3, 4)(torch.zeros(0, 3)),
+            ValueError,
+            "the batch has 0 examples, expected a multiple of size, 4",
+        ),
+        (
+            lambda: InjectedNoise(3, 4)(torch.zeros(8, 3, 0)),
+            ValueError,
+            r"x has shape \(8, 3, 0\), expected no empty axis",
+        ),
     ],
 )
 def test_errors_teach(call, error, message):

@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn.functional import cross_entropy
 
+from bncore.explanations import noise
 from bncore.explanations import scale_invariance as si
 from bncore.lab import networks
 
@@ -332,6 +334,60 @@ def test_smooth_lengths_are_the_limit_of_small_steps(seed):
     assert errors[1] < 0.6 * errors[0] + 1e-12
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_tiny_decays_keep_their_digits(momentum):
+    steps, first = np.array([1.0, 1e4]), np.arange(4)
+    for decay in 10.0 ** -np.arange(6, 40, 2):
+        small = 0.1 * decay
+        found = si.equilibrium(0.1, decay, 2.0, momentum)
+        assert found.angle == pytest.approx(math.sqrt(2 * small / (1 + momentum)), rel=1e-6)
+        growing = si.exponential_schedule(0.1, decay, 4, momentum)
+        assert 1 - growing.factor == pytest.approx(small / (1 - momentum), rel=1e-4, abs=1e-16)
+        known = 0.1 * (1 + (2 * first + 1) * small / (1 - momentum))
+        np.testing.assert_allclose(growing.rates, known, rtol=1e-9)
+        if momentum:
+            velocity = -small / (1 - momentum) / 0.1
+            assert growing.velocity == pytest.approx(velocity, rel=1e-4)
+        kept = si.smooth_squared_lengths(steps, 0.1, 2.0, 1.5)
+        np.testing.assert_allclose(
+            si.smooth_squared_lengths(steps, 0.1, 2.0, 1.5, decay), kept, rtol=5e4 * small + 1e-14
+        )
+
+
+@given(st.floats(0.01, 0.99))
+def test_the_largest_decay_that_the_theorem_allows_is_allowed(momentum):
+    largest = (1 - math.sqrt(momentum)) ** 2
+    for rate in (0.1, 0.3, 0.7):
+        found = si.exponential_schedule(rate, largest / rate, 2, momentum)
+        assert found.factor == pytest.approx(math.sqrt(momentum), abs=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 300.0])
+def test_cosines_do_not_leave_the_range_of_small_types(dtype, size):
+    weight, gradient = (size * torch.randn(2, 5, 40)).to(dtype)
+    expected = torch.cosine_similarity(weight.double(), gradient.double(), dim=1)
+    found = si.radial_cosines(weight, gradient)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.01)
+
+
+def test_a_batch_norm_that_cuts_across_units_does_not_count():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(5)).double()
+    x = torch.randn(6, 5, 4, dtype=torch.float64)
+    before = model(x).detach()
+    with torch.no_grad():
+        model[0].weight[0] *= 3
+    assert not torch.allclose(model(x), before)
+    with pytest.raises(ValueError, match="no batch norm right after a linear layer"):
+        si.invariant_weights(model, x)
+
+
+def test_weights_before_ghost_batches_count():
+    model = nn.Sequential(nn.Linear(4, 3), noise.GhostBatchNorm(3, 2))
+    assert list(si.invariant_weights(model, torch.randn(6, 4))) == ["0.weight"]
+
+
 def test_no_rate_is_too_large_for_the_bound():
     v = np.array([[math.cos(t), math.sin(t)] for t in np.linspace(0, 2 * np.pi, 721)])
     for seed in range(8):
@@ -445,6 +501,34 @@ def test_no_rate_is_too_large_for_the_bound():
             ValueError,
             "the model has no batch norm right after a linear layer",
         ),
+        (
+            lambda: si.invariant_weights(
+                networks.mlp([3, 2, 2], "relu", "batch"), torch.ones(1, 3)
+            ),
+            ValueError,
+            r"x has shape \(1, 3\), expected a batch of at least two examples",
+        ),
+        (
+            lambda: si.radial_cosines(torch.ones(2, 3), torch.tensor([[1.0] * 3, [math.nan] * 3])),
+            ValueError,
+            r"gradient\[1\] has an entry that is not finite",
+        ),
+        (
+            lambda: si.effective_rate(0.1, 1e-200),
+            ValueError,
+            "length is 1e-200, with which the result, inf, leaves the range of floats",
+        ),
+        (
+            lambda: si.length_bound(1e200, 1.0, 1.0, 1.0),
+            ValueError,
+            r"rate is 1e\+200, with which the result, inf, leaves the range of floats",
+        ),
+        (
+            lambda: si.squared_lengths(0.5, np.zeros(2000), decay=1.0),
+            ValueError,
+            "gradients has 2000 entries, expected fewer or others: after 538 steps the squared "
+            "length is 0.0",
+        ),
     ],
 )
 def test_errors_teach(call, kind, message):
@@ -471,6 +555,31 @@ def test_errors_teach(call, kind, message):
             lambda: si.radial_cosines(torch.ones(2, 3), torch.ones(2, 2)),
             ValueError,
             r"gradient has shape \(2, 2\), expected that of weight, \(2, 3\)",
+        ),
+        (
+            lambda: si.radial_cosines(np.ones((2, 3)), np.ones((2, 3))),
+            TypeError,
+            "weight is a ndarray, expected a floating-point torch.Tensor",
+        ),
+        (
+            lambda: si.radial_cosines(torch.ones(2, 3).int(), torch.ones(2, 3).int()),
+            TypeError,
+            "weight is a torch.int32, expected a floating-point torch.Tensor",
+        ),
+        (
+            lambda: si.radial_cosines(torch.ones(3), torch.ones(3)),
+            ValueError,
+            r"weight has shape \(3,\), expected \(units, \*inputs\): give that of a single unit",
+        ),
+        (
+            lambda: si.invariant_weights(lambda x: x, torch.ones(4, 3)),
+            TypeError,
+            "model is a function, expected a torch.nn.Module",
+        ),
+        (
+            lambda: si.invariant_weights(networks.mlp([3, 2, 2], "relu", "batch"), np.ones((4, 3))),
+            TypeError,
+            "x is a ndarray, expected a torch.Tensor",
         ),
         (
             lambda: si.exponential_schedule(0.1, 0.1, 2.5),

@@ -54,6 +54,47 @@ def test_slope_and_curvature_are_those_of_double_backward(seed):
     assert curvature.squared == pytest.approx(d @ d, abs=1e-12 * factor * (g @ g))
 
 
+@settings(max_examples=60)
+@given(seeds, st.integers(-1000, 900))
+def test_no_scale_of_the_batch_is_lost(seed, exponent):
+    rng = np.random.default_rng(seed)
+    y, g, gamma = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)), rng.normal(size=2)
+    y_hat, sigma = smoothness.normalise(y)
+    scaled = smoothness.normalise(np.ldexp(y, exponent))
+    np.testing.assert_array_equal(scaled[0], y_hat)
+    np.testing.assert_array_equal(scaled[1], np.ldexp(sigma, exponent))
+    if exponent > -400:
+        d = smoothness.gradient(np.ldexp(y, exponent), g, gamma)
+        np.testing.assert_array_equal(np.ldexp(d, exponent), smoothness.gradient(y, g, gamma))
+    start, optimum = rng.normal(size=(2, 5))
+    distance = smoothness.distance_to_ray(start, optimum)
+    other = smoothness.distance_to_ray(np.ldexp(start, exponent), np.ldexp(optimum, -exponent))
+    assert other == pytest.approx(np.ldexp(distance, exponent), rel=1e-15)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0, 3e4])
+def test_half_precision_is_computed_in_single(size):
+    rng = np.random.default_rng(0)
+    y = (size * rng.uniform(-1, 1, size=(50, 3))).astype(np.float16)
+    g = (300 * rng.uniform(-1, 1, size=(50, 3))).astype(np.float16)
+    gamma = np.array([0.5, 1.0, 2.0], np.float16)
+    wide = [values.astype(np.float64) for values in (y, g, gamma)]
+    y_hat, sigma = smoothness.normalise(y)
+    assert y_hat.dtype == sigma.dtype == np.float16
+    exact = smoothness.normalise(wide[0])
+    np.testing.assert_allclose(y_hat, exact[0], rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(sigma, exact[1], rtol=2e-3)
+    terms, exact = smoothness.squared_gradient(y, g, gamma), smoothness.squared_gradient(*wide)
+    np.testing.assert_allclose(terms.passed, exact.passed, rtol=1e-5)
+    if size >= 1:
+        d = smoothness.gradient(y, g, gamma)
+        assert d.dtype == np.float16
+        np.testing.assert_allclose(d, smoothness.gradient(*wide), rtol=2e-3, atol=2e-3 * 600 / size)
+    start, optimum = np.full(4, size, np.float16), np.array([1, 2, 3, 4], np.float16)
+    exact = smoothness.distance_to_ray(start.astype(float), optimum.astype(float))
+    assert smoothness.distance_to_ray(start, optimum) == pytest.approx(exact, rel=1e-12)
+
+
 def test_a_batch_of_two_has_no_slope_and_no_curvature():
     y, g, H = np.array([1.0, 4.0]), np.array([2.0, -0.5]), np.array([[1.0, 2.0], [2.0, -3.0]])
     slope = smoothness.gradient(y[:, None], g[:, None], np.array([1.5]))
@@ -267,6 +308,32 @@ Y, G, GAMMA = np.array([[1.0], [2.0], [4.0]]), np.ones((3, 1)), np.ones(1)
             r"H\[0, 0\] is nan",
         ),
         (
+            lambda: smoothness.hessian(Y[:, 0], G[:, 0], np.triu(np.ones((3, 3))), 1.0),
+            ValueError,
+            r"H\[0, 1\] is 1 and H\[1, 0\] is 0, expected a symmetric matrix",
+        ),
+        (
+            lambda: smoothness.gradient(Y * 1e-200, G, GAMMA),
+            ValueError,
+            r"y\[:, 0\] has the deviation 1.25e-200, and gamma\^2 / sigma\^2 overflows float64",
+        ),
+        (lambda: smoothness.weights(nn.Linear), TypeError, "model is the class Linear, expected"),
+        (
+            lambda: smoothness.unit_lengths(np.ones((2, 2))),
+            TypeError,
+            "weight is float64, expected a floating-point tensor",
+        ),
+        (
+            lambda: smoothness.unit_lengths(torch.ones(2, 2).long()),
+            TypeError,
+            "weight is torch.int64, expected a floating-point tensor",
+        ),
+        (
+            lambda: smoothness.unit_lengths(torch.ones(3)),
+            ValueError,
+            r"weight has shape \(3,\), expected \(units, \*inputs\)",
+        ),
+        (
             lambda: smoothness.distance_to_ray(np.ones(2), np.zeros(2)),
             ValueError,
             "optimum is zero, expected weights with a direction",
@@ -295,6 +362,15 @@ def test_errors_of_the_identities_teach(call, error, message):
         (nn.Linear(6, 4), [], "absolute", ValueError, "steps is empty, expected at least one"),
         (nn.Linear(6, 4), [0.1, -1], "absolute", ValueError, r"steps\[1\] is -1, expected"),
         (nn.Linear(6, 4), ["a"], "absolute", TypeError, r"steps\[0\] is a str"),
+        (nn.Linear(6, 4), 0.1, "absolute", TypeError, "steps is a float, expected a sequence"),
+        (nn.Linear(5, 4), [0.1], "absolute", ValueError, "model cannot be applied to x of shape"),
+        (
+            nn.Linear(6, 4).requires_grad_(False),
+            [0.1],
+            "absolute",
+            ValueError,
+            "model has no weight matrix, expected a parameter with two axes or more, not frozen",
+        ),
         (nn.Linear(6, 4), [0.1], "metres", ValueError, "units is 'metres', expected 'absolute'"),
         (nn.BatchNorm1d(6), [0.1], "absolute", ValueError, "model has no weight matrix"),
     ],
@@ -319,3 +395,69 @@ def test_a_critical_point_has_no_direction_to_walk_in():
     model = nn.Linear(6, 4).double()
     with pytest.raises(ValueError, match="the gradient is zero, expected a point with a slope"):
         smoothness.along_gradient(model, x, y, [0.1], loss=lambda outputs, y: 0 * outputs.sum())
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"model": None}, TypeError, "model is a None, expected an nn.Module"),
+        ({"x": np.ones((12, 6))}, TypeError, "x is a ndarray, expected a tensor"),
+        ({"x": torch.zeros(0, 6)}, ValueError, r"x has shape \(0, 6\), expected at least one"),
+        ({"x": torch.full((9, 6), torch.inf)}, ValueError, r"x\[0, 0\] is inf, expected finite"),
+        ({"loss": None}, TypeError, "loss is a None, expected a function of outputs and y"),
+        ({"loss": lambda z, y: z}, ValueError, "loss returns a tensor of shape"),
+        ({"loss": lambda z, y: 1.0}, ValueError, "loss returns a float, expected a tensor"),
+    ],
+)
+def test_what_cannot_be_walked_on_is_refused(changed, error, message):
+    x, y = batch()
+    call = {"model": nn.Linear(6, 4).double(), "x": x, "y": y, "steps": [0.1], **changed}
+    with pytest.raises(error, match=message):
+        smoothness.along_gradient(**call)
+
+
+class Dropping(nn.Module):
+    """A network that draws random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.drop, self.last = nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 4)
+        self.double()
+
+    def forward(self, x):
+        return self.last(self.drop(torch.tanh(self.first(x))))
+
+
+def test_every_step_sees_the_same_random_numbers():
+    x, y = batch()
+    torch.manual_seed(0)
+    model = Dropping()
+    state = torch.random.get_rng_state()
+    found = smoothness.along_gradient(model, x, y, [1e-7, 1e-3])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    # To first order the change is proportional to the step; other numbers would change it by O(1).
+    assert found.changes[0] == pytest.approx(1e-4 * found.changes[1], rel=0.05)
+
+
+def test_frozen_weights_are_held():
+    x, y = batch()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    model[0].weight.requires_grad_(False)
+    assert list(smoothness.weights(model)) == ["2.weight"]
+    found = smoothness.along_gradient(model, x, y, [0.1])
+    slope = torch.autograd.grad(cross_entropy(model(x), y), model[2].weight)[0]
+    assert found.slope == pytest.approx(slope.norm().item())
+    with torch.no_grad():
+        again = smoothness.along_gradient(model, x, y, [0.1])
+    np.testing.assert_array_equal(again.losses, found.losses)
+
+
+def test_a_weight_without_part_in_the_loss_has_no_slope():
+    x, y = batch()
+    torch.manual_seed(0)
+    model = nn.Linear(6, 4).double()
+    alone = smoothness.along_gradient(model, x, y, [0.1])
+    model.idle = nn.Linear(2, 2).double()
+    assert smoothness.along_gradient(model, x, y, [0.1]).slope == alone.slope

@@ -224,6 +224,77 @@ RECTANGLE = LinearOperator((2, 3), matvec=lambda v: v[:2])
             r"operator has shape \(2, 3\), expected",
         ),
         (lambda: spectrum.extremes(OPERATOR, tol=0), ValueError, "tol is 0, expected"),
+        (lambda: spectrum.extremes(OPERATOR, seed=-1), ValueError, "seed is -1, expected at least"),
+        (
+            lambda: spectrum.extremes(np.eye(4)),
+            TypeError,
+            "operator is a ndarray, expected a LinearOperator: scipy.sparse.linalg.aslinearoperator",
+        ),
+        (
+            lambda: spectrum.extremes(aslinearoperator(1j * np.eye(4))),
+            TypeError,
+            "operator has dtype complex128, expected a real one",
+        ),
+        (
+            lambda: spectrum.extremes(aslinearoperator(np.triu(np.ones((4, 4))))),
+            ValueError,
+            "operator is not symmetric, expected u'Av = v'Au",
+        ),
+        (
+            lambda: spectrum.tridiagonal(aslinearoperator(np.triu(np.ones((4, 4)))), np.ones(4), 3),
+            ValueError,
+            "operator is not symmetric",
+        ),
+        (
+            lambda: spectrum.extremes(aslinearoperator(np.full((4, 4), np.nan))),
+            ValueError,
+            "operator gives values that are not finite, expected finite ones",
+        ),
+        (
+            lambda: spectrum.lanczos(aslinearoperator(np.full((4, 4), np.nan)), 2),
+            ValueError,
+            "operator gives values that are not finite",
+        ),
+        (lambda: spectrum.lanczos(OPERATOR, 2, seed="a"), TypeError, "seed is a str, expected an"),
+        (
+            lambda: spectrum.lanczos(OPERATOR, 2).moments(1.5),
+            TypeError,
+            "power is a float, expected an integer",
+        ),
+        (
+            lambda: spectrum.lanczos(OPERATOR, 2).below([1.0]),
+            TypeError,
+            "grid is a list, expected a plain",
+        ),
+        (
+            lambda: spectrum.lanczos(OPERATOR, 2).density(np.ones((2, 1)), 1.0),
+            ValueError,
+            r"grid has shape \(2, 1\), expected \(points,\)",
+        ),
+        (
+            lambda: spectrum.hessian_operator(nn.Linear(5, 3).double(), batch()[0], [0]),
+            TypeError,
+            "y is a list, expected a tensor",
+        ),
+        (
+            lambda: spectrum.hessian_operator(nn.Linear(5, 3), *batch()),
+            ValueError,
+            r"model cannot be applied to x of shape \(16, 5\) and torch.float64",
+        ),
+        (
+            lambda: spectrum.hessian_operator(
+                nn.Linear(5, 3).double(), *batch(), loss=lambda z, y: z
+            ),
+            ValueError,
+            r"loss returns a tensor of shape \(16, 3\), expected a tensor with one element",
+        ),
+        (
+            lambda: spectrum.hessian_operator(nn.Linear(5, 3).double(), *batch()).matvec(
+                1j * np.ones(15)
+            ),
+            TypeError,
+            "the operator meets complex128, expected real numbers",
+        ),
         (
             lambda: spectrum.tridiagonal(OPERATOR, np.ones(3), 2),
             ValueError,
@@ -272,3 +343,53 @@ RECTANGLE = LinearOperator((2, 3), matvec=lambda v: v[:2])
 def test_errors_teach(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_no_scale_of_the_probe_is_lost():
+    operator, rng = aslinearoperator(symmetric(3, 12)), np.random.default_rng(0)
+    probe = rng.normal(size=12)
+    expected = spectrum.tridiagonal(operator, probe, 6)
+    for exponent in (-900, -300, 300, 900):
+        found = spectrum.tridiagonal(operator, np.ldexp(probe, exponent), 6)
+        np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected))
+    half = np.full(12, 300, np.float16)
+    found, expected = (spectrum.tridiagonal(operator, p, 6) for p in (half, np.ones(12)))
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), rtol=1e-12)
+
+
+def test_the_zero_operator_has_a_spectrum():
+    operator = aslinearoperator(np.zeros((5, 5)))
+    assert spectrum.extremes(operator) == (0.0, 0.0)
+    assert not spectrum.lanczos(operator, 3).nodes.any()
+
+
+def test_low_rank_in_single_precision_is_symmetric_enough():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(40, 3)).astype(np.float32)
+    A = (A @ A.T).astype(np.float32)
+    operator = LinearOperator(A.shape, matvec=lambda v: A @ v.astype(np.float32), dtype=np.float32)
+    found = spectrum.lanczos(operator, 30, probes=2)
+    np.testing.assert_allclose(found.nodes.max(axis=1), np.linalg.eigvalsh(A)[-1], rtol=1e-5)
+
+
+def test_every_product_sees_the_same_random_numbers():
+    x, y = batch()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+    state = torch.random.get_rng_state()
+    operator = spectrum.hessian_operator(model, x, y)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    matrix = operator.matmat(np.eye(operator.shape[0]))
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-14)
+    np.testing.assert_allclose(operator.matvec(np.ones(len(matrix))), matrix.sum(1), atol=1e-13)
+    assert operator.matmat(np.zeros((len(matrix), 0))).shape == (len(matrix), 0)
+
+
+def test_frozen_weights_have_no_rows():
+    x, y = batch()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    whole = spectrum.hessian_operator(model, x, y).matmat(np.eye(32))
+    model[0].weight.requires_grad_(False)
+    operator = spectrum.hessian_operator(model, x, y)
+    np.testing.assert_allclose(operator.matmat(np.eye(12)), whole[20:, 20:], atol=1e-14)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.explanations import uncertainty
+from bncore.explanations import noise, uncertainty
 from bncore.lab import networks
 
 seeds = st.integers(0, 10**6)
@@ -108,6 +108,20 @@ def test_the_temperature_undoes_a_scale(seed, scale):
     assert at <= min(cross_entropy(scores / (one * f), labels) for f in (0.97, 1.03))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_probabilities_and_labels_of_other_types(dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(200, 30, generator=generator, requires_grad=True)
+    labels = torch.randint(30, (200,), generator=generator)
+    exact = uncertainty.calibration(scores.detach().softmax(1), labels)
+    found = uncertainty.calibration(scores.to(dtype).softmax(1), labels.int())
+    assert found.nll == pytest.approx(exact.nll, rel=0.01)
+    assert found.ece == pytest.approx(exact.ece, abs=0.01)
+    temperature = uncertainty.fitted_temperature(scores.to(dtype), labels.int())
+    expected = uncertainty.fitted_temperature(scores, labels)
+    assert temperature == pytest.approx(expected, rel=0.05)
+
+
 ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
 
 
@@ -134,6 +148,63 @@ ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
             lambda f: f.sampled_scores(nn.Linear(6, 2), torch.ones(1, 6), torch.ones(4, 6), 2, 2),
             ValueError,
             "model has no batch norm",
+        ),
+        (
+            lambda f: f.sampled_scores(
+                networks.mlp((6, 8, 4), "relu", noise.ghost(2)),
+                torch.ones(1, 6),
+                torch.ones(4, 6),
+                4,
+                2,
+            ),
+            ValueError,
+            "batch norm 'norm1' is a GhostBatchNorm, expected torch's own",
+        ),
+        (
+            lambda f: f.sampled_scores(
+                nn.Sequential(nn.BatchNorm1d(6, track_running_stats=False)),
+                torch.ones(1, 6),
+                torch.ones(4, 6),
+                4,
+                2,
+            ),
+            ValueError,
+            "batch norm '0' keeps no running statistics, expected track_running_stats=True",
+        ),
+        (
+            lambda f: f.sampled_scores(lambda x: x, torch.ones(1, 6), torch.ones(4, 6), 2, 2),
+            TypeError,
+            "model is a function, expected a torch.nn.Module",
+        ),
+        (
+            lambda f: f.sampled_scores(network(), np.ones((1, 6)), torch.ones(4, 6), 2, 2),
+            TypeError,
+            "x is a ndarray, expected a torch.Tensor",
+        ),
+        (
+            lambda f: f.sampled_scores(network(), torch.ones(1, 6), [[1.0]], 2, 2),
+            TypeError,
+            "pool is a list, expected a torch.Tensor",
+        ),
+        (
+            lambda f: f.sampled_scores(network(), torch.ones(1, 6), torch.ones(4, 6), 2, 2, 0.5),
+            TypeError,
+            "seed is a float, expected an integer",
+        ),
+        (
+            lambda f: f.calibration(ROWS, LABELS.double()),
+            TypeError,
+            "labels has dtype torch.float64, expected integers",
+        ),
+        (
+            lambda f: f.fitted_temperature(ROWS, LABELS > 0),
+            TypeError,
+            "labels has dtype torch.bool, expected integers",
+        ),
+        (
+            lambda f: f.calibration(ROWS.numpy(), LABELS),
+            TypeError,
+            "probabilities is a ndarray, expected a torch.Tensor",
         ),
         (lambda f: f.calibration(3 * ROWS, LABELS), ValueError, "apply softmax first"),
         (lambda f: f.calibration(ROWS, LABELS, 0), ValueError, "bins is 0, expected at least 1"),

@@ -39,6 +39,25 @@ def test_directly_behind_dropout_against_all_masks(seed, keep):
     assert found <= keep * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_small_types_keep_their_range(dtype):
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(300, 300))
+    exact = rng.normal(size=300), rng.normal(size=300), factor @ factor.T
+    found = variance_shift.behind_weights(0.5, *(value.astype(dtype) for value in exact))
+    assert found == pytest.approx(variance_shift.behind_weights(0.5, *exact), rel=0.01)
+    assert variance_shift.direct(0.5, 1e200, 1.0) == 0
+
+
+def test_a_sum_that_is_constant_stays_within_the_probabilities():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        weight, common = rng.normal(size=(2, 5))
+        weight -= weight @ common * common / (common @ common)
+        covariance = np.outer(common, common)
+        assert 0 <= variance_shift.behind_weights(0.5, weight, common, covariance) < 1e-12
+
+
 def test_without_dropout_nothing_shifts():
     assert variance_shift.direct(1.0, 3.0, 2.0) == 1
     assert variance_shift.behind_weights(1.0, np.ones(2), np.ones(2), np.eye(2)) == 1
@@ -77,6 +96,25 @@ def test_without_dropout_nothing_shifts():
             lambda f: f.behind_weights(0.5, np.zeros(2), np.ones(2), np.eye(2)),
             ValueError,
             "the weighted sum has variance 0 in training",
+        ),
+        (
+            lambda f: f.behind_weights(
+                0.5, np.ones(2), np.ones(2), np.array([[1.0, 0.5], [0.25, 1.0]])
+            ),
+            ValueError,
+            r"covariance\[0, 1\] is 0.5 and covariance\[1, 0\] is 0.25, expected a symmetric",
+        ),
+        (
+            lambda f: f.behind_weights(0.5, np.ones(2), np.ones(2), -0.1 * np.eye(2)),
+            ValueError,
+            "covariance gives the weighted sum the variance -0.2 and its values at least -0.1",
+        ),
+        (
+            lambda f: f.behind_weights(
+                0.5, np.array([1.0, -1.0]), np.ones(2), np.array([[1.0, 2.0], [2.0, 1.0]])
+            ),
+            ValueError,
+            "covariance gives the weighted sum the variance -2 and its values at least 1",
         ),
         (
             lambda f: f.behind_weights(0.5, np.array([np.nan]), np.ones(1), np.eye(1)),

@@ -140,3 +140,35 @@ def test_bad_arguments_of_a_regression_are_named(arguments, error, message):
 def test_a_size_that_is_none_is_refused(size, error, message):
     with pytest.raises(error, match=message):
         data.digit_images(size)
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_standardised_images_have_one_mean_and_one_variance(size):
+    split = data.digit_images(size)
+    found = data.standardized(split)
+    values = found.x_train.double()
+    assert abs(values.mean().item()) < 1e-6
+    assert values.var().item() == pytest.approx(1, rel=1e-5)
+    shift, scale = split.x_train.double().mean(), split.x_train.double().std()
+    expected = (split.x_test.double() - shift) / scale
+    torch.testing.assert_close(found.x_test.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(found.y_train, split.y_train)
+
+
+def test_equal_pixels_cannot_be_standardised():
+    split = data.digit_images()
+    blank = split._replace(x_train=torch.full_like(split.x_train, 0.5))
+    with pytest.raises(ValueError, match=r"x_train is 0.5 throughout, expected values that differ"):
+        data.standardized(blank)
+
+
+def test_standard_images_are_read_once(monkeypatch):
+    asked, split = [], data.digit_images()
+    monkeypatch.setattr(data, "openml", lambda *arguments: asked.append(arguments) or split)
+    data.standard_images.cache_clear()
+    try:
+        found = [data.standard_images("mnist", folder) for folder in ("a", "a", "b")]
+    finally:
+        data.standard_images.cache_clear()
+    assert asked == [("mnist", "a"), ("mnist", "b")]
+    assert torch.equal(found[0].x_test, data.standardized(split).x_test)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bncore.lab import data, networks, probes
+from bncore.lab import data, inference, networks, probes
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,30 @@ def test_the_loss_is_that_of_the_whole_set(split, part, statistics):
     scores = model.train(statistics == "batch")(x).detach().double()
     expected = -(scores.log_softmax(1)[torch.arange(len(y)), y]).mean().item()
     assert measured == pytest.approx(expected, rel=1e-5)
+
+
+def test_with_running_statistics_examples_go_through_in_pieces(split, monkeypatch):
+    model = networks.mlp((64, 8, 10), normalization="batch", seed=3)
+    model(split.x_train)
+    with probes.evaluation(model):
+        whole = model(split.x_test)
+    monkeypatch.setattr(probes, "PIECE", 100)
+    sizes = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    with probes.evaluation(model):
+        torch.testing.assert_close(probes.in_pieces(model, split.x_test), whole)
+    assert sizes == [100, 100, 100, 100, 49]
+    loss = torch.nn.functional.cross_entropy(whole, split.y_test).item()
+    accuracy = (whole.argmax(1) == split.y_test).double().mean().item()
+    sizes.clear()
+    assert probes.loss("test")(model, split) == pytest.approx(loss, rel=1e-5)
+    assert probes.test_accuracy(model, split) == accuracy
+    assert torch.equal(inference.predictions(model, split.x_test), whole.argmax(1))
+    assert set(sizes) == {100, 49}
+    sizes.clear()
+    probes.loss("test", "batch")(model, split)
+    inference.predictions(model, split.x_test, "batch")
+    assert sizes == [449, 449]
 
 
 def test_another_loss_can_be_measured():

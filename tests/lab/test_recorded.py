@@ -88,3 +88,93 @@ def test_a_file_that_is_no_recorded_run_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         recorded.load(path)
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Call the command line of a run; what was run comes back."""
+
+    def call(*arguments, **options):
+        ran = []
+
+        def run(configuration, *cache):
+            ran.append((configuration, *cache))
+            return {"seen": configuration}
+
+        recorded.command(
+            tmp_path / "recorded.json",
+            run,
+            configuration={"steps": 2},
+            reduced={"steps": 1},
+            paper={"steps": 9},
+            arguments=list(arguments),
+            **options,
+        )
+        return ran
+
+    return call
+
+
+def test_the_command_makes_the_recorded_run(command, tmp_path):
+    assert command() == [({"steps": 2},), ({"steps": 1},)]
+    kept = recorded.load(tmp_path / "recorded.json")
+    assert kept["configuration"] == {"steps": 2}
+    assert kept["full"] == {"seen": {"steps": 2}}
+    assert kept["reduced"] == {"seen": {"steps": 1}}
+    assert kept["hardware"]["threads"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["recorded.json"]
+
+
+@pytest.mark.parametrize(("arguments", "folder"), [((), None), (("--cache", "images"), "images")])
+def test_the_command_runs_near_the_papers_size(command, tmp_path, arguments, folder):
+    assert command("--paper", *arguments) == [({"steps": 9}, folder)]
+    kept = recorded.load(tmp_path / "paper.json")
+    assert kept["configuration"] == {"steps": 9}
+    assert kept["full"] == {"seen": {"steps": 9}}
+    assert kept["reduced"] == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["paper.json"]
+
+
+def test_a_run_of_hours_is_saved_however_large(command, tmp_path):
+    found = {"loss": np.linspace(0, 1, 20_000)}
+    assert command("--paper", run_paper=lambda configuration, cache: found) == []
+    assert len(recorded.load(tmp_path / "paper.json")["full"]["loss"]) == 20_000
+    assert (tmp_path / "paper.json").stat().st_size > recorded.LIMIT
+
+
+def test_another_command_runs_instead(command, tmp_path, capsys):
+    called = []
+
+    def again():
+        """Do a part of it again.
+
+        At length.
+        """
+        called.append(True)
+
+    assert command("--part", others={"part": again}) == []
+    assert called == [True]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        command("--help", others={"part": again})
+    text = capsys.readouterr().out
+    assert "--part" in text
+    assert "Do a part of it again." in text
+    assert "At length" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cache", "images"], "--cache is the folder of the images that --paper downloads: give"),
+        (["--paper", "--part"], "argument --part: not allowed with argument --paper"),
+        (["--large"], "unrecognized arguments: --large"),
+    ],
+)
+def test_a_wrong_command_is_explained_and_runs_nothing(
+    command, tmp_path, capsys, arguments, message
+):
+    with pytest.raises(SystemExit):
+        command(*arguments, others={"part": print})
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -294,10 +294,12 @@ def test_only_text_is_shown_where_only_text_is_recorded(monkeypatch):
 @pytest.mark.parametrize("whole_book", [False, True])
 def test_the_table_can_be_read_without_colour_or_sight(whole_book):
     tree = Tree(Ledger(entries(), whole_book).html())
-    columns = [attrs for attrs in tree.all("th") if attrs["scope"] == "col"]
-    assert len(columns) == 3 + whole_book
-    assert len([attrs for attrs in tree.all("th") if attrs["scope"] == "row"]) == 6
-    assert len(tree.all("caption")) == 1
+    tables = tree.all("table")
+    assert len(tables) == (1 + 2 if whole_book else 1)
+    assert len(tree.all("caption")) == len(tables)
+    rows = [attrs for attrs in tree.all("th") if attrs.get("role") == "rowheader"]
+    assert len(rows) == 6
+    assert all(attrs["scope"] in ("col", "row", "rowgroup") for attrs in tree.all("th"))
     for verdict, symbol in SYMBOLS.items():
         assert f"{symbol} {verdict}" in tree.text
     assert all(attrs["tabindex"] == "0" and attrs["aria-label"] for attrs in tree.all("pre"))
@@ -305,9 +307,10 @@ def test_the_table_can_be_read_without_colour_or_sight(whole_book):
 
 def test_each_row_carries_what_the_filters_need():
     tree = Tree(Ledger(entries(), whole_book=True).html())
-    rows = [attrs for attrs in tree.all("tr") if "id" in attrs]
-    assert [row["id"] for row in rows] == [f"claim-{claim.id}" for claim, _ in entries()]
-    for row, (entry, evidence) in zip(rows, entries(), strict=True):
+    rows = {attrs["id"]: attrs for attrs in tree.all("tr") if "id" in attrs}
+    assert sorted(rows) == sorted(f"claim-{claim.id}" for claim, _ in entries())
+    for entry, evidence in entries():
+        row = rows[f"claim-{entry.id}"]
         assert row["data-verdict"] == evidence.verdict
         assert row["data-chapter"] == entry.chapter
         assert row["data-source"] == entry.key
@@ -317,8 +320,59 @@ def test_each_row_carries_what_the_filters_need():
     assert len(tree.all("option")) == offered + len(tree.all("select"))
 
 
-def test_a_chapter_has_no_filters():
-    assert not Tree(Ledger(entries()).html()).all("form")
+def test_the_ledger_of_the_book_folds_each_chapter_under_its_wing():
+    far = replace(entries()[0][0], id="far", chapter="far_away/last_place")
+    there = [*entries(), (far, Evidence(printed=[bad]))]
+    html = Ledger(there, whole_book=True).html()
+    tree = Tree(html)
+    assert [attrs["id"] for attrs in tree.all("section")] == [
+        "claims-of-mechanics",
+        "claims-of-far_away",
+    ]
+    folded = [attrs for attrs in tree.all("details") if "id" in attrs]
+    assert [attrs["id"] for attrs in folded] == [
+        "claims-of-mechanics-forward",
+        "claims-of-mechanics-backward",
+        "claims-of-far_away-last_place",
+    ]
+    assert not any("open" in attrs for attrs in folded)
+    parts = html.split('<details class="bn-chapter"')[1:]
+    for part, chapter in zip(
+        parts, ("mechanics/forward", "mechanics/backward", "far_away/last_place"), strict=True
+    ):
+        inside = [claim for claim, _ in there if claim.chapter == chapter]
+        assert re.findall(r'<tr role="row" id="claim-([a-z]+)"', part) == [c.id for c in inside]
+    assert "<h4>Last place</h4>" in parts[2]
+    assert "5 claims: 1 holds, 1 fails, 1 misprinted, 1 untestable, 1 undecided" in parts[0]
+
+
+def test_the_summary_counts_each_verdict_of_each_chapter():
+    html = Ledger(entries(), whole_book=True).html()
+    summary = html[html.index('<table class="bn-summary"') : html.index("</table>")]
+    lines = [
+        " ".join(re.sub("<[^>]+>", " ", line).split())
+        for line in re.findall("<tr>.*?</tr>", summary)
+    ]
+    head, wing, forward, backward, total = lines
+    verdicts = " ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
+    assert head == f"Chapter {verdicts} all"
+    assert wing == "Mechanics"
+    assert forward == "Forward 1 1 0 1 1 1 5"
+    assert backward == "Backward 0 0 1 0 0 0 1"
+    assert total == "The book 1 1 1 1 1 1 6"
+
+
+def test_a_verdict_that_no_claim_has_gets_no_column():
+    html = Ledger(entries()[:1], whole_book=True).html()
+    assert 'bn-word">holds' in html
+    assert 'bn-word">fails' not in html
+
+
+def test_a_chapter_has_no_filters_and_no_summary_and_nothing_folded_but_evidence():
+    html = Ledger(entries()).html()
+    assert not Tree(html).all("form")
+    assert "bn-summary" not in html
+    assert "bn-chapter" not in html
 
 
 def test_a_row_shows_measurement_threshold_correction_reason_and_code():
@@ -369,11 +423,13 @@ def test_code_shows_without_pygments_and_a_name_without_code(monkeypatch):
 def test_links_lead_from_the_page_to_the_site(monkeypatch, root, start):
     monkeypatch.setenv("BNCORE_PAGE_ROOT", root)
     links = [a["href"] for a in Tree(Ledger(entries(), whole_book=True).html()).all("a")]
-    assert len(links) == 3 * len(entries())
+    chapters = {claim.chapter for claim, _ in entries()}
+    assert len(links) == 2 * len(entries()) + 2 * len(chapters)
     assert all(link.startswith(start) for link in links)
     assert any(link.endswith("book/bibliography.html#cite-first2015") for link in links)
     assert any(link.endswith("book/mechanics/backward.html") for link in links)
     assert any(link.endswith("book/claims.html#claim-second") for link in links)
+    assert any(link.endswith("book/claims.html#claims-of-mechanics-backward") for link in links)
 
 
 def test_nothing_is_linked_in_a_live_notebook(monkeypatch):

@@ -7,6 +7,8 @@ SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 780}
 
+UNFOLD = "() => document.querySelectorAll('details').forEach(e => { e.open = true; })"
+
 
 def pages(pattern="**/*.html"):
     """Every page of the built site, as paths below its root."""

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from browser import MISSING, find
-from built import DESKTOP, PHONE, SITE
+from built import DESKTOP, PHONE, SITE, UNFOLD
 from playwright.sync_api import sync_playwright
 
 
@@ -88,9 +88,6 @@ def look(chromium, address):
         return tabs[key]
 
     return open_page
-
-
-UNFOLD = "() => document.querySelectorAll('details').forEach(e => { e.open = true; })"
 
 
 def _open(chromium, url, viewport, theme, javascript=True):

@@ -1,7 +1,7 @@
 """Train with and without batch norm, and with disturbed batch norm, and measure the shift on the way."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -123,17 +123,10 @@ class Measured(NamedTuple):
     accuracies: tuple
 
 
-def standardized(split):
-    """Images with mean 0 and variance 1 over the training set, all pixels alike.
-
-    Without it the plain network would have to undo at its inputs what batch norm undoes for free.
-    """
-    mean, std = split.x_train.mean(), split.x_train.std()
-    return split._replace(x_train=(split.x_train - mean) / std, x_test=(split.x_test - mean) / std)
-
-
 def vgg(width, size, steps, batch_size=64, *, source="digits", depth=11, cache=None, device="cpu"):
-    """A VGG on images.
+    """A VGG on images, standardised.
+
+    Otherwise the plain network would have to undo at its inputs what batch norm undoes for free.
 
     Parameters
     ----------
@@ -172,16 +165,10 @@ def vgg(width, size, steps, batch_size=64, *, source="digits", depth=11, cache=N
 
     def split(seed):
         if source == "digits":
-            return standardized(data.digit_images(size, seed))
-        return _downloaded(source, cache)
+            return data.standardized(data.digit_images(size, seed))
+        return data.standard_images(source, cache)
 
     return Task(network, split, cross_entropy, batch_size, steps, device)
-
-
-@cache
-def _downloaded(source, folder):
-    """MNIST or CIFAR-10, divided as its authors do: reading it takes longer than some runs."""
-    return standardized(data.openml(source, cache=folder))
 
 
 def linear(width, steps, depth=25, inputs=10, outputs=10, examples=256, device="cpu"):

@@ -163,7 +163,8 @@ def across_layers(network, compared, step):
         _band(below, layers, np.clip(relative, 1e-4, 1e4), name)
     above.set(ylim=(-1.08, 1.08), ylabel="cosine")
     style.legend_above(above)
-    below.set(yscale="log", ylim=(3e-4, 30), ylabel="relative shift")
+    limits = {"vgg": (1e-2, 30), "linear": (1e-3, 1000)}[network]
+    below.set(yscale="log", ylim=limits, ylabel="relative shift")
     below.yaxis.set_major_locator(LogLocator(numticks=6))
     below.yaxis.set_minor_formatter(NullFormatter())
     below.set_xlabel(f"layer, after {step} training steps")
@@ -226,7 +227,7 @@ def disturbed(strength):
             drift = np.array(kept["drift"], float)[:, chosen]
         _band(above, 5 * np.arange(losses.shape[1]) + 2.5, losses, name)
         _band(below, np.arange(1, drift.shape[1] + 1), np.maximum(drift, 1e-5), name)
-    above.set(yscale="log", ylim=(5e-3, 5), ylabel="training loss")
+    above.set(yscale="log", ylim=(5e-3, 10), ylabel="training loss")
     above.set_xlabel("training steps")
     style.legend_above(above, columns=3)
     below.set(yscale="log", ylim=(1e-5, 30), ylabel="drift in one step")
@@ -245,7 +246,7 @@ def percentiles(layer):
     """
     full = record()[1]["vgg"]
     chosen = FOLLOWED.index(layer - 1)
-    fig, panels = style.axes(rows=3, height=6.6, sharex=True)
+    fig, panels = style.axes(rows=3, height=6.6, sharex=True, sharey=True)
     for ax, (name, kept) in zip(panels, full.items(), strict=True):
         values = np.array(kept["percentiles"], dtype=float)[:, chosen]
         steps = 5 * np.arange(len(values))

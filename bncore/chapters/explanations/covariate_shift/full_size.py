@@ -6,18 +6,15 @@ That wants a network, once, to download CIFAR-10 (``--cache`` says where to), an
 It has not been run here: no chapter, figure or claim rests on it.
 """
 
-import argparse
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from bncore.chapters.explanations.covariate_shift import experiments
 from bncore.lab import recorded
 
 PATH = Path(__file__).with_name("recorded.json")
-PAPER_PATH = Path(__file__).with_name("paper.json")
 
 CONFIGURATION = {
     "vgg": {
@@ -256,25 +253,16 @@ def _model(configuration, options, network, task, name):
 
 
 def main(arguments=None):
-    """Make the recorded run again, or run ``PAPER`` with the same code.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        By default those of the command line.
-    """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--paper", action="store_true", help="run near the paper's size")
-    parser.add_argument("--cache", help="folder of the images that --paper downloads")
-    options = parser.parse_args(arguments)
-    if options.paper:
-        full = run(PAPER, options.cache)
-        recorded.save(PAPER_PATH, configuration=PAPER, full=full, reduced={})
-    else:
-        full, reduced = run(CONFIGURATION), run(REDUCED)
-        recorded.save(PATH, configuration=CONFIGURATION, full=full, reduced=reduced)
+    """Make the recorded run again, or with ``--paper`` run ``PAPER``; see ``recorded.command``."""
+    recorded.command(
+        PATH,
+        run,
+        configuration=CONFIGURATION,
+        reduced=REDUCED,
+        paper=PAPER,
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main()

@@ -7,16 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from bncore.explanations import depth
+from bncore.explanations import _activation, depth, gradient_independence
 from bncore.lab import data, probes
 from bncore.lab.residual import residual_mlp
 from bncore.lab.training import train
 
 RECORD = Path(__file__).with_name("recorded.json")
 
-# Layers from the input, and from the output, that a rate leaves out: there the covariances of
-# signal and gradient are still on their way to the fixed point.
-EARLY, LATE = 6, 3
 TINY = 1e-12
 # Activations that have a rate but no name in the lab.
 UNNAMED = {"silu": nn.functional.silu, "abs": torch.abs}
@@ -33,7 +30,9 @@ class Pointwise(nn.Module):
         return self.function(x)
 
 
-def network(activation, layers, width, seed, *, normalization="batch", skip=False, gain=1.0):
+def network(
+    activation, layers, width, seed, *, normalization="batch", skip=False, gain=1.0, eps=TINY
+):
     """A network of `layers` equal layers at initialisation; see ``residual_mlp``.
 
     Parameters
@@ -47,7 +46,7 @@ def network(activation, layers, width, seed, *, normalization="batch", skip=Fals
         activation = partial(Pointwise, activation)
     return residual_mlp(
         width, width, layers, width, activation, normalization,
-        skip=skip, gain=gain, eps=TINY, seed=seed,
+        skip=skip, gain=gain, eps=eps, seed=seed,
     )  # fmt: skip
 
 
@@ -67,9 +66,8 @@ def gradients(activation, layers, width, batch_size, seed, *, scale=1.0, **kwarg
 
 
 def rate(squares):
-    """Growth per layer between the layers that ``EARLY`` and ``LATE`` leave, from squared norms."""
-    first, last = squares[EARLY], squares[-LATE - 1]
-    return (first / last) ** (1 / (len(squares) - EARLY - LATE - 1))
+    """Growth per layer from the last to the second, the layers of the theorem, from squared norms."""
+    return (squares[1] / squares[-1]) ** (1 / (len(squares) - 2))
 
 
 def measured_rates(activation, width, batch_size, layers, seeds, **kwargs):
@@ -82,6 +80,32 @@ def measured_rates(activation, width, batch_size, layers, seeds, **kwargs):
     )
 
 
+def preactivations(model, layers, x):
+    """What reaches the batch norm of each of the `layers` equal layers, arrays (batch, width)."""
+    names = [f"block{number}.body.norm1" for number in range(1, layers + 1)]
+    seen = probes.inputs_of(model, names, x, "batch")
+    return [seen[name] for name in names]
+
+
+def given_forward(activation, width, batch_size, layers, seeds):
+    """The rate that fresh weights on the way back would give each network of ``measured_rates``."""
+    return np.array(
+        [
+            rate(
+                gradient_independence.expected_gradients(
+                    preactivations(
+                        network(activation, layers, width, seed),
+                        layers,
+                        white(batch_size, width, seed),
+                    ),
+                    activation,
+                )
+            )
+            for seed in range(seeds)
+        ]
+    )
+
+
 KINDS = {
     "plain": {"normalization": None, "skip": False},
     "batch norm": {"normalization": "batch", "skip": False},
@@ -89,29 +113,92 @@ KINDS = {
 }
 
 
+def deviation_multiplier(activation, deviation, batch_size=64, units=50_000, seed=0):
+    """By what a layer multiplies the deviation of one example among others that are alike.
+
+    Its squared distance from the mean of the batch is 1 + deviation times that of the others. For
+    small deviations this is ``depth.symmetry_multiplier``. Sampled units, no network.
+    """
+    white = np.random.default_rng(seed).normal(size=(units, batch_size))
+    function = _activation.Function(activation)
+
+    def deviations(scale):
+        h = white * np.append(scale, np.ones(batch_size - 1))
+        h -= h.mean(axis=1, keepdims=True)
+        x = function(h / h.std(axis=1, keepdims=True))[0]
+        x -= x.mean(axis=1, keepdims=True)
+        squares = (h**2).mean(axis=0), (x**2).mean(axis=0)
+        return np.array([square[0] / square[1:].mean() for square in squares])
+
+    # Less what the same sample gives where the example is like the others.
+    into, out = deviations((1 + deviation) ** 0.5) - deviations(1.0)
+    return out / into
+
+
 @cache
 def _digits():
     return data.digits()
 
 
-def classifier(kind, layers, width, seed):
-    """A network for the digits, of one of ``KINDS``, ReLU with He's initialisation."""
-    return residual_mlp(64, 10, layers, width, "relu", gain=2**0.5, seed=seed, **KINDS[kind])
+def rows(name="digits", cache=None):
+    """The digits, or standardised images as rows of values; see ``data.standard_images``."""
+    if name == "digits":
+        return _digits()
+    split = data.standard_images(name, cache)
+    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
 
 
-def accuracy(kind, layers, width, steps, learning_rate, seed, optimizer=torch.optim.SGD):
+def classifier(kind, layers, width, seed, inputs=64):
+    """A network for ten classes, of one of ``KINDS``, ReLU with He's initialisation."""
+    return residual_mlp(inputs, 10, layers, width, "relu", gain=2**0.5, seed=seed, **KINDS[kind])
+
+
+def accuracy(
+    kind, layers, width, steps, learning_rate, seed, optimizer=torch.optim.SGD,
+    *, split=None, batch_size=64, device="cpu",
+):  # fmt: skip
     """Test accuracy after training, with the statistics of the test set where there is batch norm.
 
-    Statistics of the batch, because running averages lag behind in a short training.
+    Statistics of the batch, because running averages lag behind in a short training. The test set
+    is one batch, whatever its size. By default it is that of the digits.
     """
-    split = _digits()
-    model = classifier(kind, layers, width, seed)
-    train(model, split, steps, 64, learning_rate, seed, optimizer=optimizer, every=steps)
+    split = _digits() if split is None else split
+    split = data.Split(*(tensor.to(device) for tensor in split))
+    model = classifier(kind, layers, width, seed, split.x_train.shape[1])
+    train(
+        model, split, steps, batch_size, learning_rate, seed,
+        optimizer=optimizer, every=steps, device=device,
+    )  # fmt: skip
     with probes.evaluation(model, "batch"):
         scores = model(split.x_test)
     if not torch.isfinite(scores).all():
         return 0.0
     return (scores.argmax(1) == split.y_test).double().mean().item()
+
+
+def geometry(kind, layers, width=64, seed=0, examples=200):
+    """What is left, in the last hidden layer at initialisation, of how test digits lie to each other.
+
+    Returns
+    -------
+    cosine : float
+        Mean cosine between two examples.
+    memory : float
+        Correlation, over pairs of examples, of their cosine there with the one at the input, the
+        mean over the batch being taken from both.
+    """
+    x = _digits().x_test[:examples].double()
+    model = classifier(kind, layers, width, seed).double()
+    last = probes.inputs_of(model, ["output"], x, "batch")["output"]
+    pairs = np.triu_indices(examples, 1)
+
+    def cosines(values):
+        unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return (unit @ unit.T)[pairs]
+
+    x = x.numpy()
+    centred = [cosines(values - values.mean(axis=0)) for values in (last, x)]
+    return cosines(last).mean(), np.corrcoef(*centred)[0, 1]
 
 
 def dynamic_range(layers, learning_rate, seed, steps=1, width=64):
@@ -165,14 +252,16 @@ def asymmetry(activation, layers, width, batch_size, seed):
         of an example's pre-activations from the mean of the batch.
     growth : ndarray of shape (layers - 1,)
         Squared gradients at the pre-activations of a layer over those of the next.
+    expected : ndarray of shape (layers - 1,)
+        The same for fresh weights on the way back.
     """
     model = network(activation, layers, width, seed)
     x = white(batch_size, width, seed)
-    names = [f"block{number}.body.norm1" for number in range(1, layers + 1)]
-    seen = probes.inputs_of(model, names, x, "batch")
+    seen = preactivations(model, layers, x)
     spread = []
-    for name in names:
-        squares = ((seen[name] - seen[name].mean(axis=0)) ** 2).mean(axis=1)
+    for h in seen:
+        squares = ((h - h.mean(axis=0)) ** 2).mean(axis=1)
         spread.append(squares.std() / squares.mean())
     signals = depth.gradient_norms(model, x, seed).signals[1:-1]
-    return np.array(spread), signals[:-1] / signals[1:]
+    expected = gradient_independence.expected_gradients(seen, activation)
+    return np.array(spread), signals[:-1] / signals[1:], expected[:-1] / expected[1:]

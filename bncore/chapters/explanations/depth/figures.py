@@ -137,7 +137,7 @@ def batches(activation, batch_size):
         fillstyle="none",
         markeredgewidth=2.5,
     )
-    below.axhline(limit, color=style.GRID, zorder=0)
+    below.axhline(limit, color=style.MUTED, linewidth=1, zorder=0, label="large batches")
     below.set_xscale("log", base=2)
     below.xaxis.set_major_formatter(ScalarFormatter())
     below.set(xticks=[8, 32, 128, 512], ylim=(0.95, 2.4))
@@ -158,7 +158,7 @@ def unnormalized(activation, weight_variance, layers=LAYERS, seeds=2):
     ]
     # Inputs have mean square 1, and pass a linear map before the first layer.
     theory = depth.propagate(activation, weight_variance, layers, weight_variance**2)
-    return np.array(runs), np.append(np.cumprod(theory.growth[:0:-1])[::-1], 1.0), theory
+    return np.array(runs), np.append(np.cumprod(theory.growth[-2::-1])[::-1], 1.0), theory
 
 
 def without(activation, weight_variance):
@@ -181,13 +181,13 @@ def without(activation, weight_variance):
     return fig
 
 
-TENDENCIES = ["tanh", "relu", "softplus", "silu", "abs"]
+TENDENCIES = ["tanh", "identity", "relu", "softplus", "silu", "abs"]
 WIDTHS = [100, 400]
 
 
 @cache
 def asymmetries(activation, width, layers=40, batch_size=64, seeds=SEEDS):
-    """Spread over the examples and growth by layer; see ``experiments.asymmetry``."""
+    """Spread over the examples, growth by layer and expected growth: ``experiments.asymmetry``."""
     runs = [
         experiments.asymmetry(activation, layers, width, batch_size, seed) for seed in range(seeds)
     ]
@@ -196,23 +196,26 @@ def asymmetries(activation, width, layers=40, batch_size=64, seeds=SEEDS):
 
 def alike(activation, width):
     """Draw, by layer, how unlike the examples of a batch are, and the growth of squared gradients."""
-    spread, growth = asymmetries(activation, width)
+    spread, growth, expected = asymmetries(activation, width)
     rate = depth.growth_rate(activation, 64)
-    fig, (above, below) = style.axes(rows=2, height=5.8, sharex=True)
+    fig, (above, below) = style.axes(rows=2, height=6.2, sharex=True)
     layers = np.arange(1, spread.shape[1] + 1)
-    for i, run in enumerate(spread):
-        above.semilogy(
-            layers, run, color=style.COLOR["measured"], alpha=0.7,
-            label=None if i else "measured",
-        )  # fmt: skip
-    above.plot([], [], "--", color=style.COLOR["predicted"], label="predicted")
+    for run in spread:
+        above.semilogy(layers, run, color=style.COLOR["measured"], alpha=0.7)
     above.set(ylim=(0.03, 12), ylabel="spread over examples")
-    style.legend_above(above)
-    smooth = np.exp([np.convolve(np.log(run), np.ones(5) / 5, "valid") for run in growth])
-    for run in smooth:
-        below.plot(layers[3:-3], run[1:] / rate, color=style.COLOR["measured"], alpha=0.7)
-    below.axhline(1, linestyle="--", color=style.COLOR["predicted"])
-    below.set(ylim=(0.75, 1.25), ylabel="growth over λ", xlabel="layer, from the input")
+    for runs, kind, line, label in (
+        (growth, "measured", "-", "measured"),
+        (expected, "predicted", ":", "given the forward pass"),
+    ):
+        smooth = np.exp([np.convolve(np.log(run), np.ones(5) / 5, "valid") for run in runs])
+        for i, run in enumerate(smooth):
+            below.plot(
+                layers[3:-3], run[1:] / rate, line, color=style.COLOR[kind], alpha=0.8,
+                label=None if i else label,
+            )  # fmt: skip
+    below.axhline(1, linestyle="--", color=style.COLOR["predicted"], label="for a symmetric batch")
+    below.set(ylim=(0.72, 1.3), ylabel="growth over λ", xlabel="layer, from the input")
+    style.legend_above(below)
     return fig
 
 
@@ -291,37 +294,37 @@ def trained(rows, layers, steps):
 
 
 COUNTS = [0, 1, 5, 10, 20]
-SCALES = [0.5, 1, 2]
+DEVIATIONS = [0.5, 1, 2]
 
 
 @cache
-def stacked_runs(count, scale, layers=20, seeds=SEEDS):
+def stacked_runs(count, deviation, layers=20, seeds=SEEDS):
     """Squared gradients by layer of He-initialised ReLU networks, batch norm in the first layers."""
     return np.array(
-        [experiments.stacked(count, layers, 128, 64, seed, scale) for seed in range(seeds)]
+        [experiments.stacked(count, layers, 128, 64, seed, deviation) for seed in range(seeds)]
     )
 
 
-def stacking(scale):
+def stacking(deviation):
     """Draw the squared gradient at the first layer over the number of batch norms.
 
     Parameters
     ----------
-    scale : float
+    deviation : float
         Standard deviation over the batch of what the first batch norm sees.
     """
     fig, ax = style.axes(height=4.0)
     rate = depth.growth_rate("relu", 64)
-    base = np.exp(np.log(stacked_runs(0, scale)[:, 0]).mean())
+    base = np.exp(np.log(stacked_runs(0, deviation)[:, 0]).mean())
     for count in COUNTS:
-        values = stacked_runs(count, scale)[:, 0] / base
+        values = stacked_runs(count, deviation)[:, 0] / base
         ax.semilogy(
             [count] * len(values), values, "o", color=style.COLOR["measured"], alpha=0.6,
             label="measured, 3 networks" if count == 1 else None,
         )  # fmt: skip
     counts = np.array([1.0, 20.0])
     ax.semilogy(
-        counts, rate ** (counts - 1) / scale**2, "--", color=style.COLOR["predicted"],
+        counts, rate ** (counts - 1) / deviation**2, "--", color=style.COLOR["predicted"],
         label="predicted",
     )  # fmt: skip
     ax.axhline(1, color=style.MUTED, linewidth=1)

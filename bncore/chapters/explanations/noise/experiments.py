@@ -1,14 +1,18 @@
-"""Networks with more noise and less, with dropout, and with sampled statistics, on the digits."""
+"""Networks with more noise and less, with dropout, and with sampled statistics; on digits by default."""
 
 import copy
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import rotate
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bncore.explanations import noise, uncertainty, variance_shift
 from bncore.lab import data, networks, probes, recorded, training
@@ -184,24 +188,101 @@ def arms(batch, small):
 
 
 def digits(seed, pixel_noise=0.0):
-    """A quarter of the digits to train on; ``pixel_noise`` is the deviation of what is added to all.
+    """A quarter of the digits to train on, with noise as in ``noisy``."""
+    return noisy(data.digits(seed, TEST_FRACTION), pixel_noise, seed)
+
+
+def noisy(split, deviation, seed):
+    """The same images with normal noise of a deviation on every pixel.
 
     The noise belongs to the data: it is drawn once, so that a network can learn it by heart.
     """
-    split = data.digits(seed, TEST_FRACTION)
+    if deviation == 0:
+        return split
     generator = torch.Generator().manual_seed(seed)
     x_train, x_test = (
-        x + pixel_noise * torch.randn(x.shape, generator=generator)
+        x + deviation * torch.randn(x.shape, generator=generator)
         for x in (split.x_train, split.x_test)
     )
     return split._replace(x_train=x_train, x_test=x_test)
 
 
-def trained(normalization, batch, loss, *, steps, seed, every, pixel_noise=0.0, learning_rate=0.1):
+class Task(NamedTuple):
+    """A network, its data, and where it is trained.
+
+    Attributes
+    ----------
+    network : callable
+        From a normalisation and a seed to a model.
+    images : callable
+        From a seed and the deviation of the pixels' noise to a split.
+    device : str
+        "cpu" or "cuda".
+    """
+
+    network: Callable
+    images: Callable
+    device: str = "cpu"
+
+    def split(self, seed, pixel_noise=0.0):
+        """The data on the device."""
+        return data.Split(*(tensor.to(self.device) for tensor in self.images(seed, pixel_noise)))
+
+
+def on_digits(widths):
+    """A fully connected network on the digits."""
+    return Task(
+        lambda normalization, seed: networks.mlp(widths, "relu", normalization, seed=seed), digits
+    )
+
+
+DIGITS, DEEPER_DIGITS = on_digits(WIDTHS), on_digits(DEEPER)
+
+
+def on_images(source, kind, cache=None, device="cpu", **shape):
+    """A convolutional network on images that are downloaded, standardised.
+
+    Parameters
+    ----------
+    source : {"mnist", "cifar10"}
+    kind : {"vgg", "residual"}
+        Of ``bncore.lab.networks``; the shape is what it is called with.
+    cache : path, optional
+        Folder of the images, as in ``data.openml``.
+    device : str
+    """
+    if source not in data.OPENML:
+        raise ValueError(f"source is {source!r}, expected 'mnist' or 'cifar10'")
+    channels, size, _ = data.OPENML[source].shape
+    kinds = {"vgg": partial(networks.vgg, size=size), "residual": networks.residual}
+    if kind not in kinds:
+        raise ValueError(f"kind is {kind!r}, expected 'vgg' or 'residual'")
+
+    def network(normalization, seed):
+        return kinds[kind](normalization=normalization, channels=channels, seed=seed, **shape)
+
+    def split(seed, pixel_noise):
+        return noisy(data.standard_images(source, cache), pixel_noise, seed)
+
+    return Task(network, split, device)
+
+
+def trained(
+    normalization,
+    batch,
+    loss,
+    *,
+    steps,
+    seed,
+    every,
+    pixel_noise=0.0,
+    learning_rate=0.1,
+    task=DIGITS,
+):
     """Train one network and return what ``MEASURES`` says, at every record."""
     history = training.train(
-        networks.mlp(WIDTHS, "relu", normalization, seed=seed),
-        digits(seed, pixel_noise),
+        task.network(normalization, seed),
+        task.split(seed, pixel_noise),
         steps,
         batch,
         learning_rate,
@@ -213,11 +294,12 @@ def trained(normalization, batch, loss, *, steps, seed, every, pixel_noise=0.0, 
         },
         every=every,
         loss=loss,
+        device=task.device,
     )
     return np.stack([history.records[name] for name in MEASURES], axis=1)
 
 
-def with_dropout(drop, where, *, steps, seed, batch, learning_rate=0.1):
+def with_dropout(drop, where, *, steps, seed, batch, learning_rate=0.1, task=DEEPER_DIGITS):
     """Train with dropout "before batch norms" or "after the last one".
 
     Returns
@@ -225,14 +307,38 @@ def with_dropout(drop, where, *, steps, seed, batch, learning_rate=0.1):
     model : nn.Sequential
     split : Split
     """
-    split = digits(seed)
-    model = networks.mlp(DEEPER, "relu", "batch", dropout=drop, seed=seed)
-    last = len(DEEPER) - 2
-    for i in range(1, last + 1):
-        if drop and (i == last) != (where == "after the last one"):
-            model.get_submodule(f"dropout{i}").p = 0.0
-    training.train(model, split, steps, batch, learning_rate, seed)
+    split = task.split(seed)
+    model = task.network("batch", seed)
+    if drop:
+        add_dropout(model, drop, where)
+    training.train(model, split, steps, batch, learning_rate, seed, device=task.device)
     return model, split
+
+
+def add_dropout(model, drop, where):
+    """Let a network drop values behind each activation that batch norms follow, or before its output.
+
+    Parameters
+    ----------
+    model : nn.Sequential
+        From ``bncore.lab.networks``; it gets modules dropout1, ..., also within residual blocks, or
+        one dropout.
+    drop : float
+        Probability.
+    where : {"before batch norms", "after the last one"}
+    """
+    for part in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+        layers = OrderedDict(part.named_children())
+        after = [*layers, "nothing"][1:]
+        for name in layers:
+            delattr(part, name)
+        for (name, layer), following in zip(layers.items(), after, strict=True):
+            if name == "output" and where == "after the last one":
+                part.add_module("dropout", nn.Dropout(drop))
+            part.add_module(name, layer)
+            inside = name.startswith("activation") and following != "output"
+            if inside and where == "before batch norms":
+                part.add_module(name.replace("activation", "dropout"), nn.Dropout(drop))
 
 
 def judged(model, split):
@@ -246,7 +352,7 @@ def judged(model, split):
     for network in (model, fitted):
         values += [probes.test_accuracy(network, split), probes.loss("test")(network, split)]
     norms = [
-        [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)][1:]
+        [module for module in network.modules() if isinstance(module, BatchNorm)][1:]
         for network in (model, fitted)
     ]
     running, real = (torch.cat([norm.running_var for norm in layers]) for layers in norms)
@@ -254,22 +360,29 @@ def judged(model, split):
 
 
 def refit(model, x):
-    """``refitted`` to what batch norms meet at test time: without dropout."""
+    """``refitted`` to what batch norms meet at test time: without dropout.
+
+    Up to ``probes.PIECE`` examples are one batch. More are cut into batches, whose means and unbiased
+    variances are averaged: what a later layer meets then depends a little on its batch.
+    """
     quiet = copy.deepcopy(model)
     for module in quiet.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return refitted(quiet, x)
+    return refitted(quiet, x, probes.PIECE)
 
 
 def rotated(x, degrees):
-    """Digits turned about their centre, bilinear, with paper around them."""
-    images = x.reshape(-1, 8, 8).numpy()
-    turned = rotate(images, degrees, axes=(1, 2), reshape=False, order=1)
-    return torch.tensor(turned.reshape(-1, 64)).clamp(0, 1)
+    """Digits, or other square images, turned about their centre, bilinear, with zeros around them."""
+    digits = x.ndim == 2
+    images = (x.reshape(-1, 8, 8) if digits else x).numpy(force=True)
+    turned = torch.tensor(rotate(images, degrees, axes=(-2, -1), reshape=False, order=1))
+    return (turned.reshape(-1, 64).clamp(0, 1) if digits else turned).to(x.device)
 
 
-def sampled(seed, *, steps, batch, sizes, draws, pixel_noise=0.0, angles=()):
+def sampled(
+    seed, *, steps, batch, sizes, draws, pixel_noise=0.0, angles=(), learning_rate=0.1, task=DIGITS
+):
     """Train one network and predict in several ways: fixed, with a temperature, and sampled.
 
     Half of the test set is kept for the temperature; the other half judges.
@@ -278,26 +391,26 @@ def sampled(seed, *, steps, batch, sizes, draws, pixel_noise=0.0, angles=()):
     -------
     dict of str to ndarray of shape (conditions, 3)
         For each way of predicting, accuracy, negative log-likelihood and expected calibration
-        error, of the digits as they are and turned by each of the angles.
+        error, of the images as they are and turned by each of the angles.
     dict of str to ndarray of shape (3, bins)
-        For each way, of the digits as they are: mean confidence, frequency and count by bin.
+        For each way, of the images as they are: mean confidence, frequency and count by bin.
     float
         The temperature.
     """
-    split = digits(seed, pixel_noise)
-    model = networks.mlp(WIDTHS, "relu", "batch", seed=seed)
-    training.train(model, split, steps, batch, 0.1, seed)
+    split = task.split(seed, pixel_noise)
+    model = task.network("batch", seed)
+    training.train(model, split, steps, batch, learning_rate, seed, device=task.device)
     half = len(split.x_test) // 2
     with probes.evaluation(model):
         temperature = uncertainty.fitted_temperature(
-            model(split.x_test[:half]), split.y_test[:half]
+            probes.in_pieces(model, split.x_test[:half]), split.y_test[:half]
         )
     x, y = split.x_test[half:], split.y_test[half:]
     conditions = [x, *(rotated(x, angle) for angle in angles)]
     numbers, bins = {}, {}
     for condition in conditions:
         with probes.evaluation(model):
-            scores = model(condition)
+            scores = probes.in_pieces(model, condition)
         ways = {"running": scores.softmax(1), "temperature": (scores / temperature).softmax(1)}
         for size in sizes:
             drawn = uncertainty.sampled_scores(model, condition, split.x_train, size, draws, seed)

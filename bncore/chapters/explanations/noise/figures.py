@@ -255,11 +255,11 @@ def reliability(bins, way):
     return fig
 
 
-def turned(pixels, degrees, fixed, draws, size):
-    """A turned digit and its probabilities: fixed, and of every sampled batch."""
+def turned(pixels, degrees, fixed, draws, size, label):
+    """A turned digit and its probabilities: fixed, and of every sampled batch; the label is marked."""
     fig, (top, ax) = style.axes(rows=2, height=5.4, height_ratios=[1, 1.9])
     _draw_digit(top, pixels)
-    top.set_title(f"turned by {degrees}°", fontsize=12)
+    top.set_title(f"a {label}, turned by {degrees}°", fontsize=12)
     classes = np.arange(10)
     rng = np.random.default_rng(0)
     for k in classes:
@@ -282,7 +282,8 @@ def turned(pixels, degrees, fixed, draws, size):
         markeredgewidth=3,
         label="running statistics",
     )
-    ax.set(xlabel="class", ylabel="probability", ylim=(-0.03, 1.03), xticks=classes)
+    ax.plot(label, 1.06, "v", markersize=9, color=style.INK, label="right class")
+    ax.set(xlabel="class", ylabel="probability", ylim=(-0.03, 1.12), xticks=classes)
     style.legend_above(ax)
     return fig
 

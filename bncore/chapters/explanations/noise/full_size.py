@@ -1,7 +1,13 @@
-"""The chapter's runs at full size; `make full CHAPTER=explanations/noise` records them."""
+"""The chapter's runs at full size; ``make full CHAPTER=explanations/noise`` records them.
+
+With ``--paper`` the same code runs ``PAPER`` instead, and writes paper.json. All on CIFAR-10: the
+noise of batches in a VGG-11 of width 64; dropout in a residual network of 20 layers, before the last
+convolution of each block as in Li et al. (2019), and before the first block; sampled statistics, as
+in Teye et al. (2018), in the VGG. That wants a network, once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+It has not been run here: no chapter, figure or claim rests on it.
+"""
 
 import numpy as np
-import torch
 
 from bncore import progress
 from bncore.chapters.explanations.noise import experiments
@@ -34,18 +40,64 @@ REDUCED = {
     },
 }
 
+VGG = {"kind": "vgg", "depth": 11, "width": 64, "hidden": [512]}
+# Neighbouring pixels resemble each other. Injected noise takes all values of a channel for
+# independent, and so is weaker here than that of ghost batches.
+PAPER = {
+    "seeds": 3,
+    "data": "cifar10",
+    "device": "cuda",
+    "noise": {
+        "network": VGG,
+        "steps": 15_000,
+        "every": 1_500,
+        "batch": 128,
+        "small": 16,
+        "pixel_noise": [0.0],
+        "learning_rate": 0.05,
+    },
+    "dropout": {
+        "network": {"kind": "residual", "blocks": 3, "width": 16, "stages": 3},
+        "steps": 15_000,
+        "batch": 128,
+        "keep": [0.9, 0.7, 0.5],
+        "learning_rate": 0.1,
+    },
+    "sampling": {
+        "network": VGG,
+        "steps": 15_000,
+        "batch": 128,
+        "draws": 50,
+        "sizes": [16, 32, 64, 128, 256],
+        "pixel_noise": [0.0],
+        "angles": [15, 30, 45, 60],
+        "learning_rate": 0.05,
+    },
+}
 
-def run(configuration):
-    """Train all networks and return what was measured, by name: "noise", "dropout", "sampling"."""
-    seeds = configuration["seeds"]
-    return {
-        "noise": run_noise(seeds, configuration["noise"]),
-        "dropout": run_dropout(seeds, configuration["dropout"]),
-        "sampling": run_sampling(seeds, configuration["sampling"]),
-    }
+
+def run(configuration, cache=None):
+    """Train all networks and return what was measured, by name: "noise", "dropout", "sampling".
+
+    Parameters
+    ----------
+    configuration : dict
+        As ``CONFIGURATION`` or ``PAPER``.
+    cache : path, optional
+        Folder of the images that are downloaded, as in ``data.openml``.
+    """
+    results = {}
+    for name, measure in PARTS.items():
+        part, options = dict(configuration[name]), {}
+        if "network" in part:
+            source, device = configuration["data"], configuration["device"]
+            shape = part.pop("network")
+            options["task"] = experiments.on_images(source, cache=cache, device=device, **shape)
+        results[name] = measure(configuration["seeds"], part, **options)
+    return results
 
 
-def run_noise(seeds, part):
+def run_noise(seeds, part, task=experiments.DIGITS):
     """For each deviation of the pixel noise and each of ``experiments.arms``, what was measured.
 
     Arrays are (seeds, records, 3), with ``experiments.MEASURES`` last.
@@ -56,7 +108,7 @@ def run_noise(seeds, part):
         str(level): {
             name: _rounded(
                 [
-                    experiments.trained(*arm, seed=seed, pixel_noise=level, **part)
+                    experiments.trained(*arm, seed=seed, pixel_noise=level, task=task, **part)
                     for seed in range(seeds)
                 ]
             )
@@ -66,7 +118,7 @@ def run_noise(seeds, part):
     }
 
 
-def run_dropout(seeds, part):
+def run_dropout(seeds, part, task=experiments.DEEPER_DIGITS):
     """For no dropout and each place and keep probability, (seeds, 5) of ``experiments.judged``."""
     part = dict(part)
     keeps, places = part.pop("keep"), ("before batch norms", "after the last one")
@@ -76,7 +128,7 @@ def run_dropout(seeds, part):
     return {
         name: _rounded(
             [
-                experiments.judged(*experiments.with_dropout(*case, seed=seed, **part))
+                experiments.judged(*experiments.with_dropout(*case, seed=seed, task=task, **part))
                 for seed in range(seeds)
             ]
         )
@@ -84,7 +136,7 @@ def run_dropout(seeds, part):
     }
 
 
-def run_sampling(seeds, part):
+def run_sampling(seeds, part, task=experiments.DIGITS):
     """For each pixel noise, "numbers", "bins" and "temperature" of ``experiments.sampled``.
 
     Numbers and temperatures have the seeds first; bins hold the answers of all seeds together.
@@ -93,7 +145,7 @@ def run_sampling(seeds, part):
     for level in part["pixel_noise"]:
         angles = part["angles"] if level == 0 else ()
         found = [
-            experiments.sampled(seed, **part | {"pixel_noise": level, "angles": angles})
+            experiments.sampled(seed, task=task, **part | {"pixel_noise": level, "angles": angles})
             for seed in progress.bar(range(seeds), "Sampling", "seed")
         ]
         numbers, bins, temperatures = zip(*found, strict=True)
@@ -118,11 +170,20 @@ def _rounded(values):
     return np.round(np.array(values, dtype=float), 4)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    recorded.save(
+PARTS = {"noise": run_noise, "dropout": run_dropout, "sampling": run_sampling}
+
+
+def main(arguments=None):
+    """Make the recorded run again, or with ``--paper`` run ``PAPER``; see ``recorded.command``."""
+    recorded.command(
         experiments.RECORD,
+        run,
         configuration=CONFIGURATION,
-        full=run(CONFIGURATION),
-        reduced=run(REDUCED),
+        reduced=REDUCED,
+        paper=PAPER,
+        arguments=arguments,
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,5 @@
 """The experiments of the scale invariance chapter: one unit, its length under decay, the digits."""
 
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,17 +19,38 @@ def rows(name="digits", seed=0, cache=None):
     ----------
     name : {"digits", "mnist", "cifar10"}
     seed : int
-        Of the digits' split; the other sets are divided as their authors divide them.
+        Of the digits' split; the other sets are divided as their authors divide them, and
+        standardised.
     cache : path, optional
         Folder of the downloaded files, see ``data.openml``.
     """
-    return data.digits(seed) if name == "digits" else _downloaded(name, cache)
-
-
-@cache
-def _downloaded(name, folder):
-    split = data.openml(name, folder)
+    if name == "digits":
+        return data.digits(seed)
+    split = data.standard_images(name, cache)
     return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
+
+
+def perceptron(widths):
+    """What makes fully connected ReLU networks: a function of normalization and seed."""
+
+    def make(normalization, seed, eps=1e-5):
+        return networks.mlp(widths, "relu", normalization, eps=eps, seed=seed)
+
+    return make
+
+
+def vgg(name, **shape):
+    """What makes VGGs of a shape for the images of a set: a function of normalization and seed."""
+    if name not in data.OPENML:
+        raise ValueError(f"data is {name!r}, expected 'mnist' or 'cifar10', with images for a VGG")
+    channels, size, _ = data.OPENML[name].shape
+
+    def make(normalization, seed, eps=1e-5):
+        return networks.vgg(
+            normalization=normalization, channels=channels, size=size, eps=eps, seed=seed, **shape
+        )
+
+    return make
 
 
 class Unit(NamedTuple):
@@ -170,9 +190,9 @@ def split_parameters(model, x):
 
 
 def decayed_on_digits(
-    rate, decay, seed, steps, momentum=0.0, rest=0.1, batch=64, widths=tuple(WIDTHS), split=None
+    rate, decay, seed, steps, momentum=0.0, rest=0.1, batch=64, make=None, split=None, device="cpu"
 ):
-    """Train a network on the digits, or on another data set, with weight decay on the weights before its batch norms.
+    """Train a network on the digits, or on other images, with decay of the weights before batch norms.
 
     Parameters
     ----------
@@ -184,17 +204,19 @@ def decayed_on_digits(
     rest : float
         Learning rate of all other parameters.
     batch : int
-    widths : sequence of int
+    make : callable, optional
+        As ``perceptron`` returns them; by default one of ``WIDTHS``.
     split : Split, optional
         Instead of the digits.
+    device : str
 
     Returns
     -------
     Decayed
-        With one run for each hidden unit.
+        With one run for each hidden unit, or output channel of a convolution.
     """
-    split = data.digits(seed) if split is None else split
-    model = networks.mlp(widths, "relu", "batch", eps=1e-12, seed=seed)
+    split = _moved(data.digits(seed) if split is None else split, device)
+    model = (make or perceptron(WIDTHS))("batch", seed, eps=1e-12).to(device)
     inside, others = split_parameters(model, split.x_train[:8])
     optimizer = torch.optim.SGD(
         [
@@ -214,7 +236,7 @@ def decayed_on_digits(
         cosines.append(
             np.concatenate(
                 [
-                    torch.cosine_similarity(a, b.detach(), dim=1).numpy()
+                    torch.cosine_similarity(a.flatten(1), b.detach().flatten(1)).numpy(force=True)
                     for a, b in zip(before, inside, strict=True)
                 ]
             )
@@ -231,7 +253,13 @@ def decayed_seeds(rate, decay, seeds, steps, momentum=0.0):
 
 
 def _lengths(weights):
-    return np.concatenate([w.detach().double().norm(dim=1).numpy() for w in weights])
+    return np.concatenate(
+        [w.detach().double().flatten(1).norm(dim=1).numpy(force=True) for w in weights]
+    )
+
+
+def _moved(split, device):
+    return data.Split(*(tensor.to(device) for tensor in split))
 
 
 def _batches(count, size, steps, seed):
@@ -264,7 +292,7 @@ def settled(run, rate, decay, momentum=0.0):
 
 
 def equivalent_on_digits(
-    rate, decay, seed, steps, momentum=0.0, *, all_decay=False, rest_start=True, rest=0.1
+    rate, decay, seed, steps, momentum=0.0, *, all_decay=False, rest_start=True, rest=0.1, eps=1e-30
 ):
     """Train once with weight decay and once with the growing rates that replace it, in float64.
 
@@ -280,6 +308,8 @@ def equivalent_on_digits(
         Give the second run the momentum that the theorem asks for; otherwise it starts at rest.
     rest : float
         Learning rate of all other parameters.
+    eps : float
+        Of the batch norms.
 
     Returns
     -------
@@ -293,7 +323,7 @@ def equivalent_on_digits(
     schedule = scale_invariance.exponential_schedule(rate, decay, steps, momentum)
     ends = []
     for grows in (False, True):
-        model = networks.mlp(WIDTHS, "relu", "batch", eps=1e-30, seed=seed).double()
+        model = networks.mlp(WIDTHS, "relu", "batch", eps=eps, seed=seed).double()
         inside, others = split_parameters(model, x[:8])
         velocity = schedule.velocity if grows and rest_start else 0.0
         buffers = [velocity * weight.detach() for weight in inside]
@@ -313,12 +343,12 @@ def equivalent_on_digits(
     return (ends[0] - ends[1]).abs().max().item(), schedule.rates[-1] / schedule.rates[0]
 
 
-def felt_on_digits(rate, seed, steps, widths, split=None):
+def felt_on_digits(rate, seed, steps, make=None, split=None, batch=64, device="cpu"):
     """Effective rates of the hidden units of a network on the digits, without weight decay.
 
     Parameters
     ----------
-    rate, seed, steps, widths, split
+    rate, seed, steps, make, split, batch, device
         As in ``decayed_on_digits``.
 
     Returns
@@ -326,7 +356,9 @@ def felt_on_digits(rate, seed, steps, widths, split=None):
     list of float
         Median over the units before the first step and after 1, 2, ..., all steps.
     """
-    run = decayed_on_digits(rate, 0.0, seed, steps, widths=widths, split=split)
+    run = decayed_on_digits(
+        rate, 0.0, seed, steps, batch=batch, make=make, split=split, device=device
+    )
     return np.median(rate / run.length**2, axis=1).tolist()
 
 
@@ -338,7 +370,7 @@ ARMS = {
 }
 
 
-def final(arm, rate, seed, steps, widths=(64, 64, 64, 10), split=None):
+def final(arm, rate, seed, steps, make=None, split=None, batch=64, examples=None, device="cpu"):
     """Training loss and test accuracy on the digits after training at one learning rate.
 
     Parameters
@@ -350,32 +382,39 @@ def final(arm, rate, seed, steps, widths=(64, 64, 64, 10), split=None):
     seed : int
         Of the split, the network and the batches.
     steps : int
-        With batches of 64.
-    widths : sequence of int
+    make : callable, optional
+        As ``perceptron`` returns them; by default one of 64, 64, 64 and 10 units.
     split : Split, optional
         Instead of the digits.
+    batch : int
+        Images a step.
+    examples : int, optional
+        Of the first training images whose loss is returned; by default all.
+    device : str
 
     Returns
     -------
     loss : float
-        Over all training images at once, in nats.
+        Over these training images in one batch, with its statistics, in nats.
     accuracy : float
         On the test images, with running statistics.
     """
     normalization, rest = ARMS[arm]
-    split = data.digits(seed) if split is None else split
-    model = networks.mlp(widths, "relu", normalization, seed=seed)
+    split = _moved(data.digits(seed) if split is None else split, device)
+    model = (make or perceptron((64, 64, 64, 10)))(normalization, seed)
 
     def optimizer(parameters, lr):
         if rest is None:
             return torch.optim.SGD(parameters, lr=lr)
         named = dict(model.named_parameters())
-        hidden = [p for name, p in named.items() if name[:6] == "linear" and p.ndim > 1]
+        hidden = [p for name, p in named.items() if p.ndim > 1 and not name.startswith("output")]
         chosen = {id(p) for p in hidden}
         others = [p for p in named.values() if id(p) not in chosen]
         return torch.optim.SGD([{"params": hidden, "lr": rate}, {"params": others, "lr": rest}])
 
-    training.train(model, split, steps, learning_rate=rate or 1.0, seed=seed, optimizer=optimizer)
+    training.train(
+        model, split, steps, batch, rate or 1.0, seed, optimizer=optimizer, device=device
+    )
     with probes.evaluation(model, "batch"):
-        loss = cross_entropy(model(split.x_train), split.y_train).item()
+        loss = cross_entropy(model(split.x_train[:examples]), split.y_train[:examples]).item()
     return loss, probes.test_accuracy(model, split)

@@ -107,18 +107,18 @@ def balance(rate, decay):
     above.set(ylim=(0.4, 40), ylabel="length of $w$")
     felt = rate / ((1 - rate * decay) * length**2)
     below.loglog(steps, felt, color=style.COLOR["measured"], label="effective rate")
-    below.axhline(rate, color=style.COLOR["highlight"], linestyle=":", label="learning rate")
+    below.axhline(rate, color=style.COLOR["highlight"], linestyle="-.", label="learning rate")
     if decay:
         limit = scale_invariance.equilibrium(rate, decay, slope)
         above.axhline(limit.length, color=style.INK, linestyle=":", label="equilibrium")
-        below.axhline(limit.effective_rate, color=style.INK, linestyle="--")
+        below.axhline(limit.effective_rate, color=style.INK, linestyle=":", label="equilibrium")
     below.set(ylim=(3e-3, 20))
     below.set_ylabel("rate")
     below.set_xlabel("steps")
     for ax in (above, below):
         ax.yaxis.set_minor_formatter(NullFormatter())
     style.legend_above(above, columns=3)
-    style.legend_above(below)
+    style.legend_above(below, columns=3)
     return fig
 
 

@@ -1,18 +1,22 @@
 """The sweep over five decades of learning rates: digits, with and without batch norm.
 
-python -m bncore.chapters.explanations.scale_invariance.full_size writes recorded.json. The same on
-MNIST, which is downloaded once:
+``make full CHAPTER=explanations/scale_invariance`` writes recorded.json. With ``--paper`` the same
+code runs ``PAPER`` instead, and writes paper.json: a VGG-11 of width 64 on CIFAR-10, as Arora, Li and
+Lyu (2019) trained a VGG at many learning rates of its scale-invariant weights. That wants a network,
+once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+It has not been run here: no chapter, figure or claim rests on it.
 
-    run({**CONFIGURATION, "data": "mnist", "widths": [784, 64, 64, 10], "cache": "folder"})
+The sweep of fully connected networks on MNIST:
+
+    run({**CONFIGURATION, "data": "mnist", "widths": [784, 64, 64, 10]}, "folder")
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bncore.chapters.explanations.scale_invariance import experiments
-from bncore.lab import recorded
+from bncore.lab import data, recorded
 from bncore.lab.sweep import sweep
 
 CONFIGURATION = {
@@ -29,17 +33,32 @@ REDUCED = {
     "steps": 40,
     "widths": [64, 64, 64, 10],
 }
+PAPER = {
+    "rates": CONFIGURATION["rates"],
+    "tracked": CONFIGURATION["tracked"],
+    "seeds": [0, 1, 2],
+    "steps": 15_000,
+    "data": "cifar10",
+    "vgg": {"depth": 11, "width": 64, "hidden": [512]},
+    "batch": 128,
+    "examples": 5_000,
+    "device": "cuda",
+}
+PATH = Path(__file__).with_name("recorded.json")
 
 
-def run(configuration: dict) -> dict:
+def run(configuration: dict, cache=None) -> dict:
     """Train at every learning rate, in each of ``experiments.ARMS``, with every seed.
 
     Parameters
     ----------
     configuration : dict
-        ``rates``, ``tracked``, ``seeds``, ``steps`` and ``widths``; optionally ``data``, "digits",
-        "mnist" or "cifar10", which must fit the first of ``widths``, and ``cache``, the folder of
-        the downloaded files.
+        ``rates``, ``tracked``, ``seeds``, ``steps``, and ``widths`` of a fully connected network or
+        the shape of a ``vgg``. Optionally ``data``, "digits", "mnist" or "cifar10", which must fit
+        the first of ``widths``; ``batch``, by default 64; ``examples``, the number of training
+        images over which the loss is taken in one batch, by default all; and ``device``.
+    cache : path, optional
+        Folder of the images that are downloaded, as in ``data.openml``.
 
     Returns
     -------
@@ -49,20 +68,15 @@ def run(configuration: dict) -> dict:
         ``felt``, the effective rates of each tracked rate, for each seed at each of ``moments``.
     """
     rates, seeds = configuration["rates"], configuration["seeds"]
-    steps, widths = configuration["steps"], tuple(configuration["widths"])
-    split = partial(
-        experiments.rows, configuration.get("data", "digits"), cache=configuration.get("cache")
-    )
-    pixels = split(seed=seeds[0]).x_train.shape[1]
-    if widths[0] != pixels:
-        raise ValueError(
-            f"widths[0] is {widths[0]}, expected {pixels}, the pixels of an image of the data set"
-        )
+    steps = configuration["steps"]
+    make, split = _task(configuration, cache)
+    options = {key: configuration[key] for key in ("batch", "device") if key in configuration}
+    examples = configuration.get("examples")
     results = {"rates": rates, "loss": {}, "accuracy": {}, "frozen": {}}
     for arm, (_, rest) in experiments.ARMS.items():
         runs = sweep(
             lambda rate, seed, arm=arm: experiments.final(
-                arm, rate, seed, steps, widths, split(seed=seed)
+                arm, rate, seed, steps, make, split(seed), examples=examples, **options
             ),
             {"rate": rates if rest is None else [*rates, 0.0], "seed": seeds},
         )
@@ -74,7 +88,9 @@ def run(configuration: dict) -> dict:
             results["frozen"][arm] = {kind: _rounded(values) for kind, values in last.items()}
     moments = sorted({0, steps, *np.geomspace(1, steps, 25).round().astype(int).tolist()})
     tracked = sweep(
-        lambda rate, seed: experiments.felt_on_digits(rate, seed, steps, widths, split(seed=seed)),
+        lambda rate, seed: experiments.felt_on_digits(
+            rate, seed, steps, make, split(seed), **options
+        ),
         {"rate": configuration["tracked"], "seed": seeds},
     )
     felt = np.array([found.result for found in tracked])[:, moments]
@@ -83,15 +99,37 @@ def run(configuration: dict) -> dict:
     return results
 
 
+def _task(configuration, cache):
+    """What makes the networks, and a function from a seed to data."""
+    name = configuration.get("data", "digits")
+    if "vgg" in configuration:
+        make = experiments.vgg(name, **configuration["vgg"])
+        return make, lambda seed: data.standard_images(name, cache)
+    widths = tuple(configuration["widths"])
+    pixels = experiments.rows(name, cache=cache).x_train.shape[1]
+    if widths[0] != pixels:
+        raise ValueError(
+            f"widths[0] is {widths[0]}, expected {pixels}, the pixels of an image of the data set"
+        )
+    return experiments.perceptron(widths), lambda seed: experiments.rows(name, seed, cache)
+
+
 def _rounded(values):
     """To four digits, which is all that another processor would reproduce, and more."""
     return np.vectorize(lambda value: float(f"{value:.4g}"))(np.asarray(values)).tolist()
 
 
-if __name__ == "__main__":
-    recorded.save(
-        Path(__file__).with_name("recorded.json"),
+def main(arguments=None):
+    """Make the recorded run again, or with ``--paper`` run ``PAPER``; see ``recorded.command``."""
+    recorded.command(
+        PATH,
+        run,
         configuration=CONFIGURATION,
-        full=run(CONFIGURATION),
-        reduced=run(REDUCED),
+        reduced=REDUCED,
+        paper=PAPER,
+        arguments=arguments,
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -542,13 +542,16 @@ def mean_direction(units, m=4096, seed=0):
     return tuple(float(np.linalg.eigvalsh(Z.T @ Z / m)[-1]) for Z in (X, centred))
 
 
-def removed_share(model, x, y) -> Sequence[np.ndarray]:
-    """For each normalisation: share of g that is level or tilt, sign of the tilt, gamma^2/sigma^2.
+def level_share(model, x, y):
+    """Share of the squared gradient behind each normalisation that is level, over all its units."""
+    return [
+        (g.double().sum(dim=0) ** 2 / len(g)).sum().item() / (g.double() ** 2).sum().item()
+        for *_, g in _gradients_behind(model, x, y)
+    ]
 
-    Returns
-    -------
-    list of ndarray of shape (3, features)
-    """
+
+def _gradients_behind(model, x, y):
+    """Each normalisation with its input and the gradient of the cross-entropy at its output."""
     seen = []
     norms = [layer for layer in model.modules() if isinstance(layer, Partial)]
     hooks = [
@@ -561,8 +564,18 @@ def removed_share(model, x, y) -> Sequence[np.ndarray]:
         for hook in hooks:
             hook.remove()
     slopes = torch.autograd.grad(loss, [out for *_, out in seen])
+    return [(layer, inputs, g) for (layer, inputs, _), g in zip(seen, slopes, strict=True)]
+
+
+def removed_share(model, x, y) -> Sequence[np.ndarray]:
+    """For each normalisation: share of g that is level or tilt, sign of the tilt, gamma^2/sigma^2.
+
+    Returns
+    -------
+    list of ndarray of shape (3, features)
+    """
     found = []
-    for (layer, inputs, _), g in zip(seen, slopes, strict=True):
+    for layer, inputs, g in _gradients_behind(model, x, y):
         batch, g = inputs.detach().double().numpy(), g.double().numpy()
         gamma = layer.weight.detach().double().numpy()
         # Float64 sums of float32 values: a dead unit has g = 0, and nothing to share.

@@ -257,7 +257,7 @@ def over_training(depth, units):
         kept = experiments.record()["full"]["depths"][f"{kind}, {depth}"]
         _band(above, np.array(kept["steps"]), np.array(kept[units]), kind)
         _band(below, np.array(kept["steps"]), np.array(kept["loss"]), kind)
-    above.set(yscale="log", ylim=(0.2, 1000), ylabel="effective smoothness")
+    above.set(yscale="log", ylim=(0.2, 3000), ylabel="effective smoothness")
     style.legend_above(above)
     below.set(yscale="log", ylim=(0.01, 10), ylabel="loss")
     below.set_xlabel("training steps")

@@ -5,9 +5,6 @@
 al. (2018), and writes paper.json: VGG-11 of width 64 on CIFAR-10. No result of it is kept here.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
 from bncore import progress
@@ -26,7 +23,6 @@ CONFIGURATION = {
     "density_depths": [2, 10],
     "lanczos": [40, 2],
 }
-PAPER_PATH = Path(__file__).with_name("paper.json")
 
 # Near the size of Santurkar et al. (2018), Figure 4. It has not been run for the chapter.
 PAPER = {
@@ -195,35 +191,28 @@ def _short(values):
     return [_short(v) for v in values] if np.ndim(values) else float(f"{values:.4g}")
 
 
-def main(arguments=None):
-    """Write the recorded run, its densities only, or the run near the paper's size.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        By default those of the command line.
-    """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--densities", action="store_true", help="keep the rest of the recorded run as it is"
-    )
-    parser.add_argument("--paper", action="store_true", help="run near the paper's size")
-    parser.add_argument("--cache", help="folder of the images that --paper downloads")
-    options = parser.parse_args(arguments)
-    if options.paper:
-        full = run_paper(PAPER, options.cache)
-        recorded.save(PAPER_PATH, configuration=PAPER, full=full, reduced={})
-        return
-    configurations = {"full": CONFIGURATION, "reduced": REDUCED}
-    if options.densities:
-        kept = recorded.load(experiments.RECORDED)
-        found = {
-            part: {**kept[part], "densities": densities(configuration)}
-            for part, configuration in configurations.items()
-        }
-    else:
-        found = {part: run(configuration) for part, configuration in configurations.items()}
+def repeat_densities():
+    """Repeat the densities of the recorded run, and keep the rest of it as it is."""
+    kept = recorded.load(experiments.RECORDED)
+    found = {
+        part: {**kept[part], "densities": densities(configuration)}
+        for part, configuration in (("full", CONFIGURATION), ("reduced", REDUCED))
+    }
     recorded.save(experiments.RECORDED, configuration=CONFIGURATION, **found)
+
+
+def main(arguments=None):
+    """Make the recorded run again, or what an option says; see ``recorded.command``."""
+    recorded.command(
+        experiments.RECORDED,
+        run,
+        configuration=CONFIGURATION,
+        reduced=REDUCED,
+        paper=PAPER,
+        run_paper=run_paper,
+        others={"densities": repeat_densities},
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

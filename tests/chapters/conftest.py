@@ -1,0 +1,23 @@
+"""What the tests of several chapters share."""
+
+import pytest
+import torch
+
+from bncore.lab import data
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """Random pixels in the shape of MNIST or CIFAR-10 in place of the download, and what was asked."""
+    asked = []
+
+    def openml(name="mnist", cache=None, train=None):
+        asked.append((name, cache))
+        generator = torch.Generator().manual_seed(0)
+        x, y = torch.rand(64, *data.OPENML[name].shape, generator=generator), torch.arange(64) % 10
+        return data.Split(x[:40], y[:40], x[40:], y[40:])
+
+    monkeypatch.setattr(data, "openml", openml)
+    data.standard_images.cache_clear()
+    yield asked
+    data.standard_images.cache_clear()
