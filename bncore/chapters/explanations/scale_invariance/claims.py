@@ -108,6 +108,51 @@ def no_explosion() -> Evidence:
 
 
 @claim(
+    id="scale-invariance-split",
+    source="kohler2019, Abstract",
+    statement=(
+        "Batch normalization accelerates training because it splits the optimization task into "
+        "optimizing length and direction of the parameters separately. (Read: weight normalization, "
+        "which splits them and does nothing else, accelerates it as much.)"
+    ),
+    chapter=CHAPTER,
+    verdict="depends",
+)
+def split() -> Evidence:
+    def losses(rate):
+        arms = ("batch norm, hidden rate", experiments.CONTROL)
+        found = [[experiments.final(arm, rate, seed, 100)[0] for seed in range(2)] for arm in arms]
+        return np.array([[experiments.weight_normalized(rate, s, 100) for s in range(2)], *found])
+
+    large, small = losses(10.0), losses(0.1)
+    what = "training loss on the digits after 100 steps, rate {} for the hidden directions"
+    return Evidence(
+        under=(
+            "the rate is one at which training without either diverges",
+            [
+                Measurement(
+                    what.format(10) + ", larger of two seeds, weight normalization",
+                    large[0].max(),
+                    at_most=1.0,
+                ),
+                Measurement("the same, neither: guessing has 2.3", large[2].min(), at_least=2.0),
+            ],
+        ),
+        otherwise=(
+            "the rate is one at which all three train",
+            [
+                Measurement(
+                    what.format(0.1)
+                    + ", weight normalization over batch norm, smaller of two seeds",
+                    (small[0] / small[1]).min(),
+                    at_most=1.5,
+                )
+            ],
+        ),
+    )
+
+
+@claim(
     id="scale-invariance-stabilised-growth",
     source="ioffe2015, Section 3.3",
     statement="Batch normalization will stabilize the parameter growth.",

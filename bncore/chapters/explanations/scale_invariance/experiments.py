@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrizations import weight_norm
 
 from bncore.explanations import scale_invariance
 from bncore.lab import data, networks, probes, training
@@ -368,6 +369,33 @@ ARMS = {
     "batch norm, hidden rate": ("batch", 0.1),
     "no batch norm, hidden rate": (None, 0.1),
 }
+
+
+CONTROL = "no batch norm, hidden rate"
+
+
+def weight_normalized(rate, seed, steps):
+    """Training loss on the digits with weight normalisation, which splits length and direction alone.
+
+    The network, the batches and the 0.1 of all other parameters are those of "no batch norm, hidden
+    rate" in ``final``; the given rate is that of the directions in the hidden layers.
+    """
+    split = data.digits(seed)
+    model = perceptron((64, 64, 64, 10))(None, seed)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, torch.nn.Linear) and name != "output":
+            weight_norm(layer)
+
+    def optimizer(parameters, lr):
+        named = list(model.named_parameters())
+        groups = [[p for name, p in named if name.endswith("original1") == own] for own in (1, 0)]
+        return torch.optim.SGD(
+            [{"params": groups[0], "lr": lr}, {"params": groups[1], "lr": ARMS[CONTROL][1]}]
+        )
+
+    training.train(model, split, steps, 64, rate, seed, optimizer=optimizer)
+    with torch.no_grad():
+        return cross_entropy(model(split.x_train), split.y_train).item()
 
 
 def final(arm, rate, seed, steps, make=None, split=None, batch=64, examples=None, device="cpu"):

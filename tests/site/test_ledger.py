@@ -1,0 +1,142 @@
+"""The claims ledger in the browser: chapters fold and unfold, by hand, by address, by filter, in print."""
+
+import re
+from itertools import chain
+
+import pytest
+from built import DESKTOP, PHONE, SITE, pages
+
+LEDGER = "book/claims.html"
+UNFOLDED = "() => [...document.querySelectorAll('.bn-chapter[open]')].map(e => e.id)"
+SHOWN = """() => [...document.querySelectorAll('.bn-ledger .bn-claims tbody tr')]
+    .filter(row => row.checkVisibility({ contentVisibilityAuto: true }))
+    .map(row => row.dataset.verdict)"""
+IN_SIGHT = """id => {
+    const box = document.getElementById(id).getBoundingClientRect();
+    return box.height > 20 && box.top >= 0 && box.top < innerHeight / 2;
+}"""
+
+
+def ids(page):
+    """The claims that stand on a page, in order."""
+    return re.findall(r'<tr role="row" id="(claim-[^"]+)"', (SITE / page).read_text("utf-8"))
+
+
+def of_chapters():
+    """For each chapter the ids of its claims."""
+    found = {page: ids(page) for page in pages("book/*/*.html")}
+    return {page: claims for page, claims in found.items() if claims}
+
+
+def test_every_row_of_the_ledger_stands_on_the_page_of_its_chapter_too():
+    assert sorted(ids(LEDGER)) == sorted(chain(*of_chapters().values()))
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_chapters_are_folded_and_unfold_by_hand(javascript, visit):
+    tab = visit(LEDGER, PHONE, javascript=javascript)
+    chapters = tab.locator(".bn-chapter").all()
+    assert len(chapters) == len(of_chapters())
+    for chapter in (chapters[0], chapters[-1]):
+        row = chapter.locator("tbody tr").first
+        assert not row.is_visible()
+        assert chapter.locator("summary").first.bounding_box()["height"] >= 44
+        chapter.locator("summary").first.click()
+        assert row.is_visible()
+        chapter.locator("summary").first.click()
+        assert not row.is_visible()
+
+
+@pytest.mark.parametrize(
+    ("viewport", "javascript"), [(DESKTOP, True), (PHONE, True), (PHONE, False)]
+)
+def test_an_address_unfolds_what_it_names(viewport, javascript, visit):
+    named = list(of_chapters().values())[-1][-1]
+    tab = visit(f"{LEDGER}#{named}", viewport, javascript=javascript)
+    row = tab.locator(f"#{named}")
+    assert row.is_visible()
+    assert row.locator("details").evaluate("e => e.open") == javascript
+    assert tab.locator(".bn-chapter[open]").count() == 1
+    assert tab.evaluate(IN_SIGHT, named)
+
+
+def test_a_claim_of_a_chapter_leads_to_its_row(visit):
+    page, claims = next(iter(of_chapters().items()))
+    tab = visit(page)
+    link = tab.locator(f"#{claims[-1]} .bn-id a")
+    tab.locator(f"#{claims[-1]} summary").click()
+    link.click()
+    tab.wait_for_url(f"**/{LEDGER}#{claims[-1]}")
+    tab.wait_for_function(f"() => document.querySelector('#{claims[-1]} details')?.open")
+    assert tab.locator(f"#{claims[-1]}").is_visible()
+    assert tab.evaluate(IN_SIGHT, claims[-1])
+
+
+def test_the_summary_leads_to_each_chapter(visit):
+    tab = visit(LEDGER)
+    links = tab.locator(".bn-summary tbody a").all()
+    assert len(links) == len(of_chapters())
+    for link in (links[0], links[-1]):
+        name = link.get_attribute("href").split("#")[1]
+        link.click()
+        assert name in tab.evaluate(UNFOLDED)
+        assert tab.evaluate(IN_SIGHT, name)
+
+
+def test_filters_show_what_they_name_and_fold_again(visit):
+    tab = visit(LEDGER)
+    first = tab.locator(".bn-chapter").first
+    first.locator("summary").first.click()
+    by_hand = tab.evaluate(UNFOLDED)
+    everything = len(ids(LEDGER))
+    html = (SITE / LEDGER).read_text("utf-8")
+    verdicts = sorted(set(re.findall(r'<tr [^>]*data-verdict="(\w+)"', html)))
+    assert len(verdicts) >= 4
+    for verdict in verdicts:
+        tab.select_option("select[name=verdict]", verdict)
+        wanted = len(re.findall(f'<tr [^>]*data-verdict="{verdict}"', html))
+        assert tab.evaluate(SHOWN) == [verdict] * wanted
+        assert tab.locator(".bn-ledger-count").inner_text().startswith(f"{wanted} of {everything} ")
+    for part in (".bn-wing", ".bn-chapter"):
+        for shown in tab.locator(f"{part}:not([hidden])").all():
+            assert shown.locator("tbody tr:not([hidden])").count()
+    tab.select_option("select[name=verdict]", "")
+    assert tab.evaluate(UNFOLDED) == by_hand
+    tab.fill("input[name=text]", ids(LEDGER)[-1].removeprefix("claim-"))
+    assert "1 of" in tab.locator(".bn-ledger-count").inner_text()
+    assert len(tab.evaluate(SHOWN)) == 1
+    tab.fill("input[name=text]", "no claim says this")
+    assert tab.evaluate(SHOWN) == []
+    assert tab.locator(".bn-wing:not([hidden])").count() == 0
+    # An address shows its row whatever the filters say.
+    tab.evaluate("id => { location.hash = id; }", ids(LEDGER)[0])
+    tab.wait_for_function("id => document.getElementById(id).checkVisibility()", arg=ids(LEDGER)[0])
+
+
+def test_a_button_and_printing_unfold_all_chapters_and_fold_them(visit):
+    tab = visit(LEDGER, PHONE, "dark")
+    button = tab.locator(".bn-ledger-filters button")
+    everything = len(of_chapters())
+    for words, count in (("Open all chapters", everything), ("Close all chapters", 0)):
+        assert button.inner_text() == words
+        button.click()
+        assert len(tab.evaluate(UNFOLDED)) == count
+        tab.wait_for_function(
+            "words => document.querySelector('.bn-ledger button').textContent !== words", arg=words
+        )
+    tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert len(tab.evaluate(UNFOLDED)) == everything
+    tab.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(UNFOLDED) == []
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_paper_shows_every_row(javascript, visit):
+    tab = visit(LEDGER, javascript=javascript)
+    tab.emulate_media(media="print")
+    rows = tab.locator(".bn-claims tbody tr")
+    assert rows.count() == len(ids(LEDGER))
+    for row in (rows.first, rows.nth(rows.count() // 2), rows.last):
+        assert row.is_visible()
+        assert row.bounding_box()["height"] > 20
+    assert not tab.locator(".bn-ledger-filters").is_visible()
