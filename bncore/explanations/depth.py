@@ -110,10 +110,11 @@ def symmetry_multiplier(activation: Activation, batch_size: int | None = None) -
     multiplies every small d_i by
 
         mu_B = (A / 2 - C (B - 1) / (B - 2)) / E[phi(h1)^2 - phi(h1) phi(h2)],
-        A = E[phi(h1)^2 (h1^2 - 1)],   C = E[phi(h1) phi(h2) (h1^2 - 1)],
+        A = E[phi(h1)^2 (h1^2 - 1)],   C = E[phi(h1) phi(h2) (h1^2 - 1)]
 
     with h as in ``growth_rate``. Above 1 the symmetric batch is unstable, and ``growth_rate`` fails
-    in networks deep enough. For the identity it is (B - 1) / (B + 1); derived for this book.
+    in networks deep enough. For the identity it is (B - 1) / (B + 1).
+    Source: an eigenvalue of the linearised dynamics of Yang et al. (2019); rederived.
 
     Parameters
     ----------

@@ -26,9 +26,9 @@ def expected_gradients(
     the batch norm of unit j and D_j = diag phi'(BN(h_lj)), the sum over the units of layer l of the
     expected outer products of gradients over the batch is
 
-        C_l = sum_j J_j D_j (C_{l+1} / n_l) D_j J_j,
+        K_l = sum_j J_j D_j (K_{l+1} / n_l) D_j J_j,
 
-    and E ||dloss/dh_l||^2 = tr C_l. The gradient at the output is white.
+    and E ||dloss/dh_l||^2 = tr K_l. The gradient at the output is white.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def _directions(h, batch, name):
 
 
 def _through(covariance, u, d):
-    """Sum over units of P D C D P with P = G - uu', where G removes the mean over the batch.
+    """Sum over units of P D K D P with P = G - uu', where G removes the mean over the batch.
 
     One row of u and of the diagonal d a unit.
     """

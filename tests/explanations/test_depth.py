@@ -637,17 +637,30 @@ def test_one_layer_multiplies_small_differences(name, size):
     tilt -= tilt.mean()
     tilt /= 8 * np.abs(tilt).max()
     G = np.eye(size) - 1 / size
-    distances = []
+    shapes = []
     for sign in (1, -1):
         covariance = G + sign * G @ np.diag(tilt) @ G
         h = white @ np.linalg.cholesky(covariance + np.ones((size, size))).T
         h = h - h.mean(axis=1, keepdims=True)
         values = function(h / h.std(axis=1, keepdims=True))[0]
-        square = ((values - values.mean(axis=1, keepdims=True)) ** 2).mean(axis=0)
-        distances.append(square / square.mean())
-    out = (distances[0] - distances[1]) / 2
-    into = np.diag(G @ np.diag(tilt) @ G) / (1 - 1 / size)
-    assert out @ into / (into @ into) == pytest.approx(symmetry_multiplier(name, size), abs=0.03)
+        values = values - values.mean(axis=1, keepdims=True)
+        shape = values.T @ values / len(values)
+        shapes.append(shape * (size - 1) / np.trace(shape))
+    into, out = G @ np.diag(tilt) @ G, (shapes[0] - shapes[1]) / 2
+    predicted = symmetry_multiplier(name, size)
+    assert np.sum(out * into) / np.sum(into**2) == pytest.approx(predicted, abs=0.015)
+    assert np.linalg.norm(out - predicted * into) < 0.15 * np.linalg.norm(into)
+
+
+@pytest.mark.parametrize("size", [4, 5, 8, 64, 256])
+def test_relu_against_the_eigenvalue_of_yang(size):
+    r = -1 / (size - 1)
+    slope = 1 - np.arccos(r) / np.pi
+    kernel = np.sqrt(1 - r * r) / np.pi + r * slope
+    eigenvalue = ((size - 2) * (1 - kernel) + size / (size - 1) * slope) / (
+        (size + 1) * (1 - kernel)
+    )
+    assert symmetry_multiplier("relu", size) == pytest.approx(eigenvalue, rel=1e-9)
 
 
 def test_the_multiplier_of_large_batches_is_the_limit():

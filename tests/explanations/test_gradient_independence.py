@@ -90,6 +90,14 @@ def test_the_scale_and_the_mean_of_a_unit():
         np.testing.assert_allclose(moved * [scale**2, 1], plain, rtol=1e-8)
 
 
+def test_a_unit_that_varies_little_is_not_constant():
+    rng = np.random.default_rng(3)
+    h = [rng.normal(size=(5, 6)) for _ in range(2)]
+    near = [1 + 1e-8 * h[0], h[1]]
+    squares = expected_gradients(near, "tanh") * [1e-16, 1]
+    np.testing.assert_allclose(squares, expected_gradients(h, "tanh"), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

@@ -105,6 +105,17 @@ def test_a_starter_is_not_a_mistake(mean, answer):
     assert repr(result) == "Not attempted yet: the-exercise.\nDo as the reference does."
 
 
+def test_a_starter_is_tried_once(mean):
+    calls = []
+
+    def starter(x, shift):
+        calls.append(x)
+        raise NotImplementedError
+
+    assert repr(check("the-exercise", starter)).startswith("Not attempted yet")
+    assert len(calls) == 1
+
+
 def changes_list(x, shift):
     x[...] = 1
     return x.mean(axis=0)

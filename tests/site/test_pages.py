@@ -155,17 +155,22 @@ def test_axe_finds_nothing_serious(page, viewport, theme, look):
 
 
 def test_axe_sees_a_mistake_among_what_is_alike(visit):
-    tab = visit(chapters()[0])
+    tab = visit(min(pages("book/*/*.html"), key=lambda page: (SITE / page).stat().st_size))
     tab.evaluate(UNFOLD)
-    for place in (".highlight .k", ".highlight .mi", ".bd-article p", ".bn-statement"):
-        before = tab.evaluate("() => document.querySelector('main').outerHTML")
-        style = tab.add_style_tag(
-            content=f"{place} {{ color: #ddd !important; background: white }}"
-        )
-        assert any(found.startswith("color-contrast") for found in serious(tab)), place
-        assert tab.evaluate("() => document.querySelector('main').outerHTML") == before
-        style.evaluate("style => style.remove()")
-    assert serious(tab) == []
+    places = {
+        ".highlight .k": '<span class="k">',
+        ".highlight .mi": '<span class="mi">',
+        ".bd-article p": "<p>",
+        ".bn-statement": '<div class="bn-statement">',
+    }
+    tab.add_style_tag(
+        content=f"{', '.join(places)} {{ color: #ddd !important; background: white }}"
+    )
+    before = tab.evaluate("() => document.querySelector('main').outerHTML")
+    found = serious(tab)
+    assert tab.evaluate("() => document.querySelector('main').outerHTML") == before
+    for place, element in places.items():
+        assert any(f.startswith(f"color-contrast: {element}") for f in found), place
 
 
 @pytest.mark.parametrize("page", BOOK)

@@ -106,6 +106,21 @@ def given_forward(activation, width, batch_size, layers, seeds):
     )
 
 
+def orthogonal_rates(width, batch_size, layers, seeds):
+    """As ``measured_rates`` of the identity, but for random orthogonal weights."""
+    rates = []
+    for seed in range(seeds):
+        model = network("identity", layers, width, seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for parameter in model.parameters():
+                if parameter.shape == (width, width):
+                    nn.init.orthogonal_(parameter)
+        norms = depth.gradient_norms(model, white(batch_size, width, seed), seed)
+        rates.append(rate(norms.signals[1:-1]))
+    return np.array(rates)
+
+
 KINDS = {
     "plain": {"normalization": None, "skip": False},
     "batch norm": {"normalization": "batch", "skip": False},
