@@ -16,16 +16,39 @@ from bncore.page.ledger import Ledger
 
 __all__ = ["check", "discover", "ledger", "names"]
 
+# As in the table of contents, which an installed package does not see.
+READING_ORDER = (
+    "mechanics/scaling",
+    "mechanics/forward",
+    "mechanics/backward",
+    "mechanics/inference",
+    "explanations/covariate_shift",
+    "explanations/scale_invariance",
+    "explanations/smoothness",
+    "explanations/depth",
+    "explanations/noise",
+    "convergence/decoupling",
+    "convergence/least_squares",
+    "convergence/halfspaces",
+    "convergence/neural_networks",
+)
+
 
 def names() -> list[str]:
-    """Return the chapters that have a package, as ``"wing/chapter"``, in alphabetical order."""
+    """Return the chapters that have a package, as ``"wing/chapter"``, in the order of the book."""
     wings = [wing.name for wing in pkgutil.iter_modules(__path__) if wing.ispkg]
-    return [
+    found = [
         f"{wing}/{chapter.name}"
         for wing in wings
         for chapter in pkgutil.iter_modules([f"{path}/{wing}" for path in __path__])
         if chapter.ispkg
     ]
+    return sorted(found, key=_place)
+
+
+def _place(chapter: str) -> tuple[bool, int, str]:
+    listed = chapter in READING_ORDER
+    return not listed, READING_ORDER.index(chapter) if listed else 0, chapter
 
 
 def discover(kind: str, chapter: str | None = None) -> None:
@@ -59,7 +82,7 @@ def ledger(chapter: str | None = None) -> Ledger:
     """
     discover("claims", chapter)
     chosen = [entry for entry in claims.REGISTRY.values() if chapter in (None, entry.chapter)]
-    chosen.sort(key=lambda entry: entry.chapter)
+    chosen.sort(key=lambda entry: _place(entry.chapter))
     watched = os.environ.get("BNCORE_FACE", "live") == "live"
     bar = tqdm(chosen, desc="Judging claims", delay=2, leave=False) if watched else chosen
     judged = [(entry, entry.evidence()) for entry in bar]

@@ -44,7 +44,12 @@ def test_the_ledger_of_the_book_is_the_ledgers_of_its_chapters(monkeypatch):
     assert whole.whole_book
     parts = [entry for chapter in names() for entry in ledger(chapter).entries]
     assert list(whole.entries) == parts
-    assert [entry for entry, _ in parts] == sorted(CLAIMS, key=lambda entry: entry.chapter)
+    assert [entry for entry, _ in parts] == sorted(CLAIMS, key=lambda e: names().index(e.chapter))
+
+
+def test_chapters_stand_in_the_order_of_the_table_of_contents():
+    contents = (BOOK.parent / "_toc.yml").read_text(encoding="utf-8")
+    assert names() == re.findall(r"file: book/(\w+/\w+)", contents)
 
 
 def test_an_unknown_chapter_is_refused():
