@@ -99,6 +99,8 @@ def gradient_shift(
         If x or y is empty or not finite, the model or the loss cannot be applied, the loss is not a
         scalar, the learning rate is negative or not finite, a new value is missing, not expected or
         of another shape, or a layer names what is not a trainable parameter, or one twice.
+    RuntimeError
+        Under ``torch.inference_mode``, which takes no derivatives.
 
     References
     ----------
@@ -229,7 +231,8 @@ class NoisyBatchNorm(nn.Module):
     Raises
     ------
     TypeError
-        If an argument is not a number; in a forward pass, if x is not a tensor of the layer's dtype.
+        If an argument is not a number; in a forward pass, if x is not a tensor of the layer's
+        dtype, or, where the layer is in single precision, of that or half precision.
     ValueError
         If num_features is below 1, shift or jitter negative, or stretch below 1; in a forward pass,
         if x has other features than the layer, or in training mode fewer than two values of each.
@@ -280,11 +283,11 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(
                 f"x has {shape[1]} features on axis 1, expected {self.num_features}, those of the layer"
             )
+        dtype = self.weight.dtype
         # Torch mixes half precision with parameters in single precision, and nothing else.
-        if input.dtype not in (self.weight.dtype, torch.float16, torch.bfloat16):
-            raise TypeError(
-                f"x has dtype {input.dtype}, expected {self.weight.dtype}, that of the layer"
-            )
+        halves = (torch.float16, torch.bfloat16) if dtype == torch.float32 else ()
+        if input.dtype not in (dtype, *halves):
+            raise TypeError(f"x has dtype {input.dtype}, expected {dtype}, that of the layer")
         count = input.numel() // shape[1]
         if count < 1 + self.training:
             raise ValueError(
@@ -328,8 +331,9 @@ def two_linear_layers(
     TypeError
         If an argument is not a plain array of floats, or learning_rate not a number.
     ValueError
-        If shapes disagree, a value is not finite, C is not symmetric, or learning_rate is negative
-        or not finite.
+        If shapes disagree, a value is not finite, entries of C differ from those of C' by more than
+        a thousandth of what they can be at most, (C_ii C_jj)^(1/2), or learning_rate is negative or
+        not finite.
     """
     h = check.nonnegative("learning_rate", learning_rate)
     for name, value in (("W1", W1), ("W2", W2), ("C", C), ("D", D)):
@@ -347,7 +351,9 @@ def two_linear_layers(
             raise ValueError(
                 f"{name} has shape {value.shape}, expected {expected} beside W1 and W2"
             )
-    if not np.allclose(C, C.T, rtol=1e-3, atol=1e-3 * np.abs(C).max()):
+    wide = C.astype(np.float64)
+    sizes = np.sqrt(np.abs(wide.diagonal()))
+    if (np.abs(wide - wide.T) > 1e-3 * np.outer(sizes, sizes)).any():
         raise ValueError("C is not symmetric, expected second moments E[x x']")
     R = W2 @ W1 @ C - D
     moved = W1 - h * W2.T @ R

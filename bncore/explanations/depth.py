@@ -57,7 +57,8 @@ def growth_rate(activation: Activation, batch_size: int | None = None) -> float:
         If activation is not a function of tensors, or batch_size not an integer.
     ValueError
         If activation is unknown, constant, jumps, grows so fast that the expectation is beyond
-        reach, or has values or slopes too large or too small for float64; or batch_size is below 4 or above 10^7.
+        reach, or has values or slopes too large or too small for float64; or batch_size is below 4
+        or above 10^7.
     """
     function = _activation.Standardized(_activation.Function(activation))
     if batch_size is None:

@@ -147,7 +147,8 @@ def output_moments(
             f"{1 + a3**2:g}: no distribution has these moments"
         )
     scale = _correction(m, population) / m
-    kind, z = getattr(z, "dtype", None), np.asarray(z, dtype=float)[()]
+    kind = z.dtype if isinstance(z, np.ndarray | np.floating) else None
+    z = np.asarray(z, dtype=float)[()]
     mean = z + scale * (a3 / 2 + 3 * (a4 - 1) * z / 8 - z**3 / 2)
     variance = scale * (1 + a3 * z + (a4 - 1) * z**2 / 4)
     if kind is None:
@@ -288,8 +289,8 @@ class GhostBatchNorm(BatchNorm):
 
     A batch is cut, in its order, into ghost batches of ``size`` examples. A running average takes
     the ghost batches one after the other, as torch's batch norm does when it sees them one by one.
-    In evaluation mode it is torch's batch norm. Any floating-point input is normalised, in float32 at
-    least, and comes back in its own type.
+    In training mode any floating-point input is normalised, in float32 at least, and comes back in
+    its own type. In evaluation mode it is torch's batch norm.
 
     Parameters
     ----------
@@ -406,9 +407,11 @@ class InjectedNoise(GhostBatchNorm):
 
     For each ghost batch and feature one normal offset and one gamma factor of the variance are
     drawn, with the means and variances that the statistics of a part of this batch have
-    (``mean_variance``, ``variance_variance`` with the feature's kurtosis). What is left out: the
-    noise knows nothing of the examples that it meets, nor of other features, and offset and factor
-    are independent. A feature whose variance is not above eps gets no noise.
+    (``mean_variance``, ``variance_variance`` with the feature's kurtosis). All values of a feature
+    count as independent: with spatial axes whose neighbours resemble each other the noise is weaker
+    than that of ghost batches. What is left out: the noise knows nothing of the examples that it
+    meets, nor of other features, and offset and factor are independent. A feature whose variance is
+    not above eps gets no noise.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ def radial_cosines(
     Returns
     -------
     Float[Tensor, "units"]
-        0 for a unit whose gradient is 0. Computed in float64, returned in the type of weight.
+        0 for a unit whose gradient is 0, or so small that its square is. Computed in float64, returned in the type of weight.
 
     Raises
     ------
@@ -347,8 +347,8 @@ def smooth_squared_lengths(
     """Squared length after a number of small steps with a gradient of constant length.
 
     With decay, sqrt(e + (start^2 - e) exp(-4 rate decay t)) with e = rate G^2 / (2 decay), the
-    square in equilibrium; without, sqrt(start^2 + 2 rate^2 G^2 t). It solves d(r^2)/dt = 2 rate^2 G^2 - 4 rate decay r^2, which
-    ``squared_lengths`` approaches for small steps.
+    square in equilibrium; without, sqrt(start^2 + 2 rate^2 G^2 t). It solves
+    d(r^2)/dt = 2 rate^2 G^2 - 4 rate decay r^2, which ``squared_lengths`` approaches for small steps.
 
     Parameters
     ----------

@@ -68,8 +68,11 @@ def normalise(y: Batch) -> tuple[Batch, Vector]:
     return y_hat.astype(y.dtype), sigma.astype(y.dtype)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def gradient(y: Batch, g: Batch, gamma: Vector) -> Batch:
     """The gradient of the normalised loss, d = (gamma/sigma) P g, P = I - 11'/m - y_hat y_hat'/m.
+
+    Half precision is computed in single and returned in half.
 
     Parameters
     ----------
@@ -83,16 +86,18 @@ def gradient(y: Batch, g: Batch, gamma: Vector) -> Batch:
     ------
     TypeError, ValueError
         As ``normalise``; or if g has another shape than y, or gamma has not one entry a feature; or
-        if gamma^2 / sigma^2 is beyond the largest number of the dtype.
+        if gamma^2 / sigma^2, in single precision at least, or the result, in its own, overflows.
     """
-    dtype = np.result_type(y, g, gamma)
-    y_hat, sigma, g = _checked(y, g, gamma)
-    d = gamma / sigma * (g - g.mean(axis=0) - y_hat * (g * y_hat).mean(axis=0))
-    return d.astype(dtype)
+    y_hat, sigma, wide = _checked(y, g, gamma)
+    d = gamma / sigma * (wide - wide.mean(axis=0) - y_hat * (wide * y_hat).mean(axis=0))
+    return _in_range("the gradient", d.astype(np.result_type(y, g, gamma)), g)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def squared_gradient(y: Batch, g: Batch, gamma: Vector) -> SquaredGradient:
     """The terms of ||d||^2 = (gamma^2/sigma^2) (||g||^2 - <1,g>^2/m - <g,y_hat>^2/m).
+
+    Half precision is computed and returned in single, which squares do not overflow as soon.
 
     Parameters, errors: as ``gradient``.
 
@@ -102,14 +107,17 @@ def squared_gradient(y: Batch, g: Batch, gamma: Vector) -> SquaredGradient:
     """
     y_hat, sigma, g = _checked(y, g, gamma)
     m = len(y)
-    return SquaredGradient(
+    terms = SquaredGradient(
         (gamma / sigma) ** 2,
         (g**2).sum(axis=0),
         g.sum(axis=0) ** 2 / m,
         (g * y_hat).sum(axis=0) ** 2 / m,
     )
+    _in_range("the squared gradient", np.array([*terms, terms.passed]), g)
+    return terms
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def hessian(
     y: Float[np.ndarray, "batch"],
     g: Float[np.ndarray, "batch"],
@@ -131,14 +139,15 @@ def hessian(
     Raises
     ------
     TypeError, ValueError
-        As ``gradient``; or if H is not finite, not symmetric or not square with the size of y.
+        As ``gradient``; or if H is not finite, far from symmetric or not square with the size of y.
     """
     y_hat, sigma, P = _one_feature(y, g, H, gamma)
     rest = P @ g
     bend = np.outer(y_hat, rest)
-    return (gamma / sigma) ** 2 * P @ H @ P - gamma / (len(y) * sigma**2) * (
+    second = (gamma / sigma) ** 2 * P @ H @ P - gamma / sigma / sigma / len(y) * (
         bend + bend.T + (g @ y_hat) * P
     )
+    return _in_range("the second derivative", second, g)
 
 
 class Curvature(NamedTuple):
@@ -164,6 +173,7 @@ class Curvature(NamedTuple):
         return self.through + self.own
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def curvature_along_gradient(
     y: Float[np.ndarray, "batch"],
     g: Float[np.ndarray, "batch"],
@@ -182,11 +192,13 @@ def curvature_along_gradient(
     """
     y_hat, sigma, P = _one_feature(y, g, H, gamma)
     d = gamma / sigma * (P @ g)
-    return Curvature(
+    terms = Curvature(
         float((gamma / sigma) ** 2 * d @ H @ d),
-        float(-gamma / (len(y) * sigma**2) * (g @ y_hat) * (d @ d)),
+        float(-gamma / sigma / sigma / len(y) * (g @ y_hat) * (d @ d)),
         float(d @ d),
     )
+    _in_range("the curvature", np.array([*terms, terms.total]), g)
+    return terms
 
 
 def distance_to_ray(
@@ -328,6 +340,8 @@ def along_gradient(
         If x or y is empty or not finite, a step is not positive, units is unknown, the model has no
         weight matrix, the model or the loss cannot be applied, the loss is not a scalar, the
         gradient is zero, or, in relative units, a unit's weights are all zero.
+    RuntimeError
+        Under ``torch.inference_mode``, which takes no derivatives.
 
     References
     ----------
@@ -464,6 +478,16 @@ def _checked(y, g, gamma):
             f"{sigma.dtype}, expected a batch that varies more"
         )
     return y_hat, sigma, _wide(g)
+
+
+def _in_range(what, values, g):
+    """The values. Refuse what has overflowed."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"g is as large as {np.abs(g).max():.3g}, and {what} overflows {values.dtype}, expected "
+            "smaller arguments or a batch that varies more"
+        )
+    return values
 
 
 def _one_feature(y, g, H, gamma):

@@ -41,7 +41,8 @@ def command(
     ----------
     path : path
     run : callable
-        From a configuration to results as ``save`` takes them.
+        From a configuration to results as ``save`` takes them; without ``run_paper`` it also takes
+        the folder or None as a second argument.
     configuration, reduced : mapping
         Of the recorded run, and of the part of it that a test repeats.
     paper : mapping

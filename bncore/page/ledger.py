@@ -127,8 +127,9 @@ def _chapter(chapter: str, entries: Sequence[tuple[Claim, Evidence]]) -> str:
     count = _count(evidence.verdict for _, evidence in entries)
     link = _link(chapter, f"{chapter}.html")
     return (
-        f'<details class="bn-chapter" id="{_anchor(chapter)}"><summary><h4>{_named(chapter)}</h4> '
-        f'<span class="bn-count">{count}</span></summary><p class="bn-from">Chapter {link}</p>'
+        f'<details class="bn-chapter"><summary><h4>{_named(chapter)}</h4> '
+        f'<span class="bn-count">{count}</span></summary>'
+        f'<p class="bn-from" id="{_anchor(chapter)}">Chapter {link}</p>'
         f"{_table(entries, f'Claims of {_named(chapter)}')}</details>"
     )
 

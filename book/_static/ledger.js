@@ -78,7 +78,12 @@
   }
 
   function openNamed() {
-    const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    let named = null;
+    try {
+      named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    } catch {
+      return; // the address is no valid one
+    }
     const ledger = named?.closest(".bn-ledger");
     if (!ledger) return;
     const form = ledger.querySelector(".bn-ledger-filters");
@@ -94,8 +99,13 @@
 
   function start() {
     document.querySelectorAll(".bn-ledger").forEach(enliven);
-    openNamed();
     window.addEventListener("hashchange", openNamed);
+    // A second click on the same link changes no address.
+    document.addEventListener("click", (event) => {
+      const link = event.target.closest?.(".bn-ledger a[href*='#']");
+      if (link && link.hash === location.hash) openNamed();
+    });
+    openNamed();
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

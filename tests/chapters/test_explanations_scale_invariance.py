@@ -386,3 +386,30 @@ def test_exercises_agree_with_the_package():
         np.testing.assert_allclose(
             exercises.changing_decay(rate, np.full(5, decay)), schedule.rates
         )
+
+
+def test_weight_normalisation_started_from_data_starts_normalised(monkeypatch):
+    """Before the first step hidden units have mean 0 and variance 1 over the first 64 images."""
+    seen = {}
+
+    def look(model, split, *_, **__):
+        x = split.x_train[:64]
+        for i in (1, 2):
+            seen[i] = getattr(model, f"linear{i}")(x).detach()
+            x = seen[i].relu()
+
+    monkeypatch.setattr(experiments.training, "train", look)
+    for seed in range(3):
+        experiments.weight_normalized(0.1, seed, 1, from_data=True)
+        for values in seen.values():
+            torch.testing.assert_close(values.mean(0), torch.zeros(64), atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                values.std(0, correction=0), torch.ones(64), atol=1e-4, rtol=0
+            )
+        experiments.weight_normalized(0.1, seed, 1)
+        assert (seen[1].std(0, correction=0) - 1).abs().max() > 0.1
+
+
+def test_weight_normalisation_that_starts_as_the_plain_network_does_its_first_step_as_slowly():
+    plain = experiments.final(experiments.CONTROL, 0.01, 0, 1)[0]
+    assert experiments.weight_normalized(0.01, 0, 1) == pytest.approx(plain, rel=0.02)

@@ -590,6 +590,21 @@ def test_noise_needs_a_batch_that_fits(unchecked, x, error, message):
         NoisyBatchNorm(3)(x)
 
 
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("other", DTYPES)
+@pytest.mark.parametrize("own", DTYPES)
+def test_noise_takes_the_dtypes_that_torch_mixes(unchecked, own, other, training):
+    layer, x = NoisyBatchNorm(3).to(own).train(training), torch.ones(4, 3, dtype=other)
+    if own == other or (own == torch.float32 and other in DTYPES[:2]):
+        assert layer(x).dtype == other
+    else:
+        with pytest.raises(TypeError, match=f"x has dtype {other}, expected {own}, that of the"):
+            layer(x)
+
+
 def test_noise_takes_one_example_where_nothing_is_learned():
     assert NoisyBatchNorm(3).eval()(torch.ones(1, 3)).shape == (1, 3)
 
@@ -605,6 +620,10 @@ def test_noise_takes_one_example_where_nothing_is_learned():
             {"C": np.array([[1.0, 2.0], [0.0, 1.0]])},
             ValueError,
             r"C is not symmetric, expected second moments E\[x x'\]",
+        ),
+        *(
+            ({"C": np.array([[large, 1], [0, 1]], dtype)}, ValueError, "C is not symmetric")
+            for dtype, large in ((float, 1e3), (float, 9e5), (np.float16, 6e4))
         ),
         ({"W2": np.ones((4, 2))}, ValueError, r"W2 has shape \(4, 2\), expected \(4, 3\)"),
         ({"C": np.ones((3, 3))}, ValueError, r"C has shape \(3, 3\), expected \(2, 2\)"),
@@ -629,3 +648,14 @@ def test_convolutions_in_single_precision(seed):
     assert shift.norm[0] == 0
     double = gradient_shift(copy.deepcopy(model).double(), cross_entropy, x.double(), y, 0.1)
     np.testing.assert_allclose(shift.before, double.before, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_second_moments_apart_in_their_last_digit_are_symmetric_enough(dtype):
+    rng, one, above = np.random.default_rng(0), np.ones, np.triu_indices(4, 1)
+    for _ in range(100):
+        x = rng.normal(size=(200, 4)) * 10 ** rng.uniform(-1, 0, size=4)
+        C = (x.T @ x / len(x)).astype(dtype)
+        C[above] = np.nextafter(C[above], dtype(0))
+        assert (C[above] != C.T[above]).all()
+        two_linear_layers(one((3, 4), dtype), one((2, 3), dtype), C, one((2, 4), dtype), 0.1)

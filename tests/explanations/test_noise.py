@@ -277,6 +277,7 @@ def test_moments_of_the_output_have_the_type_of_z(dtype):
         assert found.dtype == dtype
         np.testing.assert_allclose(found, exact, rtol=2e-3)
     assert all(type(value) is float for value in noise.output_moments(1, 8))
+    assert noise.output_moments(np.int64(1), 8) == noise.output_moments(1, 8)
 
 
 @pytest.mark.parametrize(

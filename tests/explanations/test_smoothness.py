@@ -72,6 +72,24 @@ def test_no_scale_of_the_batch_is_lost(seed, exponent):
     assert other == pytest.approx(np.ldexp(distance, exponent), rel=1e-15)
 
 
+@settings(max_examples=60)
+@given(seeds)
+def test_the_square_of_a_deviation_may_underflow(seed):
+    y, _, H, g, _ = random_loss(seed)
+    tiny, gamma = np.ldexp(y, -565), np.ldexp(1.0, -500)
+    no_g, no_H = 0 * g, 0 * H
+    assert not smoothness.hessian(tiny, g, H, 0.0).any()
+    assert not np.array(smoothness.curvature_along_gradient(tiny, g, H, 0.0)).any()
+    # gamma / sigma grows by 2^65 and gamma / sigma^2 by 2^630, with which the terms are linear.
+    through, own = smoothness.hessian(y, no_g, H, 1.0), smoothness.hessian(y, g, no_H, 1.0)
+    found = smoothness.hessian(tiny, no_g, H, gamma), smoothness.hessian(tiny, g, no_H, gamma)
+    np.testing.assert_allclose(np.ldexp(found[0], -130), through, rtol=1e-12)
+    np.testing.assert_allclose(np.ldexp(found[1], -630), own, rtol=1e-12)
+    found = smoothness.curvature_along_gradient(tiny, g, H, gamma)
+    expected = smoothness.curvature_along_gradient(y, g, H, 1.0)
+    np.testing.assert_allclose(np.ldexp(found, [-260, -760, -130]), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("size", [1e-3, 1.0, 300.0, 3e4])
 def test_half_precision_is_computed_in_single(size):
     rng = np.random.default_rng(0)
@@ -86,6 +104,7 @@ def test_half_precision_is_computed_in_single(size):
     np.testing.assert_allclose(sigma, exact[1], rtol=2e-3)
     terms, exact = smoothness.squared_gradient(y, g, gamma), smoothness.squared_gradient(*wide)
     np.testing.assert_allclose(terms.passed, exact.passed, rtol=1e-5)
+    assert {term.dtype for term in (*terms, terms.passed)} == {np.dtype(np.float32)}
     if size >= 1:
         d = smoothness.gradient(y, g, gamma)
         assert d.dtype == np.float16
@@ -317,6 +336,42 @@ Y, G, GAMMA = np.array([[1.0], [2.0], [4.0]]), np.ones((3, 1)), np.ones(1)
             ValueError,
             r"y\[:, 0\] has the deviation 1.25e-200, and gamma\^2 / sigma\^2 overflows float64",
         ),
+        (lambda: smoothness.gradient([[1.0], [2.0]], G, GAMMA), TypeError, "y is a list, expected"),
+        (
+            lambda: smoothness.gradient(torch.tensor(Y), G, GAMMA),
+            TypeError,
+            "y is a Tensor, expected a plain numpy.ndarray",
+        ),
+        (lambda: smoothness.gradient(Y, G, [1.0]), TypeError, "gamma is a list, expected a plain"),
+        (
+            lambda: smoothness.gradient(
+                np.array([[1], [1.001], [1.002]], np.float16),
+                np.array([[3e4], [-3e4], [3e4]], np.float16),
+                np.array([10], np.float16),
+            ),
+            ValueError,
+            r"g is as large as 3e\+04, and the gradient overflows float16, expected smaller arguments",
+        ),
+        (
+            lambda: smoothness.gradient(Y, np.array([[1e308], [1e308], [-1e308]]), GAMMA),
+            ValueError,
+            "the gradient overflows float64",
+        ),
+        (
+            lambda: smoothness.squared_gradient(Y, 1e200 * G, GAMMA),
+            ValueError,
+            r"g is as large as 1e\+200, and the squared gradient overflows float64",
+        ),
+        (
+            lambda: smoothness.hessian(1e-300 * Y[:, 0], G[:, 0], np.eye(3), 1e-160),
+            ValueError,
+            "the second derivative overflows float64",
+        ),
+        (
+            lambda: smoothness.curvature_along_gradient(Y[:, 0], 1e200 * Y[::-1, 0], np.eye(3), 1),
+            ValueError,
+            "the curvature overflows float64",
+        ),
         (lambda: smoothness.weights(nn.Linear), TypeError, "model is the class Linear, expected"),
         (
             lambda: smoothness.unit_lengths(np.ones((2, 2))),
@@ -452,6 +507,12 @@ def test_frozen_weights_are_held():
     with torch.no_grad():
         again = smoothness.along_gradient(model, x, y, [0.1])
     np.testing.assert_array_equal(again.losses, found.losses)
+
+
+def test_no_walk_where_torch_takes_no_derivatives():
+    x, y = batch()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode is on"):
+        smoothness.along_gradient(nn.Linear(6, 4).double(), x, y, [0.1])
 
 
 def test_a_weight_without_part_in_the_loss_has_no_slope():

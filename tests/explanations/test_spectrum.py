@@ -363,6 +363,21 @@ def test_the_zero_operator_has_a_spectrum():
     assert not spectrum.lanczos(operator, 3).nodes.any()
 
 
+@pytest.mark.parametrize("n", [10, 50])
+def test_random_matrices_are_not_symmetric(n):
+    rng = np.random.default_rng(n)
+    for seed in range(200):
+        operator = aslinearoperator(rng.normal(size=(n, n)))
+        with pytest.raises(ValueError, match="operator is not symmetric"):
+            spectrum.extremes(operator, seed)
+
+
+def test_no_operator_where_torch_takes_no_derivatives():
+    x, y = batch()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode is on"):
+        spectrum.hessian_operator(nn.Linear(5, 3).double(), x, y)
+
+
 def test_low_rank_in_single_precision_is_symmetric_enough():
     rng = np.random.default_rng(0)
     A = rng.normal(size=(40, 3)).astype(np.float32)

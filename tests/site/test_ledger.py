@@ -7,7 +7,8 @@ import pytest
 from built import DESKTOP, PHONE, SITE, pages
 
 LEDGER = "book/claims.html"
-UNFOLDED = "() => [...document.querySelectorAll('.bn-chapter[open]')].map(e => e.id)"
+UNFOLDED = """() => [...document.querySelectorAll('.bn-chapter[open]')]
+    .map(e => e.querySelector('.bn-from').id)"""
 SHOWN = """() => [...document.querySelectorAll('.bn-ledger .bn-claims tbody tr')]
     .filter(row => row.checkVisibility({ contentVisibilityAuto: true }))
     .map(row => row.dataset.verdict)"""
@@ -81,6 +82,25 @@ def test_the_summary_leads_to_each_chapter(visit):
         link.click()
         assert name in tab.evaluate(UNFOLDED)
         assert tab.evaluate(IN_SIGHT, name)
+    tab.locator(f".bn-chapter:has(#{name}) > summary").click()
+    assert name not in tab.evaluate(UNFOLDED)
+    links[-1].click()
+    assert name in tab.evaluate(UNFOLDED)
+
+
+def test_the_summary_leads_to_each_chapter_without_script(visit):
+    tab = visit(LEDGER, PHONE, javascript=False)
+    for link in tab.locator(".bn-summary tbody a").all()[::6]:
+        name = link.get_attribute("href").split("#")[1]
+        link.click()
+        assert tab.locator(f"#{name}").is_visible()
+
+
+def test_an_address_that_is_none_leaves_the_page_alive(visit):
+    tab = visit(f"{LEDGER}#%E0%A4%A")
+    named = ids(LEDGER)[0]
+    tab.evaluate("id => { location.hash = id; }", named)
+    tab.wait_for_function("id => document.getElementById(id).checkVisibility()", arg=named)
 
 
 def test_filters_show_what_they_name_and_fold_again(visit):

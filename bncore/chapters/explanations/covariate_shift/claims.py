@@ -570,9 +570,9 @@ def slows() -> Evidence:
     id="covariate-shift-most-efficient",
     source="whatisbn, Internal Covariate Shift",
     statement=(
-        "Training a network is most efficient when the distribution of the inputs to each layer is "
-        "similar from step to step. (Read: of two networks the one with less drift of its means "
-        "needs fewer steps.)"
+        "Training a network is most efficient when the distribution of inputs to each layer is "
+        "similar. (Read: similar from step to step, so that of two networks the one with less drift "
+        "of its means needs fewer steps.)"
     ),
     chapter="explanations/covariate_shift",
     verdict="depends",
@@ -604,7 +604,9 @@ def most_efficient() -> Evidence:
             ],
         ),
         otherwise=(
-            "it is the one without, beside one with noise behind its batch norms",
+            "it is the one without, by the median over layers and records, beside one with noise behind "
+            "its batch norms (by the mean over layers, which its last layers dominate early, the one "
+            "without is the less steady)",
             [
                 Measurement(
                     f"{label}, smallest of five seeds",

@@ -2,7 +2,7 @@
 
 With ``--paper`` the same code runs ``PAPER`` instead, a configuration near the size of Santurkar et
 al. (2018), and writes paper.json: a VGG-11 of width 64 on CIFAR-10, and 25 linear layers of 64 units.
-That wants a network, once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+It needs the internet once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
 It has not been run here: no chapter, figure or claim rests on it.
 """
 

@@ -4,7 +4,7 @@
 
 With ``--paper`` the same code trains the networks of ``PAPER`` instead, deeper and wider ones on
 CIFAR-10, fully connected like those that Yang et al. (2019) trained, and writes paper.json.
-That wants a network, once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+It needs the internet once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
 It has not been run here: no chapter, figure or claim rests on it.
 """
 

@@ -3,7 +3,8 @@
 With ``--paper`` the same code runs ``PAPER`` instead, and writes paper.json. All on CIFAR-10: the
 noise of batches in a VGG-11 of width 64; dropout in a residual network of 20 layers, before the last
 convolution of each block as in Li et al. (2019), and before the first block; sampled statistics, as
-in Teye et al. (2018), in the VGG. That wants a network, once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+in Teye et al. (2018), in the VGG. It needs the internet once, to download CIFAR-10 (``--cache`` says
+where to), and a GPU.
 It has not been run here: no chapter, figure or claim rests on it.
 """
 

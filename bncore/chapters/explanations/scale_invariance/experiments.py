@@ -374,17 +374,29 @@ ARMS = {
 CONTROL = "no batch norm, hidden rate"
 
 
-def weight_normalized(rate, seed, steps):
+def weight_normalized(rate, seed, steps, from_data=False):
     """Training loss on the digits with weight normalisation, which splits length and direction alone.
 
     The network, the batches and the 0.1 of all other parameters are those of "no batch norm, hidden
-    rate" in ``final``; the given rate is that of the directions in the hidden layers.
+    rate" in ``final``; the given rate is that of the directions in the hidden layers. With
+    ``from_data`` lengths and biases start so that the first 64 images give each hidden unit mean 0
+    and variance 1 (Salimans and Kingma, 2016, section 3); without, the network starts as the plain
+    one.
     """
     split = data.digits(seed)
     model = perceptron((64, 64, 64, 10))(None, seed)
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, torch.nn.Linear) and name != "output":
-            weight_norm(layer)
+    x = split.x_train[:64]
+    for name, layer in list(model.named_children()):
+        if not isinstance(layer, torch.nn.Linear) or name == "output":
+            continue
+        weight_norm(layer)
+        if from_data:
+            with torch.no_grad():
+                values = x @ layer.weight.T
+                deviation = values.std(0, correction=0)
+                layer.parametrizations.weight.original0 /= deviation[:, None]
+                layer.bias.copy_(-values.mean(0) / deviation)
+                x = layer(x).relu()
 
     def optimizer(parameters, lr):
         named = list(model.named_parameters())

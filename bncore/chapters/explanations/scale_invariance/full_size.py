@@ -2,8 +2,9 @@
 
 ``make full CHAPTER=explanations/scale_invariance`` writes recorded.json. With ``--paper`` the same
 code runs ``PAPER`` instead, and writes paper.json: a VGG-11 of width 64 on CIFAR-10, as Arora, Li and
-Lyu (2019) trained a VGG at many learning rates of its scale-invariant weights. That wants a network,
-once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+Lyu (2019) trained a VGG at many learning rates of its scale-invariant weights. It makes 156
+runs of 15,000 steps one after the other, and keeps nothing until the last is done. It needs the
+internet once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
 It has not been run here: no chapter, figure or claim rests on it.
 
 The sweep of fully connected networks on MNIST:
