@@ -100,7 +100,7 @@
   function start() {
     document.querySelectorAll(".bn-ledger").forEach(enliven);
     window.addEventListener("hashchange", openNamed);
-    // A second click on the same link changes no address.
+    // A second click on the same link changes no address, and not every browser unfolds by itself.
     document.addEventListener("click", (event) => {
       const link = event.target.closest?.(".bn-ledger a[href*='#']");
       if (link && link.hash === location.hash) openNamed();

@@ -101,6 +101,7 @@ def test_an_address_that_is_none_leaves_the_page_alive(visit):
     named = ids(LEDGER)[0]
     tab.evaluate("id => { location.hash = id; }", named)
     tab.wait_for_function("id => document.getElementById(id).checkVisibility()", arg=named)
+    assert tab.complaints == []
 
 
 def test_filters_show_what_they_name_and_fold_again(visit):
