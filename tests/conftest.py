@@ -28,8 +28,26 @@ def _where_annotated(*, typechecker):
 JAXTYPED, jaxtyping.jaxtyped = jaxtyping.jaxtyped, _where_annotated
 jaxtyping.install_import_hook("bncore", "beartype.beartype").__enter__()
 
-settings.register_profile("book", deadline=None, derandomize=True, print_blob=False)
+FACTOR = int(os.environ.get("EXAMPLES", "1"))
+
+settings.register_profile("book", deadline=None, derandomize=FACTOR == 1, print_blob=True)
 settings.load_profile("book")
+
+
+def pytest_collection_modifyitems(items):
+    """EXAMPLES=10 gives every property ten times its examples, drawn afresh at each run."""
+    if FACTOR == 1:
+        return
+    enlarged = set()
+    for item in items:
+        test = getattr(item, "obj", None)
+        test = getattr(test, "__func__", test)
+        chosen = getattr(test, "_hypothesis_internal_use_settings", None)
+        if chosen is not None and test not in enlarged:
+            enlarged.add(test)
+            test._hypothesis_internal_use_settings = settings(
+                chosen, max_examples=FACTOR * chosen.max_examples
+            )
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import linalg
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 
 def real_array(name, value, ndim):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 # exp(700) is finite; the logistic function of anything lower is 0 beside 1e-304.
 LOWEST = -700.0

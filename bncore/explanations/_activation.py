@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bncore import arguments as check
 from bncore.explanations import _models
-from bncore.mechanics import _arguments as check
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda z: z * 1.0,

@@ -7,7 +7,7 @@ not finite pass: a network may have diverged, and then so has what is measured.
 import torch
 from torch import nn
 
-from bncore.mechanics._arguments import type_name
+from bncore.arguments import type_name
 
 REFUSALS = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 

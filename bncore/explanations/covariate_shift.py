@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import nn
 from torch.func import functional_call
 
+from bncore import arguments as check
 from bncore.explanations import _models
-from bncore.mechanics import _arguments as check
 
 Loss = Callable[..., torch.Tensor]
 Parameters = Mapping[str, torch.Tensor]
@@ -337,7 +337,7 @@ def two_linear_layers(
     """
     h = check.nonnegative("learning_rate", learning_rate)
     for name, value in (("W1", W1), ("W2", W2), ("C", C), ("D", D)):
-        check.floating(name, value)
+        check.array(name, value)
         if value.ndim != 2 or 0 in value.shape:
             raise ValueError(f"{name} has shape {value.shape}, expected a matrix with entries")
         check.finite(name, value)

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import nn
 from torch.func import functional_call
 
+from bncore import arguments as check
 from bncore.explanations import _activation, _models
-from bncore.mechanics import _arguments as check
 
 Activation = str | Callable[[torch.Tensor], torch.Tensor]
 SMALLEST_BATCH, LARGEST_BATCH = 4, 10**7

@@ -20,7 +20,7 @@ from scipy import special, stats
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 # By which moments computed from data may miss what holds for exact ones.
 ROUNDING = 1e-9
@@ -510,7 +510,7 @@ def _kurtosis(value, population):
 def _values(name, value, infinite=False):
     """Refuse anything but a real number or a floating-point array without NaN."""
     if isinstance(value, np.ndarray):
-        check.floating(name, value)
+        check.array(name, value)
     else:
         check.number(name, value)
     if infinite and not np.isnan(value).any():

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from bncore import arguments as check
 from bncore.lab.probes import evaluation
-from bncore.mechanics import _arguments as check
 
 Number = float | int
 Lengths = Float[np.ndarray, "steps_and_start"]
@@ -261,7 +261,7 @@ def turn(
     """
     rate = check.positive("rate", rate)
     for name, value in (("direction", direction), ("gradient", gradient)):
-        check.floating(name, value)
+        check.array(name, value)
         check.finite(name, value)
     if direction.ndim != 1 or gradient.shape != direction.shape:
         raise ValueError(
@@ -317,7 +317,7 @@ def squared_lengths(
         gradient is negative or not finite, or a length leaves the range of floats.
     """
     rate, decay = _rate_and_decay(rate, decay)
-    check.floating("gradients", gradients)
+    check.array("gradients", gradients)
     if gradients.ndim != 1:
         raise ValueError(f"gradients has shape {gradients.shape}, expected one number a step")
     check.finite("gradients", gradients)
@@ -373,7 +373,7 @@ def smooth_squared_lengths(
     """
     rate, decay = _rate_and_decay(rate, decay)
     gradient, start = check.nonnegative("gradient", gradient), check.positive("start", start)
-    check.floating("steps", steps)
+    check.array("steps", steps)
     check.finite("steps", steps)
     if (steps < 0).any():
         raise ValueError(f"steps holds {steps.min()}, expected at least 0")

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from bncore import arguments as check
 from bncore.explanations import _models
-from bncore.mechanics import _arguments as check
 
 Batch = Float[np.ndarray, "batch features"]
 Vector = Float[np.ndarray, "features"]
@@ -225,7 +225,7 @@ def distance_to_ray(
     ----------
     Santurkar et al. (2018), Lemma 4.5.
     """
-    check.floating("start", start)
+    check.array("start", start)
     if start.ndim != 1:
         raise ValueError(f"start has shape {start.shape}, expected (inputs,)")
     check.finite("start", start)
@@ -440,7 +440,7 @@ def _near_one(values):
 
 def _normalised(y):
     """As ``normalise``, in single precision at least."""
-    check.values_per_feature("y", y, least=2)
+    check.batch("y", y, least=2)
     if y.ndim != 2:
         raise ValueError(f"y has shape {y.shape}, expected (batch, features)")
     constant = (y == y[0]).all(axis=0)
@@ -464,7 +464,7 @@ def _wide(values):
 def _checked(y, g, gamma):
     """The normalised batch, sigma and g, in single precision at least."""
     y_hat, sigma = _normalised(y)
-    check.floating("g", g)
+    check.array("g", g)
     if g.shape != y.shape:
         raise ValueError(f"g has shape {g.shape}, expected {y.shape}, that of y")
     check.finite("g", g)
@@ -493,11 +493,11 @@ def _in_range(what, values, g):
 def _one_feature(y, g, H, gamma):
     gamma = check.number("gamma", gamma)
     for name, value in (("y", y), ("g", g)):
-        check.floating(name, value)
+        check.array(name, value)
         if value.ndim != 1:
             raise ValueError(f"{name} has shape {value.shape}, expected (batch,): one feature")
     y_hat, sigma, _ = _checked(y[:, None], g[:, None], np.array([gamma]))
-    check.floating("H", H)
+    check.array("H", H)
     if H.shape != (len(y), len(y)):
         raise ValueError(f"H has shape {H.shape}, expected {(len(y), len(y))}")
     check.finite("H", H)

@@ -16,8 +16,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from bncore import arguments as check
 from bncore.explanations import _models, smoothness
-from bncore.mechanics import _arguments as check
 
 
 def hessian_operator(
@@ -234,11 +234,11 @@ def quadrature(
     ValueError
         If diagonal is empty or not a finite vector, or off has not one finite entry less.
     """
-    check.floating("diagonal", diagonal)
+    check.array("diagonal", diagonal)
     if diagonal.ndim != 1 or len(diagonal) == 0:
         raise ValueError(f"diagonal has shape {diagonal.shape}, expected (steps,), at least one")
     check.finite("diagonal", diagonal)
-    check.floating("off", off)
+    check.array("off", off)
     if off.shape != (len(diagonal) - 1,):
         raise ValueError(
             f"off has shape {off.shape}, expected ({len(diagonal) - 1},): one entry less than "
@@ -332,7 +332,7 @@ def _check_symmetric(difference, size):
 
 
 def _check_grid(grid):
-    check.floating("grid", grid)
+    check.array("grid", grid)
     if grid.ndim != 1:
         raise ValueError(f"grid has shape {grid.shape}, expected (points,)")
     check.finite("grid", grid)

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
+from bncore import arguments as check
 from bncore.lab.probes import evaluation, in_pieces
-from bncore.mechanics import _arguments as check
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 

@@ -10,7 +10,7 @@ from numbers import Real
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 
 def direct(keep: Real, mean: Real, var: Real) -> float:
@@ -77,12 +77,12 @@ def behind_weights(
     Li et al. (2019), section 3, case (b), where all means, variances and correlations are alike.
     """
     keep = _keep(keep)
-    check.floating("weight", weight)
+    check.array("weight", weight)
     if weight.ndim != 1 or len(weight) == 0:
         raise ValueError(f"weight has shape {weight.shape}, expected (inputs,): those of one unit")
     check.finite("weight", weight)
     check.vector("mean", mean, len(weight), "weight")
-    check.floating("covariance", covariance)
+    check.array("covariance", covariance)
     if covariance.shape != 2 * weight.shape:
         raise ValueError(
             f"covariance has shape {covariance.shape}, expected {2 * weight.shape}: one row and "

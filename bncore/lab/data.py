@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from sklearn.datasets import fetch_openml, get_data_home, load_digits
 from torch.nn.functional import interpolate
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 
 class Split(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.conv import _ConvNd as Convolution
 from torch.optim.swa_utils import update_bn
 
+from bncore import arguments as check
 from bncore.lab.probes import evaluation, in_pieces
-from bncore.mechanics import _arguments as check
 from bncore.mechanics import folding
 
 Examples = Float[torch.Tensor, "examples *features"]

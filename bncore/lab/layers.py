@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 
 class Erf(nn.Module):

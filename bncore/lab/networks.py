@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from bncore import arguments as check
 from bncore.lab.layers import (
     ACTIVATIONS,
     NORMALIZATIONS,
@@ -21,7 +22,6 @@ from bncore.lab.layers import (
 )
 from bncore.lab.residual import residual, residual_mlp
 from bncore.lab.vgg import vgg
-from bncore.mechanics import _arguments as check
 
 __all__ = [
     "ACTIVATIONS",

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from bncore import arguments as check
 from bncore.lab.data import Split
-from bncore.mechanics import _arguments as check
 
 # Examples that go through a network at a time where others do not change what it says of one.
 PIECE = 2048

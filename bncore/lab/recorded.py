@@ -12,8 +12,8 @@ import numpy as np
 import scipy
 import torch
 
+from bncore import arguments as check
 from bncore.lab.files import write_atomically
-from bncore.mechanics import _arguments as check
 
 LIMIT = 100_000
 PARTS = ("configuration", "full", "reduced", "versions", "hardware")

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from bncore import arguments as check
 from bncore.lab.layers import Activation, Layers, Normalization, seeded
-from bncore.mechanics import _arguments as check
 
 
 class Residual(nn.Module):

@@ -19,10 +19,10 @@ import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
+from bncore import arguments as check
 from bncore import progress
 from bncore.lab.files import write_atomically
 from bncore.lab.fingerprint import describe, digest
-from bncore.mechanics import _arguments as check
 
 OWNER = "function.txt"
 

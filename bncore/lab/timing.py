@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 
 def median_seconds(

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from bncore import arguments as check
 from bncore import progress
 from bncore.lab import checkpoints
 from bncore.lab.batches import Batches
@@ -22,7 +23,6 @@ from bncore.lab.data import Split
 from bncore.lab.files import discard_parts
 from bncore.lab.fingerprint import describe, digest, qualified_name
 from bncore.lab.probes import Probe
-from bncore.mechanics import _arguments as check
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from bncore import arguments as check
 from bncore.lab.layers import Layers, Normalization, seeded
-from bncore.mechanics import _arguments as check
 
 # Convolutions in each of the five stages, by the network's name in the paper.
 STAGES = {

@@ -6,7 +6,7 @@ Source: unrolling the update of Ioffe and Szegedy's (2015) moving averages, in t
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 
 def weights(momentum: float | int | None, updates: int) -> Float[np.ndarray, "updates_and_initial"]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 __all__ = [
     "CONVENTIONS",
@@ -457,7 +457,7 @@ def _read(state, old, source):
         scalar = isinstance(updates, np.ndarray) and updates.ndim == 0
         updates = check.integer(names["updates"], updates[()] if scalar else updates, least=0)
     mean = arrays["mean"]
-    check.floating(names["mean"], mean)
+    check.array(names["mean"], mean)
     if mean.ndim != 1:
         raise ValueError(f"{names['mean']} has shape {mean.shape}, expected (features,)")
     for key, array in arrays.items():

@@ -7,7 +7,7 @@ Source: Ioffe and Szegedy (2015), Algorithm 2, line 11; weight layouts are torch
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 __all__ = ["affine_map", "fold_conv", "fold_linear"]
 
@@ -88,7 +88,7 @@ def fold_linear(
     TypeError, ValueError
         As ``affine_map``, and if weight is not a finite matrix whose rows match mean.
     """
-    check.floating("weight", weight)
+    check.array("weight", weight)
     if weight.ndim != 2:
         raise ValueError(f"weight has shape {weight.shape}, expected (features, inputs)")
     return _fold(weight, bias, mean, var, gamma, beta, eps, groups=1, transposed=False)
@@ -134,7 +134,7 @@ def fold_conv(
     TypeError, ValueError
         As ``affine_map``, and if weight is not a finite kernel of the layout above.
     """
-    check.floating("weight", weight)
+    check.array("weight", weight)
     if weight.ndim < 3:
         layout = "inputs, features / groups" if transposed else "features, inputs / groups"
         raise ValueError(f"weight has shape {weight.shape}, expected ({layout}, *kernel)")

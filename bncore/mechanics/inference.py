@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 from bncore.mechanics.folding import affine_map, fold_conv, fold_linear
 
 __all__ = [
@@ -90,7 +90,8 @@ class RunningStatistics:
             If x has another number of features, fewer than two values of each, or a value that is
             not finite. The averages then stay as they were.
         """
-        m = check.values_per_feature("x", x, self.num_features, least=2)
+        x = check.batch("x", x, self.num_features, least=2)
+        m = check.values_per_feature(x)
         mean, var = _moments(x)
         weight = 1 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
         self.num_batches_tracked += 1
@@ -239,7 +240,7 @@ def normalize(
     ----------
     Ioffe and Szegedy (2015), Algorithm 2, line 11.
     """
-    check.values_per_feature("x", x)
+    x = check.batch("x", x)
     check.fixed_statistics(mean, var, gamma, beta, eps, x.shape[1], "x")
     scale, _ = affine_map(mean.astype(np.float64), var, gamma, None, eps)
     dtype = np.result_type(x, mean, np.float32)
@@ -271,7 +272,8 @@ def _checked(batches, least):
     """Yield each batch with its number of values a feature; the first fixes the features."""
     features = None
     for index, x in enumerate(batches):
-        m = check.values_per_feature(f"batches[{index}]", x, features, least=least)
+        x = check.batch(f"batches[{index}]", x, features, least=least)
+        m = check.values_per_feature(x)
         features = x.shape[1]
         yield m, x
     if features is None:

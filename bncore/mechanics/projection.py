@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 Batch = Float[np.ndarray, "batch features *spatial"]
 Vector = Float[np.ndarray, "features"]
@@ -62,8 +62,8 @@ def split(dy: Batch, x: Batch) -> Parts:
     ValueError
         If x has fewer than two axes or no values, the shapes differ, or a value is not finite.
     """
-    check.values_per_feature("x", x, least=1)
-    check.floating("dy", dy)
+    check.batch("x", x)
+    check.array("dy", dy)
     if dy.shape != x.shape:
         raise ValueError(f"dy has shape {dy.shape}, expected {x.shape}, that of x")
     check.finite("dy", dy)
@@ -102,7 +102,7 @@ def leak(var: Vector, eps: float) -> Vector:
     ValueError
         If an entry of var is negative or not finite, or eps is not positive.
     """
-    check.floating("var", var)
+    check.array("var", var)
     check.finite("var", var)
     if (var < 0).any():
         j = int((var < 0).argmax())

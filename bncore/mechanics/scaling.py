@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 
 __all__ = [
     "MinMax",
@@ -283,7 +283,7 @@ def gradient_descent_rate(
 
 
 def _matrix(X, features=None, name="X"):
-    check.floating(name, X)
+    check.array(name, X)
     if X.ndim != 2:
         raise ValueError(f"{name} has shape {X.shape}, expected (samples, features)")
     if X.size == 0:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from bncore.mechanics import _arguments as check
+from bncore import arguments as check
 from bncore.mechanics._blocks import centred, patterns, short_buffers
 
 Batch = Float[np.ndarray, "batch features *spatial"]
@@ -335,7 +335,7 @@ def _correlations(dy, cache):
 
 
 def _check_batch(x):
-    check.floating("x", x)
+    check.array("x", x)
     if x.ndim < 2:
         raise ValueError(
             f"x has shape {x.shape}, expected at least two axes: (batch, features, *spatial)"
@@ -379,7 +379,7 @@ def _check_incoming(dy, cache):
         raise TypeError(
             f"cache is a {check.type_name(cache)}, expected the Cache that forward returned"
         )
-    check.floating("dy", dy)
+    check.array("dy", dy)
     for what in ("shape", "dtype"):
         given, expected = getattr(dy, what), getattr(cache.x, what)
         if given != expected:
