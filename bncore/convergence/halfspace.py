@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import sparse
 
-from bncore.convergence import _arguments as check
+from bncore import arguments as check
 from bncore.convergence import losses
-from bncore.convergence.problem import Line, Problem, Weights
+from bncore.convergence.data import targets
+from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, vector
 from bncore.convergence.quadrature import nodes
+from bncore.convergence.second_moment import MatrixLike, second_moment
 
 BLOCK = 2**19
 
@@ -82,12 +84,12 @@ class GaussianHalfspace(_Halfspace):
 
     def __init__(
         self,
-        u: Real[np.ndarray, "dimension"],
-        S: Real[np.ndarray, "dimension dimension"],
+        u: WeightsLike,
+        S: MatrixLike,
         loss: object = "softplus",
     ):
-        self.S, _ = check.second_moment(S)
-        self.u = check.vector("u", u, len(self.S), "S")
+        self.S = second_moment(S)
+        self.u = vector("u", u, len(self.S), "S")
         self.loss = losses.get(loss)
         explained = float(self.u @ np.linalg.solve(self.S, self.u))
         if explained >= 1 - 1e-12:
@@ -101,10 +103,10 @@ class GaussianHalfspace(_Halfspace):
         """f along the multiples of w, unchecked."""
         return _GaussianLine(self, w)
 
-    def hessian_product(self, w: Weights, v: Weights) -> Weights:
+    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
         """E[phi''(z'w) z z'v], from the conditional law of z given its score."""
-        w = check.vector("w", w, self.dimension, "the problem")
-        v = check.vector("v", v, self.dimension, "the problem")
+        w = vector("w", w, self.dimension)
+        v = vector("v", v, self.dimension)
         line = self.line(w)
         a, xi, weights = line._nodes(1.0)
         weights = weights * self.loss.d2phi(a)
@@ -177,10 +179,11 @@ class EmpiricalHalfspace(_Halfspace):
 
     def __init__(self, Z: object, loss: object = "softplus"):
         if sparse.issparse(Z):
-            check.real_array("Z", Z.data, 1)
+            check.finite("Z", check.array("Z", Z.data, 1))
             self.Z = Z.tocsr() if Z.dtype.kind == "f" else Z.tocsr().astype(np.float64)
         else:
-            self.Z = check.real_array("Z", Z, 2)
+            self.Z = check.array("Z", Z, 2)
+            check.finite("Z", self.Z)
         if min(self.Z.shape) == 0:
             raise ValueError(f"Z has shape {Z.shape}, expected at least one sample and one column")
         self.loss = losses.get(loss)
@@ -188,7 +191,10 @@ class EmpiricalHalfspace(_Halfspace):
 
     @classmethod
     def from_data(
-        cls, X: object, y: Real[np.ndarray, "samples"], loss: object = "softplus"
+        cls,
+        X: object,
+        y: Real[np.ndarray, "samples"] | list | tuple,
+        loss: object = "softplus",
     ) -> "EmpiricalHalfspace":
         """The problem of examples X, one a row, and labels y of -1 and 1.
 
@@ -197,16 +203,16 @@ class EmpiricalHalfspace(_Halfspace):
         ValueError
             If a label is neither -1 nor 1.
         """
-        y = check.real_array("y", y, 1)
+        if not sparse.issparse(X):
+            X = check.array("X", X, 2)
+            check.finite("X", X)
+        y = targets(y, X.shape[0])
         if not np.isin(y, (-1, 1)).all():
             wrong = y[~np.isin(y, (-1, 1))][0]
             raise ValueError(f"y contains {wrong:g}, expected labels of -1 and 1 only")
         if sparse.issparse(X):
-            check.vector("y", y, X.shape[0], "X's samples")
             signs = -y.astype(X.dtype if X.dtype.kind == "f" else np.float64)
             return cls(sparse.diags_array(signs) @ X, loss)
-        X = check.real_array("X", X, 2)
-        check.vector("y", y, len(X), "X's samples")
         return cls(-y[:, np.newaxis].astype(X.dtype) * X, loss)
 
     @cached_property
@@ -238,8 +244,8 @@ class EmpiricalHalfspace(_Halfspace):
         """f along the multiples of w, unchecked."""
         return _EmpiricalLine(self, w)
 
-    def hessian_product(self, w: Weights, v: Weights) -> Weights:
+    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
         """Z' diag(phi''(Z w)) Z v / n."""
-        w = check.vector("w", w, self.dimension, "the problem")
-        v = check.vector("v", v, self.dimension, "the problem")
+        w = vector("w", w, self.dimension)
+        v = vector("v", v, self.dimension)
         return self.adjoint(self.loss.d2phi(self.scores(w)) * self.scores(v))

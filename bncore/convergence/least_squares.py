@@ -6,8 +6,10 @@ Kohler et al. (2019), section 3.
 import numpy as np
 from jaxtyping import Real
 
-from bncore.convergence import _arguments as check
-from bncore.convergence.problem import Line, Problem, Weights
+from bncore import arguments as check
+from bncore.convergence.data import targets
+from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, vector
+from bncore.convergence.second_moment import MatrixLike, second_moment
 
 
 class _QuadraticLine(Line):
@@ -53,17 +55,19 @@ class LeastSquares(Problem):
 
     def __init__(
         self,
-        u: Real[np.ndarray, "dimension"],
-        S: Real[np.ndarray, "dimension dimension"],
+        u: WeightsLike,
+        S: MatrixLike,
         constant: float | int = 0.0,
     ):
-        self.S, _ = check.second_moment(S)
-        self.u = check.vector("u", u, len(self.S), "S")
+        self.S = second_moment(S)
+        self.u = vector("u", u, len(self.S), "S")
         self.constant = check.finite_number("constant", constant)
 
     @classmethod
     def from_data(
-        cls, X: Real[np.ndarray, "samples dimension"], y: Real[np.ndarray, "samples"]
+        cls,
+        X: Real[np.ndarray, "samples dimension"] | list | tuple,
+        y: Real[np.ndarray, "samples"] | list | tuple,
     ) -> "LeastSquares":
         """The problem of a data set, with means over its samples for expectations.
 
@@ -72,8 +76,9 @@ class LeastSquares(Problem):
         ValueError
             If X has no more than d independent rows or dependent columns: S is then singular.
         """
-        X = check.real_array("X", X, 2).astype(np.float64)
-        y = check.vector("y", y, len(X), "X's samples")
+        X = check.array("X", X, 2).astype(np.float64)
+        check.finite("X", X)
+        y = targets(y, len(X))
         if X.size == 0:
             raise ValueError(f"X has shape {X.shape}, expected at least one sample and one column")
         rank = int(np.linalg.matrix_rank(X))
@@ -96,7 +101,7 @@ class LeastSquares(Problem):
         """f along the multiples of w, unchecked."""
         return _QuadraticLine(self, w)
 
-    def hessian_product(self, w: Weights, v: Weights) -> Weights:
+    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
         """2 S v, whatever w."""
-        check.vector("w", w, self.dimension, "the problem")
-        return 2 * self.S @ check.vector("v", v, self.dimension, "the problem")
+        vector("w", w, self.dimension)
+        return 2 * self.S @ vector("v", v, self.dimension)

@@ -11,15 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Real
 
-from bncore.convergence import _arguments as check
+from bncore import arguments as check
 from bncore.convergence import losses
 from bncore.convergence.halfspace import EmpiricalHalfspace, GaussianHalfspace
 from bncore.convergence.length import Unresolved
-from bncore.convergence.problem import Line, Problem
+from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, vector
+from bncore.convergence.second_moment import MatrixLike
 from bncore.convergence.solvers import gdnp
 from bncore.convergence.trace import Trace
 
 Layer = Float[np.ndarray, "units dimension"]
+LayerLike = Real[np.ndarray, "units dimension"] | list | tuple
+Units = Real[np.ndarray, "units"] | list | tuple
 
 FAR, MOST = 8.5, 2_000_000
 POLE = {"softplus": np.pi, "sigmoid": np.pi, "squared": np.inf}  # pi / 2 for tanh and any other
@@ -29,7 +32,8 @@ class _Network:
     """What the Gaussian and the empirical network share: everything but where the scores come from."""
 
     def _settle(self, theta, loss, activation):
-        theta = check.real_array("theta", theta, 1).astype(np.float64)
+        theta = check.array("theta", theta, 1).astype(np.float64)
+        check.finite("theta", theta)
         if theta.size == 0:
             raise ValueError("theta is empty, expected one output weight for each unit")
         self.theta, self.loss = theta, losses.get(loss)
@@ -42,17 +46,17 @@ class _Network:
                 f"to {sums.max():.3g}, expected 0: the label moves into z for odd functions only"
             )
 
-    def value(self, W: Layer) -> float:
+    def value(self, W: LayerLike) -> float:
         """f(W)."""
         scores, weights, _ = self._scores(self._layer(W))
         return self._value(scores, weights)
 
-    def gradient(self, W: Layer) -> Layer:
+    def gradient(self, W: LayerLike) -> Layer:
         """The gradient of f at W, one row a unit."""
         scores, weights, back = self._scores(self._layer(W))
         return back(self._sensitivity(slice(None), scores, weights))
 
-    def hessian_product(self, W: Layer, V: Layer) -> Layer:
+    def hessian_product(self, W: LayerLike, V: LayerLike) -> Layer:
         """The Hessian of f at W, as a function of all units, times V: one row a unit.
 
         Row i is sum_j E[q_ij (z'v_j) z], where E q_ij = B_ij as in ``second_order``.
@@ -68,7 +72,7 @@ class _Network:
         return total
 
     def second_order(
-        self, W: Layer
+        self, W: LayerLike
     ) -> tuple[Float[np.ndarray, "units"], Float[np.ndarray, "units units"]]:
         """alpha and B of the gradient alpha_i u + sum_j B_ij S w_j, exact for Gaussian z.
 
@@ -106,15 +110,16 @@ class _Network:
             weights * self.loss.d2phi(output),
         )
 
-    def unit(self, i: int, W: Layer) -> "Unit":
+    def unit(self, i: int, W: LayerLike) -> "Unit":
         """f as a problem in the weights of unit i, with the other units of W held."""
-        i = check.check.integer("i", i, least=0)
+        i = check.integer("i", i, least=0)
         if i >= len(self.theta):
             raise ValueError(f"i is {i}, expected a unit from 0 to {len(self.theta) - 1}")
         return Unit(self, i, self._layer(W))
 
     def _layer(self, W, name="W"):
-        W = check.real_array(name, W, 2).astype(np.float64)
+        W = check.array(name, W, 2).astype(np.float64)
+        check.finite(name, W)
         if W.shape != (len(self.theta), len(self.u)):
             raise ValueError(
                 f"{name} has shape {W.shape}, expected {(len(self.theta), len(self.u))}: one row a unit"
@@ -147,9 +152,9 @@ class GaussianNetwork(_Network):
 
     def __init__(
         self,
-        u: Real[np.ndarray, "dimension"],
-        S: Real[np.ndarray, "dimension dimension"],
-        theta: Real[np.ndarray, "units"],
+        u: WeightsLike,
+        S: MatrixLike,
+        theta: Units,
         loss: object = "softplus",
         activation: object = "tanh",
     ):
@@ -224,7 +229,7 @@ class EmpiricalNetwork(_Network):
     def __init__(
         self,
         Z: object,
-        theta: Real[np.ndarray, "units"],
+        theta: Units,
         loss: object = "softplus",
         activation: object = "tanh",
     ):
@@ -307,11 +312,11 @@ class Unit(Problem):
     for a halfspace, and GDNP converges to the line; ``coefficients`` assumes that they are.
     """
 
-    def __init__(self, network: _Network, i: int, W: Layer):
+    def __init__(self, network: _Network, i: int, W: LayerLike):
         self.network, self.i, self.W = network, i, W
         self.u = network.u
 
-    def layer(self, w: Float[np.ndarray, "dimension"]) -> Layer:
+    def layer(self, w: Weights) -> Layer:
         """W with this unit's weights replaced."""
         W = self.W.copy()
         W[self.i] = w
@@ -341,17 +346,15 @@ class Unit(Problem):
             + loss.slope_bound * act.curvature_bound
         )
 
-    def line(self, w: Float[np.ndarray, "dimension"]) -> Line:
+    def line(self, w: Weights) -> Line:
         """f along the multiples of w, unchecked."""
         return _UnitLine(self, w)
 
-    def hessian_product(
-        self, w: Float[np.ndarray, "dimension"], v: Float[np.ndarray, "dimension"]
-    ) -> Float[np.ndarray, "dimension"]:
+    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
         """The Hessian of f at w, with the other units held, times v."""
-        w = check.vector("w", w, self.dimension, "the problem")
+        w = vector("w", w, self.dimension)
         V = np.zeros_like(self.W)
-        V[self.i] = check.vector("v", v, self.dimension, "the problem")
+        V[self.i] = vector("v", v, self.dimension)
         return self.network.hessian_product(self.layer(w), V)[self.i]
 
 
@@ -364,7 +367,7 @@ class NetworkTrace(NamedTuple):
 
 def gdnp_network(
     network: GaussianNetwork | EmpiricalNetwork,
-    W0: Real[np.ndarray, "units dimension"],
+    W0: LayerLike,
     *,
     steps: int = 100,
     bisection_steps: int = 20,
@@ -398,7 +401,7 @@ def gdnp_network(
     """
     if others not in ("zero", "start"):
         raise ValueError(f"others is {others!r}, expected 'zero' or 'start'")
-    check.check.positive_integer("sweeps", sweeps)
+    check.positive_integer("sweeps", sweeps)
     W0 = network._layer(W0)
     W = np.zeros_like(W0) if others == "zero" else W0.copy()
     traces = []

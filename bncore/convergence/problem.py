@@ -8,12 +8,18 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from scipy import linalg
 
-from bncore.convergence import _arguments as check
+from bncore import arguments as check
 
 Weights = Float[np.ndarray, "dimension"]
+WeightsLike = Real[np.ndarray, "dimension"] | list | tuple
+
+
+def vector(name, value, dimension, of="the problem"):
+    """The value as float64, a copy: one finite number for each of the dimensions of the problem."""
+    return check.vector(name, value, dimension, of).astype(np.float64)
 
 
 class Line(ABC):
@@ -151,30 +157,30 @@ class Problem(ABC):
         solution = -vectors[:, kept] @ ((self.u @ vectors[:, kept]) / values[kept])
         return solution / np.sqrt(-self.rayleigh_optimum)
 
-    def value(self, w: Weights) -> float:
+    def value(self, w: WeightsLike) -> float:
         """f(w)."""
         return self._checked_line("w", w).value(1.0)
 
-    def gradient(self, w: Weights) -> Weights:
+    def gradient(self, w: WeightsLike) -> Weights:
         """The gradient of f at w."""
         return self._checked_line("w", w).gradient(1.0)
 
     @abstractmethod
-    def hessian_product(self, w: Weights, v: Weights) -> Weights:
+    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
         """The Hessian of f at w, times v."""
 
-    def coefficients(self, w: Weights) -> tuple[float, float]:
+    def coefficients(self, w: WeightsLike) -> tuple[float, float]:
         """c1 = E phi'(z'w) - E phi''(z'w) u'w and c2 = E phi''(z'w).
 
         For Gaussian z, and for least squares, the gradient of f at w is c1 u + c2 S w: Stein's lemma.
         """
         return self._checked_line("w", w).coefficients(1.0)
 
-    def norm(self, w: Weights) -> float:
+    def norm(self, w: WeightsLike) -> float:
         """||w||_S = sqrt(w'Sw)."""
         return self._checked_line("w", w).norm
 
-    def rayleigh(self, w: Weights) -> float:
+    def rayleigh(self, w: WeightsLike) -> float:
         """rho(w) = -(u'w)^2 / (w'Sw).
 
         Raises
@@ -184,7 +190,7 @@ class Problem(ABC):
         """
         return self._direction(w).rayleigh
 
-    def rayleigh_gradient(self, w: Weights) -> Weights:
+    def rayleigh_gradient(self, w: WeightsLike) -> Weights:
         """The gradient of rho at w: -2 (u'w / w'Sw) (u - (u'w / w'Sw) S w).
 
         Raises
@@ -197,7 +203,7 @@ class Problem(ABC):
         return -2 * ratio * (self.u - ratio * line.Sw)
 
     def _checked_line(self, name, w):
-        return self.line(check.vector(name, w, self.dimension, "the problem"))
+        return self.line(vector(name, w, self.dimension))
 
     def _direction(self, w):
         line = self._checked_line("w", w)

@@ -6,16 +6,13 @@ Kohler et al. (2019), equation 9.
 """
 
 import numpy as np
-from jaxtyping import Float, Real
 
-from bncore.convergence import _arguments as check
-
-Weights = Float[np.ndarray, "dimension"]
-Given = Real[np.ndarray, "dimension"]
-Matrix = Real[np.ndarray, "dimension dimension"]
+from bncore import arguments as check
+from bncore.convergence.problem import Weights, WeightsLike, vector
+from bncore.convergence.second_moment import MatrixLike, second_moment
 
 
-def decouple(weights: Given, S: Matrix) -> tuple[Weights, float]:
+def decouple(weights: WeightsLike, S: MatrixLike) -> tuple[Weights, float]:
     """Direction w, with ||w||_S = 1, and length g = ||weights||_S of given weights.
 
     Raises
@@ -27,7 +24,7 @@ def decouple(weights: Given, S: Matrix) -> tuple[Weights, float]:
     return weights / norm, norm
 
 
-def couple(w: Given, g: float | int, S: Matrix) -> Weights:
+def couple(w: WeightsLike, g: float | int, S: MatrixLike) -> Weights:
     """The weights g w / ||w||_S.
 
     Raises
@@ -39,7 +36,9 @@ def couple(w: Given, g: float | int, S: Matrix) -> Weights:
     return check.finite_number("g", g) * w / norm
 
 
-def gradients(w: Given, g: float | int, S: Matrix, gradient: Given) -> tuple[Weights, float]:
+def gradients(
+    w: WeightsLike, g: float | int, S: MatrixLike, gradient: WeightsLike
+) -> tuple[Weights, float]:
     """Gradients in w and g of f(g w / ||w||_S), from the gradient of f at g w / ||w||_S.
 
     dg = w'gradient / ||w||_S
@@ -53,15 +52,15 @@ def gradients(w: Given, g: float | int, S: Matrix, gradient: Given) -> tuple[Wei
         If w is 0, S is not symmetric positive definite, or dimensions differ.
     """
     w, S, norm = _direction("w", w, S)
-    gradient = check.vector("gradient", gradient, len(w), "w")
+    gradient = vector("gradient", gradient, len(w), "w")
     along = float(w @ gradient)
     dw = check.finite_number("g", g) / norm * (gradient - S @ w * (along / norm**2))
     return dw, along / norm
 
 
 def _direction(name, w, S):
-    S, _ = check.second_moment(S)
-    w = check.vector(name, w, len(S), "S")
+    S = second_moment(S)
+    w = vector(name, w, len(S), "S")
     if not w.any():
         raise ValueError(f"{name} is 0, expected a direction: 0 has none")
     return w, S, float(np.sqrt(w @ S @ w))

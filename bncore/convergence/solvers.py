@@ -5,21 +5,20 @@ ones recorded: an iteration makes one forward and one adjoint product with the d
 """
 
 import numpy as np
-from jaxtyping import Real
 
-from bncore.convergence import _arguments as check
+from bncore import arguments as check
 from bncore.convergence.length import NoFiniteLength, search
-from bncore.convergence.problem import Problem
+from bncore.convergence.problem import Problem, WeightsLike, vector
+from bncore.convergence.start import start
 from bncore.convergence.trace import Recorder, Trace
 
-Start = Real[np.ndarray, "dimension"]
 SEARCHES = ("bisection", "brentq")
 SILENT = np.errstate(over="ignore", invalid="ignore")  # a run that diverges says so itself
 
 
 def gdnp(
     problem: Problem,
-    w0: Start,
+    w0: WeightsLike,
     *,
     steps: int = 100,
     bisection_steps: int = 20,
@@ -68,9 +67,9 @@ def gdnp(
     ----------
     Kohler et al. (2019), algorithm 1 and theorem 2.
     """
-    w, line = check.start(w0, problem)
+    w, line = start(w0, problem)
     recorder = _recorder(steps, tolerance, "GDNP")
-    check.check.positive_integer("bisection_steps", bisection_steps)
+    check.positive_integer("bisection_steps", bisection_steps)
     if length_search not in SEARCHES:
         raise ValueError(f"length_search is {length_search!r}, expected one of {SEARCHES}")
     L = problem.largest_eigenvalue
@@ -104,7 +103,7 @@ def gdnp(
 @SILENT
 def gradient_descent(
     problem: Problem,
-    w0: Start,
+    w0: WeightsLike,
     *,
     steps: int = 100,
     learning_rate: float | int | None = None,
@@ -132,7 +131,7 @@ def gradient_descent(
 @SILENT
 def accelerated_gradient_descent(
     problem: Problem,
-    w0: Start,
+    w0: WeightsLike,
     *,
     steps: int = 100,
     learning_rate: float | int | None = None,
@@ -163,7 +162,7 @@ def accelerated_gradient_descent(
 @SILENT
 def batch_norm_gradient_descent(
     problem: Problem,
-    w0: Start,
+    w0: WeightsLike,
     *,
     learning_rate: float | int,
     g0: float | int = 1.0,
@@ -181,9 +180,9 @@ def batch_norm_gradient_descent(
 
     Other parameters, errors and result are those of ``gdnp``.
     """
-    w, line = check.start(w0, problem)
+    w, line = start(w0, problem)
     recorder = _recorder(steps, tolerance, "Gradient descent with batch norm")
-    rate = check.check.positive("learning_rate", learning_rate)
+    rate = check.positive("learning_rate", learning_rate)
     g = check.finite_number("g0", g0)
     for _ in recorder:
         t = g / line.norm
@@ -199,7 +198,7 @@ def batch_norm_gradient_descent(
 @SILENT
 def weight_normalization(
     problem: Problem,
-    w0: Start,
+    w0: WeightsLike,
     *,
     learning_rate: float | int,
     g0: float | int | None = None,
@@ -221,9 +220,9 @@ def weight_normalization(
     ----------
     Salimans and Kingma (2016).
     """
-    w, line = check.start(w0, problem)
+    w, line = start(w0, problem)
     recorder = _recorder(steps, tolerance, "Weight normalization")
-    rate = check.check.positive("learning_rate", learning_rate)
+    rate = check.positive("learning_rate", learning_rate)
     g = float(np.linalg.norm(w)) if g0 is None else check.finite_number("g0", g0)
     for _ in recorder:
         norm = float(np.linalg.norm(w))
@@ -237,18 +236,18 @@ def weight_normalization(
 
 
 def _recorder(steps, tolerance, description):
-    steps = check.check.integer("steps", steps, least=0)
-    return Recorder(steps, check.check.nonnegative("tolerance", tolerance), description)
+    steps = check.integer("steps", steps, least=0)
+    return Recorder(steps, check.nonnegative("tolerance", tolerance), description)
 
 
 def _plain_start(problem, w0, steps, tolerance, description):
-    w = check.vector("w0", w0, problem.dimension, "the problem")
+    w = vector("w0", w0, problem.dimension)
     return w, _recorder(steps, tolerance, description)
 
 
 def _learning_rate(problem, learning_rate):
     if learning_rate is not None:
-        return check.check.positive("learning_rate", learning_rate)
+        return check.positive("learning_rate", learning_rate)
     if not np.isfinite(problem.smoothness):
         raise ValueError(
             "learning_rate is None, expected a number: the loss does not say its curvature bound, "

@@ -1,19 +1,18 @@
 """Other libraries' solvers as yardsticks: SciPy's L-BFGS and scikit-learn's logistic regression."""
 
 import numpy as np
-from jaxtyping import Real
 from scipy.optimize import minimize
 
-from bncore.convergence import _arguments as check
+from bncore import arguments as check
 from bncore.convergence.halfspace import EmpiricalHalfspace
-from bncore.convergence.problem import Problem
+from bncore.convergence.problem import Problem, WeightsLike
 from bncore.convergence.solvers import _plain_start
 from bncore.convergence.trace import Trace
 
 
 def lbfgs(
     problem: Problem,
-    w0: Real[np.ndarray, "dimension"],
+    w0: WeightsLike,
     *,
     steps: int = 100,
     tolerance: float | int = 0.0,
@@ -71,9 +70,7 @@ def logistic_regression(problem: EmpiricalHalfspace, *, tolerance: float | int =
     from sklearn.linear_model import LogisticRegression
 
     if not isinstance(problem, EmpiricalHalfspace):
-        raise TypeError(
-            f"problem is a {check.check.type_name(problem)}, expected an EmpiricalHalfspace"
-        )
+        raise TypeError(f"problem is a {check.type_name(problem)}, expected an EmpiricalHalfspace")
     if problem.loss.name != "softplus":
         raise ValueError(
             f"problem has the loss {problem.loss.name}, expected softplus, that of logistic regression"

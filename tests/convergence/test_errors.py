@@ -42,7 +42,6 @@ def refuses(message, function, *arguments, kind=ValueError, **options):
 
 
 SECOND_MOMENTS = {
-    "list": (S.tolist(), TypeError, "S is a list, expected"),
     "text": (np.full((2, 2), "a"), TypeError, "S has dtype <U1, expected"),
     "complex": (S.astype(complex), TypeError, "S has dtype complex128, expected"),
     "vector": (U, ValueError, "S has shape (2,), expected 2 axes"),
@@ -61,9 +60,12 @@ SECOND_MOMENTS = {
     "zero": (0 * S, ValueError, "S has the smallest eigenvalue 0"),
 }
 MEANS = {
-    "list": (U.tolist(), TypeError, "u is a list, expected"),
-    "matrix": (U[None], ValueError, "u has shape (1, 2), expected 1 axes"),
-    "long": (np.ones(3), ValueError, "u has shape (3,), expected (2,), the dimension of S"),
+    "matrix": (U[None], ValueError, "u has shape (1, 2), expected (2,): one entry for each"),
+    "long": (
+        np.ones(3),
+        ValueError,
+        "u has shape (3,), expected (2,): one entry for each of the 2 features of S",
+    ),
     "NaN": (np.array([np.nan, 0]), ValueError, "u[0] is nan, expected finite"),
 }
 
@@ -124,7 +126,6 @@ def test_derivatives_that_are_none_are_refused():
 
 
 SAMPLES = {
-    "list": (Z.tolist(), TypeError, "Z is a list, expected"),
     "vector": (Z[:, 0], ValueError, "Z has shape (40,), expected 2 axes"),
     "no rows": (Z[:0], ValueError, "Z has shape (0, 2), expected at least one sample"),
     "no columns": (Z[:, :0], ValueError, "Z has shape (40, 0), expected at least one"),
@@ -156,7 +157,6 @@ def test_labels_are_refused(X):
     refuses("y contains 2, expected labels of -1 and 1", from_data, X, 2 * np.abs(LABELS))
     refuses("y has shape (39,), expected (40,)", from_data, X, LABELS[1:])
     refuses("y[0] is nan, expected finite", from_data, X, with_entry(LABELS, 0, np.nan))
-    refuses("y is a list, expected", from_data, X, LABELS.tolist(), kind=TypeError)
 
 
 def test_data_of_least_squares_are_refused():
@@ -182,10 +182,13 @@ METHODS = ["value", "gradient", "rayleigh", "rayleigh_gradient", "norm", "coeffi
 @pytest.mark.parametrize("method", METHODS)
 def test_weights_are_refused(problem, method):
     function = getattr(PROBLEMS[problem], method)
-    refuses("w has shape (3,), expected (2,), the dimension of the problem", function, np.ones(3))
-    refuses("w has shape (1, 2), expected 1 axes", function, W[None])
+    refuses(
+        "w has shape (3,), expected (2,): one entry for each of the 2 features of the problem",
+        function,
+        np.ones(3),
+    )
+    refuses("w has shape (1, 2), expected (2,): one entry", function, W[None])
     refuses("w[1] is nan, expected finite", function, np.array([1, np.nan]))
-    refuses("w is a list, expected", function, W.tolist(), kind=TypeError)
     if method.startswith("rayleigh"):
         refuses("w has length 0 in the norm of S, expected a direction", function, 0 * W)
 
@@ -214,7 +217,6 @@ def test_starts_and_budgets_are_refused(solver, problem):
     run, problem = SOLVERS[solver], PROBLEMS[problem]
     refuses("w0 has shape (3,), expected (2,)", run, problem, np.ones(3))
     refuses("w0[0] is nan, expected finite", run, problem, np.array([np.nan, 1]))
-    refuses("w0 is a list, expected", run, problem, W.tolist(), kind=TypeError)
     refuses("steps is -1, expected at least", run, problem, W, steps=-1)
     refuses("steps is a float, expected an integer", run, problem, W, steps=2.5, kind=TypeError)
     refuses("tolerance is -1, expected", run, problem, W, tolerance=-1)
@@ -298,7 +300,7 @@ def test_networks_are_refused():
     )
     refuses("W has shape (2, 3)", network.value, np.ones((2, 3)))
     refuses("nan", network.value, np.full((3, 3), np.nan))
-    refuses("theta has shape (1, 3), expected 1 axes", GaussianNetwork, U, S, theta[None])
+    refuses("theta has shape (1, 3), expected 1 axis", GaussianNetwork, U, S, theta[None])
     refuses("theta[0] is nan", EmpiricalNetwork, Z, np.array([np.nan]))
     refuses("S is not symmetric", GaussianNetwork, U, with_entry(S, (0, 1), 0.3), theta)
     refuses("u'S^-1 u is", GaussianNetwork, 10 * U, S, theta)
