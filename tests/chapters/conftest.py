@@ -1,9 +1,16 @@
 """What the tests of several chapters share."""
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from bncore.lab import data
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Every claim of the book: the evidence bears out the recorded verdict."""
+"""Every claim of the book: the evidence bears out the recorded verdict.
+
+``-k mechanics/forward`` chooses the claims of one chapter.
+"""
 
 import re
 from pathlib import Path
@@ -12,9 +15,10 @@ BOOK = Path(__file__).parents[2] / "book"
 
 discover("claims")
 CLAIMS = [entry for entry in REGISTRY.values() if entry.judge.__module__.startswith("bncore.")]
+NAMED = [f"{entry.chapter}-{entry.id}" for entry in CLAIMS]
 
 
-@pytest.mark.parametrize("entry", CLAIMS, ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", CLAIMS, ids=NAMED)
 def test_the_evidence_bears_out_the_recorded_verdict(entry):
     evidence = entry.evidence()
     measured = [
@@ -26,7 +30,7 @@ def test_the_evidence_bears_out_the_recorded_verdict(entry):
     assert evidence.verdict == entry.verdict, "\n".join(measured)
 
 
-@pytest.mark.parametrize("entry", CLAIMS, ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", CLAIMS, ids=NAMED)
 def test_a_claim_lies_in_its_chapter(entry):
     assert entry.judge.__module__ == f"bncore.chapters.{entry.chapter.replace('/', '.')}.claims"
 

@@ -1,17 +1,10 @@
-"""The inference chapter's figures show the numbers that they are given."""
+"""The figures of the chapter on inference show what they are given."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from bncore.chapters.mechanics.inference import figures
 from bncore.page import style
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 def lines(ax):

@@ -1,17 +1,10 @@
 """What the figures of the feature scaling chapter draw is what the mathematics says."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from bncore.chapters.mechanics.scaling import figures
 from bncore.mechanics import scaling
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def line(ax, label):

@@ -1,28 +1,14 @@
-"""The scale invariance chapter's experiments, its figures, and its recorded run."""
+"""The experiments of the chapter on scale invariance, against formulas, other libraries and the record."""
 
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from bncore.chapters.explanations.scale_invariance import (
-    exercises,
     experiments,
-    figures,
-    full_size,
 )
 from bncore.explanations import scale_invariance
-from bncore.lab import data, networks, recorded
-
-KEPT = recorded.load(Path(full_size.__file__).with_name("recorded.json"))
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
+from bncore.lab import data, networks
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.3])
@@ -88,14 +74,6 @@ def test_noisy_units_settle_at_the_prediction_and_still_ones_do_not_with_momentu
     assert experiments.settled(still, 0.03, 0.03, 0.9)[1][0] > 1.3
 
 
-def test_full_batch_descent_with_decay_ends_at_the_stability_limit():
-    run, curvature = figures.alone()
-    i = figures.ALONE.index(0.1)
-    felt = figures.ALONE_RATE / ((1 - figures.ALONE_RATE * 0.1) * run.length[-100:, i] ** 2)
-    np.testing.assert_allclose(felt * curvature / 2, 1, atol=0.03)
-    assert run.loss[-100:, figures.ALONE.index(0.0)].max() < 1e-20
-
-
 def test_the_curvature_at_the_goal_against_torch():
     rng = np.random.default_rng(0)
     teacher, _ = rng.normal(size=(2, 10))
@@ -145,104 +123,6 @@ def test_hidden_weights_stay_where_their_rate_is_zero(monkeypatch):
     start = original((64, 8, 10), "relu", "batch", seed=0)
     assert torch.equal(made[0].linear1.weight, start.linear1.weight)
     assert not torch.equal(made[0].output.weight, start.output.weight)
-
-
-def test_the_recorded_run_is_reproduced_by_its_reduced_configuration():
-    again, kept = full_size.run(full_size.REDUCED), KEPT["reduced"]
-    for arm in experiments.ARMS:
-        for i, rate in enumerate(full_size.REDUCED["rates"]):
-            if rate == 10 and arm != "batch norm, hidden rate":
-                # Diverging float32 sums have no digits that another processor would repeat.
-                assert min(again["loss"][arm][i] + kept["loss"][arm][i]) > 1.5
-                continue
-            # The same steps, added in another order: 40 of them change the loss by less than this.
-            assert again["loss"][arm][i] == pytest.approx(kept["loss"][arm][i], rel=0.02)
-            assert again["accuracy"][arm][i] == pytest.approx(kept["accuracy"][arm][i], abs=0.02)
-    for arm, found in again["frozen"].items():
-        assert found["loss"] == pytest.approx(kept["frozen"][arm]["loss"], rel=0.02)
-    np.testing.assert_allclose(again["felt"], kept["felt"], rtol=0.02)
-    assert again["moments"] == kept["moments"]
-
-
-def test_the_recorded_run_is_the_configured_one():
-    assert KEPT["configuration"] == full_size.CONFIGURATION
-    shape = len(full_size.CONFIGURATION["rates"]), len(full_size.CONFIGURATION["seeds"])
-    for arm in experiments.ARMS:
-        assert np.shape(KEPT["full"]["loss"][arm]) == shape
-
-
-def test_what_the_chapter_says_of_the_recorded_run():
-    full = KEPT["full"]
-    rates = np.array(full["rates"])
-    worst = {arm: np.max(values, axis=1) for arm, values in full["loss"].items()}
-    for least in (0.1, 0.05):
-        assert min(min(kept["loss"]) for kept in full["frozen"].values()) > least
-        ends = {arm: rates[values < least][[0, -1]] for arm, values in worst.items()}
-        assert (ends["batch norm"] == [0.03162, 3.162]).all()
-        assert (ends["no batch norm"] == 0.3162).all()
-        assert ends["no batch norm, hidden rate"][1] == 1
-        hidden = ends["batch norm, hidden rate"]
-        assert (hidden == [0.003162 if least == 0.1 else 0.01, 100]).all()
-        for arm, values in worst.items():
-            inside = (rates >= ends[arm][0]) & (rates <= ends[arm][1])
-            assert (inside == (values < least)).all()
-    frozen = full["frozen"]["batch norm, hidden rate"]
-    assert min(frozen["loss"]) > 0.16
-    assert np.median(frozen["accuracy"]) == pytest.approx(0.92, abs=5e-3)
-    np.testing.assert_allclose(frozen["loss"], 0.2, atol=0.05)
-    slowest = full["loss"]["batch norm, hidden rate"][0]
-    assert (np.array(slowest) < frozen["loss"]).all()
-    np.testing.assert_allclose(full["loss"]["no batch norm, hidden rate"][-3:], np.log(10), 2e-3)
-    assert np.min(full["loss"]["no batch norm"], axis=1)[-3:].min() > 2
-    assert np.min(full["loss"]["batch norm"], axis=1)[-3:].min() > 1
-    felt = np.median(full["felt"], axis=1)
-    np.testing.assert_allclose(felt[:3, -1], felt[:3, 0], rtol=0.03)
-    np.testing.assert_allclose(felt[3:5, -1], 2, atol=0.25)
-    np.testing.assert_allclose(felt[5, 1:], 0.63, atol=0.03)
-
-
-def test_the_sweep_runs_on_a_downloaded_set(small_images):
-    small = {"rates": [0.1], "tracked": [0.1], "seeds": [0, 1], "steps": 2, "widths": [784, 4, 10]}
-    found = full_size.run({**small, "data": "mnist", "batch": 8}, "kept")
-    with pytest.raises(ValueError, match=r"widths\[0\] is 64, expected 784, the pixels of an"):
-        full_size.run({**small, "widths": [64, 10], "data": "mnist"}, "kept")
-    assert small_images == [("mnist", "kept")]
-    assert np.shape(found["loss"]["batch norm"]) == (1, 2)
-    assert np.isfinite(found["loss"]["batch norm"]).all()
-
-
-def test_the_command_for_the_papers_size_runs_its_configuration(
-    small_images, monkeypatch, tmp_path
-):
-    small = full_size.PAPER | {"rates": [1e-9], "tracked": [0.1], "seeds": [0, 1], "steps": 3}
-    small |= {"vgg": {"depth": 11, "width": 2, "hidden": [4]}, "batch": 8, "examples": 30}
-    small |= {"device": "cpu"}
-    monkeypatch.setattr(full_size, "PAPER", small)
-    monkeypatch.setattr(full_size, "PATH", tmp_path / "recorded.json")
-    full_size.main(["--paper", "--cache", "somewhere"])
-    assert small_images == [("cifar10", "somewhere")]
-    assert not full_size.PATH.exists()
-    kept = recorded.load(tmp_path / "paper.json")
-    assert kept["configuration"] == small
-    split = data.standard_images("cifar10", "somewhere")
-    for arm, normalization in (("batch norm", "batch"), ("no batch norm", None)):
-        assert np.shape(kept["full"]["loss"][arm]) == (1, 2)
-        model = networks.vgg(11, normalization, width=2, hidden=[4], seed=1)
-        # At this rate the weights stay where they start.
-        start = torch.nn.functional.cross_entropy(model(split.x_train[:30]), split.y_train[:30])
-        assert kept["full"]["loss"][arm][0][1] == pytest.approx(start.item(), rel=2e-3)
-    assert np.shape(kept["full"]["felt"]) == (1, 2, 4)
-    assert np.isfinite(kept["full"]["felt"]).all()
-
-
-def test_the_papers_network_is_a_vgg_of_full_width():
-    paper = full_size.PAPER
-    assert {"rates", "tracked", "seeds", "steps"} <= paper.keys() & full_size.CONFIGURATION.keys()
-    with torch.device("meta"):
-        model = experiments.vgg(paper["data"], **paper["vgg"])("batch", 0)
-    assert [len(p) for p in model.parameters() if p.ndim == 4] == [64, 128, 256, 256] + [512] * 4
-    with pytest.raises(ValueError, match="data is 'digits', expected 'mnist' or 'cifar10'"):
-        experiments.vgg("digits", **paper["vgg"])
 
 
 def test_a_rate_of_the_hidden_weights_is_one_of_kernels_too(small_images):
@@ -333,59 +213,6 @@ def test_longer_weights_need_a_larger_rate_and_less_decay(a):
         # With the decay unchanged the run is another one, as the chapter says.
         if a < 1:
             assert np.abs(directions(a * start, 0.1 * a**2, 0.5) - plain).max() > 1e-4
-
-
-def test_the_first_figure_marks_the_gradient():
-    above, below = figures.one_unit(0.5, 0.1).axes
-    marked = above.lines[-1].get_xydata()[0]
-    assert np.linalg.norm(marked) == pytest.approx(0.5)
-    gradient = experiments.plane().value_and_gradient(marked[None], 0.1)[1]
-    np.testing.assert_allclose(below.lines[2].get_xydata()[0], (0.5, np.linalg.norm(gradient)))
-
-
-def test_the_figure_of_the_balance_ends_at_the_equilibrium():
-    above, below = figures.balance(1.0, 0.03).axes
-    measured, predicted, dotted = above.lines
-    assert predicted.get_ydata()[-1] == pytest.approx(dotted.get_ydata()[0], rel=1e-2)
-    assert np.median(measured.get_ydata()[-100:]) == pytest.approx(dotted.get_ydata()[0], rel=0.05)
-    felt = 1.0 / (0.97 * measured.get_ydata() ** 2)
-    np.testing.assert_allclose(below.lines[0].get_ydata(), felt)
-
-
-@pytest.mark.parametrize("which", ["all parameters", "hidden weights only"])
-def test_the_figure_of_learning_rates_shows_medians(which):
-    above, below = figures.learning_rates(KEPT["full"], which).axes
-    arm = "batch norm" if which == "all parameters" else "batch norm, hidden rate"
-    np.testing.assert_allclose(
-        above.lines[0].get_ydata(), np.median(KEPT["full"]["loss"][arm], axis=1)
-    )
-    np.testing.assert_allclose(
-        below.lines[0].get_ydata(), np.median(KEPT["full"]["accuracy"][arm], axis=1)
-    )
-
-
-def test_the_figure_of_effective_rates_shows_medians():
-    (ax,) = figures.felt_rates(KEPT["full"]).axes
-    for line, felt in zip(ax.lines, KEPT["full"]["felt"], strict=True):
-        np.testing.assert_allclose(line.get_ydata(), np.median(felt, axis=0))
-
-
-def test_exercises_agree_with_the_package():
-    for seed in range(50):
-        rng = np.random.default_rng(seed)
-        a, variance, eps = rng.uniform(0.5, 3, size=3) * [rng.choice([-1, 1]), 1, 1]
-        defect = scale_invariance.invariance_defect(a, variance, eps)
-        assert abs(exercises.factor(a, variance, eps) - 1) == pytest.approx(defect)
-        rate, decay, slope, r = rng.uniform(0.1, 0.9, size=4)
-        slopes = rng.uniform(0.1, 2, size=4)
-        exact = scale_invariance.squared_lengths(rate, slopes, r, decay)[-1]
-        assert exercises.length(r, rate, decay, slopes) == pytest.approx(exact)
-        found = scale_invariance.equilibrium(rate, decay, slope)
-        assert exercises.equilibrium(rate, decay, slope) == pytest.approx(found.length)
-        schedule = scale_invariance.exponential_schedule(rate, decay, 5)
-        np.testing.assert_allclose(
-            exercises.changing_decay(rate, np.full(5, decay)), schedule.rates
-        )
 
 
 def test_weight_normalisation_started_from_data_starts_normalised(monkeypatch):

@@ -1,0 +1,94 @@
+"""The figures of the chapter on decoupling show what they are given."""
+
+import numpy as np
+import pytest
+
+from bncore.chapters.convergence.decoupling import experiments, figures
+from bncore.convergence import gradient_descent
+from bncore.convergence.reparametrization import couple
+from bncore.page import style
+
+
+def line(ax, label):
+    (found,) = [line for line in ax.get_lines() if line.get_label() == label]
+    return np.array(found.get_data(), dtype=float)
+
+
+@pytest.mark.parametrize("mean", [0, 1, 2.5])
+def test_data_off_centre_follow_the_predicted_line(mean):
+    X, w = experiments.off_centre(mean)
+    assert (X @ w).mean() == pytest.approx(mean, abs=1e-9)
+    assert (X @ w).std() == pytest.approx(1)
+    (ax,) = figures.off_centre(mean).axes
+    coupled, y = line(ax, "measured")
+    ends, heights = line(ax, "predicted")
+    slope = (heights[1] - heights[0]) / (ends[1] - ends[0])
+    np.testing.assert_allclose(y, heights[0] + slope * (coupled - ends[0]), atol=1e-9)
+
+
+def test_both_planes_show_one_loss():
+    problem = experiments.plane()
+    best = problem.value(problem.closed_form)
+    (side, plain), (angles, lengths, polar) = figures._grids()
+    for i, j in [(3, 70), (40, 12), (80, 55)]:
+        weights = np.array([side[j], side[i]])
+        assert plain[i, j] ** 2 == pytest.approx(problem.value(weights) - best)
+    for i, j in [(0, 0), (20, 100), (72, 60)]:
+        weights = couple(experiments.at_angle(problem, angles[j]), lengths[i], problem.S)
+        assert polar[i, j] ** 2 == pytest.approx(problem.value(weights) - best)
+
+
+@pytest.mark.parametrize(("angle", "length"), [(80, 3), (-160, 1), (0, 0.2)])
+def test_both_paths_start_where_the_reader_put_them(angle, length):
+    above, below = figures.two_planes(angle, length).axes
+    problem = experiments.plane()
+    start = couple(experiments.at_angle(problem, angle), length, problem.S)
+    for label in ("on the weights", "on direction and length"):
+        np.testing.assert_allclose(line(above, label)[:, 0], start)
+    for path in below.get_lines()[:2]:
+        first = np.array(path.get_data())[:, 0].astype(float)
+        np.testing.assert_allclose(first, [angle, length], atol=1e-9)
+    end = line(above, "on direction and length")[:, -1]
+    np.testing.assert_allclose(end, problem.closed_form, atol=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 3.0])
+def test_the_length_settles_below_the_stability_limit(rate):
+    top, middle, bottom = figures.growing(rate, steps=200).axes
+    _, length = top.get_lines()[0].get_data()
+    _, effective = line(middle, "effective rate")
+    np.testing.assert_allclose(effective, rate / length**2)
+    assert length[0] == pytest.approx(1)
+    assert effective[-1] < line(middle, "predicted limit")[1, 0]
+    problem, start = figures._ten()
+    weights = couple(start, 1.0, problem.S)
+    with np.errstate(all="ignore"):
+        run = gradient_descent(problem, weights, steps=5, learning_rate=rate)
+    excess = run.value - problem.rayleigh_optimum
+    _, drawn = line(bottom, "weights")
+    count = min(len(drawn), len(excess), 4)
+    np.testing.assert_allclose(drawn[:count], (excess / excess[0])[:count], rtol=1e-6)
+
+
+def test_the_figure_of_rates_draws_what_it_returns():
+    problems = experiments.random_problems(2, dimension=3, kappa=4.0)
+    rates = np.array([0.03, 0.3, 3.0])
+    fig, steps = figures.rates(problems, rates, limit=2000)
+    above, below = fig.axes
+    for method, label in (("plain", "weights"), ("two rates", "w; g at 1/2")):
+        at, median = line(above, label)
+        met = np.isfinite(steps[method]).all(axis=1)
+        np.testing.assert_array_equal(at, rates[met])
+        np.testing.assert_array_equal(median, np.median(steps[method][met], axis=1))
+    assert (line(below, "measured")[1] <= line(below, "bound")[1]).all()
+
+
+def test_the_figure_of_noise_draws_every_rate():
+    problems = experiments.random_problems(2, dimension=3, kappa=4.0)
+    runs = {rate: experiments.minibatches(problems, rate, 50) for rate in (0.1, 0.3, 1.0, 3.0)}
+    above, _ = figures.forgetting(runs).axes
+    for rate, run in runs.items():
+        t, effective = line(above, f"rate {rate:g}")
+        expected = np.median(rate / run.length**2, axis=1)[t.astype(int)]
+        np.testing.assert_allclose(effective, expected)
+    assert above.get_lines()[-1].get_color() == style.COLOR["predicted"]

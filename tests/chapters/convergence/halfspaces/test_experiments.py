@@ -1,0 +1,85 @@
+"""The experiments of the chapter on halfspaces, against formulas, other libraries and the record."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bncore.chapters.convergence.halfspaces import experiments
+from bncore.convergence import GaussianHalfspace
+from bncore.convergence.losses import LOSSES, check_derivatives
+
+SMOOTH = [*LOSSES.values(), experiments.SINE, experiments.huber(), experiments.huber(5.0)]
+
+
+@pytest.mark.parametrize(
+    "loss", [*SMOOTH[4:], experiments.two_waves(0.5), experiments.scaled(SMOOTH[0], 7.0)]
+)
+def test_the_losses_have_their_derivatives_and_bounds(loss):
+    check_derivatives(loss)
+    a = np.linspace(-8, 8, 4001)
+    for derivative, bound in ((loss.dphi, loss.slope_bound), (loss.d2phi, loss.curvature_bound)):
+        assert np.abs(derivative(a)).max() <= bound * (1 + 1e-12)
+
+
+def test_the_hinge_has_none_at_its_kink():
+    with pytest.raises(ValueError, match=r"dphi\(-1\) is 0, expected 0.5"):
+        check_derivatives(experiments.HINGE)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6), st.floats(1.5, 100), st.floats(0.05, 0.95))
+@settings(max_examples=30)
+def test_moments_are_as_asked(seed, dimension, condition, strength):
+    u, S = experiments.moments(dimension, seed, condition, strength)
+    eigenvalues = np.linalg.eigvalsh(S)
+    np.testing.assert_allclose(eigenvalues[[0, -1]], [1 / condition, 1])
+    np.testing.assert_allclose(u @ np.linalg.solve(S, u), strength)
+    w = experiments.start(u, S, seed)
+    assert -(u @ w) / np.sqrt(w @ S @ w) > 0.05 * np.sqrt(strength)
+
+
+@given(st.integers(0, 10**6), st.floats(0.3, 2))
+@settings(max_examples=20, deadline=None)
+def test_two_waves_are_level_off_the_line(seed, apart):
+    u, S = experiments.moments(3, seed, strength=0.9)
+    w, variance = experiments.off_the_line(u, S, seed, apart)
+    np.testing.assert_allclose(u @ w, -np.pi)
+    np.testing.assert_allclose(w @ S @ w - np.pi**2, variance)
+    problem = GaussianHalfspace(u, S, experiments.two_waves(variance))
+    gradient = experiments.differences(problem.value, w, 1e-3)
+    assert np.linalg.norm(gradient) < 1e-7 * np.linalg.norm(problem.gradient(0.9 * w))
+    assert experiments.angle(w, problem.solution_direction) > 0.5
+
+
+def test_only_the_threshold_makes_breast_cancer_separable():
+    assert experiments.separating(experiments.real_data("breast cancer")) is None
+    Z = experiments.real_data("breast cancer", threshold=True)
+    assert (Z @ experiments.separating(Z)).max() < -0.99
+    assert Z.shape == (569, 31)
+
+
+def test_the_digits_have_no_constant_pixel():
+    Z = experiments.real_data("digits")
+    assert Z.shape == (1797, 61)
+    np.testing.assert_allclose((Z**2).mean(axis=0), 1)
+
+
+def test_the_worst_ratios_find_the_misprints_and_no_more():
+    u, S = experiments.moments(4, 0, condition=2.0, strength=0.95)
+    problem = GaussianHalfspace(u, S, experiments.scaled(experiments.huber(5.0), 1e4))
+    worst = experiments.worst_ratios(problem, experiments.start(u, S, 0), bisection_steps=5)
+    for name in ("length", "direction", "combined"):
+        assert worst[name, "printed"] > 1 >= worst[name, "corrected"] > 0
+
+
+def test_a_race_ends_near_the_least_value():
+    Z = experiments.with_outliers(3.0, samples=300)
+    found = experiments.race(Z, 200)
+    for trace in found["traces"].values():
+        assert -1e-12 <= trace.value[-1] - found["least"] < 1e-6
+
+
+def test_angles_shrink_with_the_sample():
+    angles = experiments.sampling_angles([100, 10000], seeds=5)
+    assert angles.shape == (2, 5)
+    assert 4 < np.median(angles[0]) / np.median(angles[1]) < 25

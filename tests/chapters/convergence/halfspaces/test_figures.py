@@ -1,0 +1,76 @@
+"""The figures of the chapter on halfspaces show what they are given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from scipy import optimize
+
+from bncore.chapters.convergence.halfspaces import experiments, figures
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace
+
+
+@pytest.mark.parametrize("loss", ["softplus", "huber", "squared"])
+def test_newton_finds_what_scipy_finds(loss):
+    Z = experiments.with_outliers(2.0, samples=200)
+    problem = EmpiricalHalfspace(Z, figures.LOSSES[loss])
+    w = experiments.newton(problem, Z)
+    found = optimize.minimize(problem.value, np.zeros(2), jac=problem.gradient, tol=1e-10)
+    np.testing.assert_allclose(w, found.x, atol=1e-5)
+    assert np.linalg.norm(problem.gradient(w)) < 1e-10
+
+
+def lines(ax):
+    return {str(line.get_label()): np.array(line.get_data()).T for line in ax.get_lines()}
+
+
+@pytest.mark.parametrize("loss", figures.LOSSES)
+def test_the_critical_points_of_the_landscape_are_level(loss):
+    fig = figures.landscape(loss, 0.2)
+    points = lines(fig.axes[0])
+    assert ("no critical point here" in points) == (loss == "sigmoid")
+    problem = GaussianHalfspace(*figures.plane(0.2), figures.LOSSES[loss])
+    for point in points.get("critical points", []):
+        assert np.linalg.norm(problem.gradient(point)) < 1e-9
+    plt.close(fig)
+
+
+@pytest.mark.parametrize("loss", ["softplus", "sine"])
+@pytest.mark.parametrize("step", [0, 4])
+def test_the_walk_lies_on_its_prediction(loss, step):
+    fig = figures.walk(loss, step)
+    found = lines(fig.axes[1])
+    np.testing.assert_allclose(
+        found["this loss"], found["least squares"][: step + 1], rtol=1e-6, atol=1e-9
+    )
+    plt.close(fig)
+
+
+def test_the_squared_loss_stays_on_the_line_and_softplus_leaves():
+    fig = figures.outliers(6.0)
+    found = lines(fig.axes[1])
+    assert found["squared"][:, 1].max() < 1e-6
+    assert found["softplus"][0, 1] < 3 < 30 < found["softplus"][-1, 1]
+    plt.close(fig)
+
+
+def test_the_races_are_drawn_by_iterations_and_by_seconds():
+    races = {"sample": experiments.race(experiments.with_outliers(3.0, samples=100), 20)}
+    races["again"] = races["sample"]
+    for by, drawn in (("iterations", 4), ("seconds", 6)):
+        fig = figures.race(races, by)
+        assert [len(ax.get_lines()) for ax in fig.axes] == [drawn, drawn]
+        plt.close(fig)
+
+
+def test_the_bounds_and_the_samples_are_drawn():
+    runs = {
+        name: {form: np.ones(5) for form in ("measured", "printed", "corrected")}
+        for name in ("length", "direction", "combined")
+    }
+    fig = figures.three_bounds(runs, 3)
+    assert [len(ax.get_lines()) for ax in fig.axes] == [3, 3, 3]
+    assert all(len(line.get_xdata()) == 4 for ax in fig.axes for line in ax.get_lines())
+    plt.close(fig)
+    fig = figures.sampling([10, 1000], np.array([[4.0, 4.0], [0.5, 0.5]]))
+    np.testing.assert_allclose(lines(fig.axes[0])[r"$\propto n^{-1/2}$"], [[10, 4], [1000, 0.4]])
+    plt.close(fig)
