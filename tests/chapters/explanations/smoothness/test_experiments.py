@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bncore.chapters.explanations.smoothness import experiments
-from bncore.explanations import spectrum
+from bncore.explanations import smoothness, spectrum
 from bncore.mechanics import projection
 
 
