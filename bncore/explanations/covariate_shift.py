@@ -243,6 +243,8 @@ class NoisyBatchNorm(nn.Module):
     non-unit variance.
     """
 
+    is_batch_norm = True  # The lab's batch statistics put it in training mode, noise included.
+
     def __init__(
         self, num_features: int, shift: Real = 0.5, stretch: Real = 1.25, jitter: Real = 0.1
     ):

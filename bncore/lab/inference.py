@@ -6,29 +6,28 @@ Source: Ioffe and Szegedy (2015), Algorithm 2.
 
 import copy
 from collections import OrderedDict
-from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.conv import _ConvNd as Convolution
-from torch.optim.swa_utils import update_bn
 
 from bncore import arguments as check
-from bncore.lab.probes import evaluation, in_pieces
+from bncore import tensors
+from bncore.lab.modes import Statistics, evaluation, use_statistics
+from bncore.lab.probes import in_pieces
 from bncore.mechanics import folding
-
-Examples = Float[torch.Tensor, "examples *features"]
-Labels = Int[torch.Tensor, "examples"]
+from bncore.tensors import Examples, Labels
 
 
 def predictions(
     model: nn.Module,
     x: Examples,
-    statistics: Literal["running", "batch"] = "running",
+    statistics: Statistics = "running",
     batch_size: int | None = None,
-) -> Labels:
+) -> Int[torch.Tensor, "examples"]:
     """Predict the class of each example, in batches cut from x in the order in which it comes.
 
     Parameters
@@ -45,35 +44,50 @@ def predictions(
     Raises
     ------
     TypeError
-        If batch_size is not an integer.
+        If batch_size is not an integer, or x holds no real numbers.
     ValueError
-        If batch_size is below 1.
+        If batch_size is below 1, x is empty or not finite, or the model does not return one row of
+        scores for each example.
     """
-    alone = batch_size is None and statistics == "running"
-    if batch_size is None:
-        batch_size = len(x)
-    check.positive_integer("batch_size", batch_size)
+    if batch_size is not None:
+        check.positive_integer("batch_size", batch_size)
+    x = tensors.examples("x", x, model)
     with evaluation(model, statistics):
-        if alone:
-            return in_pieces(model, x).argmax(1)
-        pieces = x.tensor_split(max(len(x) // batch_size, 1))
-        return torch.cat([model(piece).argmax(1) for piece in pieces])
+        if batch_size is None and statistics == "running":
+            return _decided(in_pieces(model, x), x)
+        return _decided(torch.cat([model(piece) for piece in _batches(x, batch_size)]), x)
+
+
+def _batches(x, batch_size):
+    """x in as many pieces of nearly equal size as have at least so many examples."""
+    return x.tensor_split(1 if batch_size is None else max(len(x) // batch_size, 1))
+
+
+def _decided(scores, x):
+    """The class of the largest score of each example."""
+    if scores.ndim != 2 or len(scores) != len(x):
+        raise ValueError(
+            f"model returns scores of shape {tuple(scores.shape)} for {len(x)} examples, expected "
+            f"({len(x)}, classes)"
+        )
+    return scores.argmax(1)
 
 
 def accuracy(
     model: nn.Module,
     x: Examples,
     y: Labels,
-    statistics: Literal["running", "batch"] = "running",
+    statistics: Statistics = "running",
     batch_size: int | None = None,
 ) -> float:
-    """Fraction of examples that ``predictions`` classifies as y says."""
-    return (predictions(model, x, statistics, batch_size) == y).double().mean().item()
+    """Fraction of examples that ``predictions`` classifies as y says. The errors are its too."""
+    found = predictions(model, x, statistics, batch_size)
+    return (found == tensors.labels("y", y, len(found), found.device)).double().mean().item()
 
 
 def scores_in_company(
     model: nn.Module,
-    example: Float[torch.Tensor, "*features"],
+    example: Float[torch.Tensor, "*features"] | Real[np.ndarray, "*features"] | check.Listed,
     pool: Examples,
     batch_size: int,
     draws: int,
@@ -98,12 +112,22 @@ def scores_in_company(
     Raises
     ------
     TypeError
-        If batch_size or draws is not an integer.
+        If batch_size, draws or seed is not an integer, or example or pool holds no real numbers.
     ValueError
-        If batch_size is below 2 or the pool too small, or draws is below 1.
+        If batch_size is below 2 or the pool too small, draws is below 1, seed is negative, or
+        example and pool are not finite or do not fit each other.
     """
     check.positive_integer("draws", draws)
     check.positive_integer("batch_size", batch_size)
+    check.integer("seed", seed, least=0)
+    pool = tensors.examples("pool", pool, model)
+    example = tensors.tensor("example", example, pool.dtype, pool.device, of="pool")
+    tensors.finite("example", example)
+    if example.shape != pool.shape[1:]:
+        raise ValueError(
+            f"example has shape {tuple(example.shape)}, expected {tuple(pool.shape[1:])}, that of "
+            "each example of the pool"
+        )
     if not 2 <= batch_size <= len(pool) + 1:
         raise ValueError(
             f"batch_size is {batch_size}, expected from 2 to {len(pool) + 1}, the example and its "
@@ -123,17 +147,45 @@ def refitted(model: nn.Module, x: Examples, batch_size: int | None = None) -> nn
 
     The copy sees x once, in batches as ``predictions`` cuts it, and averages their means and
     unbiased variances equally. With one batch, the default, every layer is fitted to just the
-    inputs that it meets at inference.
+    inputs that it meets at inference: dropout is off meanwhile. Frozen batch norms, as ``evaluation``
+    has them, stay as they are, and so do modes and momenta.
+
+    Raises
+    ------
+    TypeError
+        If batch_size is not an integer, or x holds no real numbers.
+    ValueError
+        If batch_size is below 1, x is empty or not finite, or a batch norm keeps running statistics
+        without ``reset_running_stats``, as torch's have it.
 
     References
     ----------
     Ioffe and Szegedy (2015), Algorithm 2, lines 7 to 10.
     """
-    if batch_size is None:
-        batch_size = len(x)
-    check.positive_integer("batch_size", batch_size)
+    if batch_size is not None:
+        check.positive_integer("batch_size", batch_size)
+    x = tensors.examples("x", x, model)
     fitted = copy.deepcopy(model)
-    update_bn(x.tensor_split(max(len(x) // batch_size, 1)), fitted)
+    modes = {module: module.training for module in fitted.modules()}
+    momenta = {}
+    use_statistics(fitted, "batch")
+    for name, norm in fitted.named_modules():
+        if norm.training and getattr(norm, "running_mean", None) is not None:
+            if not hasattr(norm, "reset_running_stats"):
+                raise ValueError(
+                    f"batch norm {name!r} is a {type(norm).__name__} without reset_running_stats, "
+                    "expected one that can forget its running statistics"
+                )
+            norm.reset_running_stats()
+            momenta[norm], norm.momentum = norm.momentum, None
+    if momenta:
+        with torch.no_grad():
+            for piece in _batches(x, batch_size):
+                fitted(piece)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
+    for module, mode in modes.items():
+        module.training = mode
     return fitted
 
 

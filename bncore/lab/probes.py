@@ -1,11 +1,11 @@
 """What to measure in a network while it trains.
 
 A probe is a function of (model, split) that returns a number or an array and leaves the model as
-it was. ``training.train`` calls the probes that it is given.
+it was. ``training.train`` calls the probes that it is given. What they return is not finite where
+the model's outputs, its loss or its gradients are not, as once training has diverged.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,42 +15,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bncore import arguments as check
+from bncore import tensors
 from bncore.lab.data import Split
+from bncore.lab.modes import Statistics, evaluation
 
 # Examples that go through a network at a time where others do not change what it says of one.
 PIECE = 2048
 
 Probe = Callable[[nn.Module, Split], float | Float[np.ndarray, "..."]]
-
-
-@contextmanager
-def evaluation(model: nn.Module, statistics: Literal["running", "batch"] = "running") -> Iterator:
-    """Run a model without training it; its modes and buffers come back as they were.
-
-    Parameters
-    ----------
-    model : nn.Module
-    statistics : {"running", "batch"}
-        Which statistics batch norms use: those kept for inference or those of the batch itself.
-
-    Raises
-    ------
-    ValueError
-        If statistics is neither.
-    """
-    if statistics not in ("running", "batch"):
-        raise ValueError(f"statistics is {statistics!r}, expected 'running' or 'batch'")
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.train(statistics == "batch")
-    try:
-        with torch.no_grad():
-            yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
 
 
 def in_pieces(
@@ -67,8 +39,9 @@ def in_pieces(
 
 def test_accuracy(model: nn.Module, split: Split) -> float:
     """Fraction of the test set that the model classifies correctly, with running statistics."""
+    x, y = _part(model, split, "test")
     with evaluation(model):
-        return (in_pieces(model, split.x_test).argmax(1) == split.y_test).double().mean().item()
+        return (in_pieces(model, x).argmax(1) == y).double().mean().item()
 
 
 test_accuracy.__test__ = False
@@ -77,52 +50,74 @@ test_accuracy.__test__ = False
 def inputs_of(
     model: nn.Module,
     layers: Sequence[str],
-    x: Float[torch.Tensor, "batch *features"],
-    statistics: Literal["running", "batch"] = "running",
-) -> dict[str, Float[np.ndarray, "batch *_"]]:
+    x: tensors.Examples,
+    statistics: Statistics = "running",
+) -> dict[str, Float[np.ndarray, "..."]]:
     """What reaches each of the named modules when the model sees x.
 
     Parameters
     ----------
     model : nn.Module
     layers : sequence of str
-        Names as ``model.named_modules`` has them, e.g. ``"activation3"``.
-    x : Float[Tensor, "batch *features"]
+        Names as ``model.named_modules`` has them, e.g. ``"activation3"``; modules that the model
+        calls just once.
+    x : Float[Tensor, "examples *features"]
     statistics : {"running", "batch"}
         As in ``evaluation``.
 
+    Returns
+    -------
+    dict of str to Float[ndarray, "..."]
+        In the layers' order and in the dtype that reaches them, float32 for bfloat16. Not finite
+        where a model overflows.
+
     Raises
     ------
+    TypeError
+        If x holds no real numbers, or a module is called without a tensor.
     ValueError
-        If the model has no module of that name.
+        If x is empty or not finite, the model has no module of a name, or it calls the module
+        never, or more than once: which input is meant is then not clear.
     """
-    modules, seen = dict(model.named_modules()), {}
+    modules = dict(model.named_modules(remove_duplicate=False))
     for layer in layers:
         if layer not in modules:
             known = ", ".join(name for name in modules if name)
             raise ValueError(f"layer {layer!r} is not in the model, expected one of {known}")
+    x = tensors.examples("x", x, model)
+    seen = {layer: [] for layer in layers}
 
     def keep(layer):
-        def hook(module, inputs):
-            seen[layer] = inputs[0].detach().numpy(force=True).copy()
+        return lambda module, inputs: seen[layer].append(_first(layer, inputs))
 
-        return hook
-
-    hooks = [modules[layer].register_forward_pre_hook(keep(layer)) for layer in layers]
+    hooks = [modules[layer].register_forward_pre_hook(keep(layer)) for layer in seen]
     try:
         with evaluation(model, statistics):
             model(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    for layer, inputs in seen.items():
+        if len(inputs) != 1:
+            raise ValueError(
+                f"layer {layer!r} is called {len(inputs)} times when the model sees x, expected "
+                "once: give each place a module of its own to tell its inputs apart"
+            )
+    return {layer: inputs[0] for layer, inputs in seen.items()}
+
+
+def _first(layer, inputs):
+    if not inputs or not isinstance(inputs[0], torch.Tensor):
+        raise TypeError(f"layer {layer!r} is called without a tensor, expected one as its input")
+    found = inputs[0].detach()
+    return (found.float() if found.dtype == torch.bfloat16 else found).numpy(force=True).copy()
 
 
 def percentiles(
     layer: str,
     unit: int,
     q: Sequence[float | int] = (15, 50, 85),
-    statistics: Literal["running", "batch"] = "batch",
+    statistics: Statistics = "batch",
 ) -> Probe:
     """A probe: percentiles, over the training set, of what reaches one unit of a module.
 
@@ -143,16 +138,15 @@ def percentiles(
     """
 
     def probe(model, split):
-        return np.percentile(
-            inputs_of(model, [layer], split.x_train, statistics)[layer][:, unit], q
-        )
+        seen = inputs_of(model, [layer], split.x_train, statistics)[layer]
+        return np.percentile(seen[:, unit].astype(np.float64), q)
 
     return probe
 
 
 def loss(
     part: Literal["train", "test"] = "train",
-    statistics: Literal["running", "batch"] = "running",
+    statistics: Statistics = "running",
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy,
 ) -> Probe:
     """A probe: the loss over the whole training or test set.
@@ -173,7 +167,7 @@ def loss(
     _check(part, statistics)
 
     def probe(model, split):
-        x, y = _part(split, part)
+        x, y = _part(model, split, part)
         with evaluation(model, statistics):
             outputs = model(x) if statistics == "batch" else in_pieces(model, x)
             return function(outputs, y).item()
@@ -184,7 +178,7 @@ def loss(
 def gradient_norms(
     layers: Sequence[str] | None = None,
     part: Literal["train", "test"] = "train",
-    statistics: Literal["running", "batch"] = "batch",
+    statistics: Statistics = "batch",
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = cross_entropy,
     examples: int | None = None,
 ) -> Probe:
@@ -235,11 +229,13 @@ def gradient_norms(
                     f"layer {name!r} is not in the model or has no weight, expected one of {known}"
                 )
             weights.append(weight)
-        x, y = _part(split, part)
+        x, y = _part(model, split, part)
         with evaluation(model, statistics), torch.enable_grad():
             value = function(model(x[:examples]), y[:examples])
             gradients = torch.autograd.grad(value, weights)
-        return np.array([gradient.norm().item() for gradient in gradients])
+        return np.array(
+            [torch.linalg.vector_norm(g, dtype=torch.float64).item() for g in gradients]
+        )
 
     return probe
 
@@ -247,7 +243,7 @@ def gradient_norms(
 def activation_percentiles(
     layer: str,
     q: Sequence[float | int] = (15, 50, 85),
-    statistics: Literal["running", "batch"] = "batch",
+    statistics: Statistics = "batch",
     examples: int | None = None,
 ) -> Probe:
     """A probe: percentiles, over examples and all units, of what reaches a module.
@@ -278,13 +274,15 @@ def activation_percentiles(
 
     def probe(model, split):
         seen = inputs_of(model, [layer], split.x_train[:examples], statistics)
-        return np.percentile(seen[layer], q)
+        return np.percentile(seen[layer].astype(np.float64), q)
 
     return probe
 
 
-def _part(split, part):
-    return (split.x_train, split.y_train) if part == "train" else (split.x_test, split.y_test)
+def _part(model, split, part):
+    x, y = (split.x_train, split.y_train) if part == "train" else (split.x_test, split.y_test)
+    x = tensors.examples(f"x_{part}", x, model)
+    return x, tensors.targets(f"y_{part}", y, x.dtype, x.device)
 
 
 def _check(part, statistics):

@@ -16,12 +16,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bncore import arguments as check
-from bncore import progress
+from bncore import progress, tensors
 from bncore.lab import checkpoints
 from bncore.lab.batches import Batches
 from bncore.lab.data import Split
 from bncore.lab.files import discard_parts
 from bncore.lab.fingerprint import describe, digest, qualified_name
+from bncore.lab.modes import held, prepare_training
 from bncore.lab.probes import Probe
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -63,6 +64,12 @@ def train(
     checkpoint_every: int = 100,
 ) -> History:
     """Train a network in place on batches drawn without replacement, epoch after epoch.
+
+    The model is put in training mode. A batch norm that was frozen stays frozen, its statistics as
+    they are: freeze one by ``model.norm1.eval()``, and its scale and shift by
+    ``model.norm1.requires_grad_(False)``. More precisely, a model in training mode keeps the modes
+    of all its modules; in a model in evaluation mode, batch norms whose parameters do not learn
+    stay in it.
 
     With a checkpoint, a run that was interrupted, even killed while it wrote, goes on from its
     last complete checkpoint, and ends exactly as if it had not been interrupted: weights, buffers,
@@ -116,14 +123,15 @@ def train(
     Raises
     ------
     TypeError
-        If a number is of the wrong type, a probe or the loss is not callable, or the loss does not
-        return a tensor.
+        If a number is of the wrong type, a part of the split holds no real numbers, a probe or the
+        loss is not callable, or the loss does not return a tensor.
     ValueError
-        If a number is outside its range, targets do not fit the loss, the device is unknown or
+        If a number is outside its range, the split is not finite, targets do not fit the loss, the device is unknown or
         absent, the loss is not a scalar, or the checkpoint is damaged or belongs to a run with
         other arguments, other initial weights, or other data.
     """
     record = dict(record or {})
+    split = _tensors(split, model)
     _check(split, steps, batch_size, learning_rate, every, record, loss, checkpoint_every)
     device = _device(device, model)
     model.to(device)
@@ -146,7 +154,7 @@ def train(
             )
             run.restore(checkpoints.load(checkpoint, configuration, torch.device("cpu")))
             discard_parts(checkpoint)
-        model.train()
+        prepare_training(model)
         start = run.step
         for step in progress.bar(range(start, steps), "Training", "step"):
             if checkpoint is not None and step > start and step % checkpoint_every == 0:
@@ -185,12 +193,15 @@ class _Run:
         self.step += 1
 
     def measure(self):
-        """Call the probes, without their random numbers changing the run."""
+        """Call the probes, without their random numbers or modes changing the run."""
+        modes = {module: module.training for module in self.model.modules()}
         generators = {key: g.get_state() for key, g in _generators(self.model).items()}
         with torch.random.fork_rng(devices=_cuda(self.device)):
             self.taken.append(self.step)
             for name, probe in self.record.items():
                 self.records[name].append(probe(self.model, self.split))
+                for module, mode in modes.items():
+                    module.training = mode
         for key, generator in _generators(self.model).items():
             if key in generators:
                 generator.set_state(generators[key])
@@ -240,6 +251,23 @@ class _Run:
         }
 
 
+def _tensors(split, model):
+    x_train = tensors.examples("x_train", split.x_train, model)
+    kind = {"dtype": x_train.dtype, "device": x_train.device}
+    x_test = tensors.tensor("x_test", split.x_test, **kind, of="x_train")
+    tensors.finite("x_test", x_test)
+    y_train, y_test = (tensors.targets(n, getattr(split, n), **kind) for n in ("y_train", "y_test"))
+    found = Split(x_train, y_train, x_test, y_test)
+    for part in ("train", "test"):
+        x, y = getattr(found, f"x_{part}"), getattr(found, f"y_{part}")
+        if y.ndim == 0 or len(x) != len(y):
+            raise ValueError(
+                f"y_{part} has shape {tuple(y.shape)}, expected a target for each of the {len(x)} "
+                f"examples of x_{part}"
+            )
+    return found
+
+
 def _configuration(run, arguments):
     groups = [
         {key: value for key, value in group.items() if key != "params"}
@@ -247,12 +275,13 @@ def _configuration(run, arguments):
     ]
     kind = qualified_name(type(run.descent))
     generators = {key: g.get_state() for key, g in _generators(run.model).items()}
+    still = [describe(names) for names in (held(run.model),) if names]
     return {
         **{name: describe(value) for name, value in arguments.items()},
         "optimizer": f"{kind} {describe(groups, 'optimizer')}",
         "loss": describe(run.loss, "loss"),
         "record": describe(list(run.record)),
-        "model": f"{describe(run.model, 'model')} {describe(generators)}",
+        "model": " ".join([describe(run.model, "model"), describe(generators), *still]),
         "split": digest(describe(tuple(run.split))),
     }
 

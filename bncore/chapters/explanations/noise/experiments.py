@@ -1,6 +1,5 @@
 """Networks with more noise and less, with dropout, and with sampled statistics; on digits by default."""
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache, partial
@@ -360,16 +359,12 @@ def judged(model, split):
 
 
 def refit(model, x):
-    """``refitted`` to what batch norms meet at test time: without dropout.
+    """``refitted`` to what batch norms meet at test time.
 
     Up to ``probes.PIECE`` examples are one batch. More are cut into batches, whose means and unbiased
     variances are averaged: what a later layer meets then depends a little on its batch.
     """
-    quiet = copy.deepcopy(model)
-    for module in quiet.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return refitted(quiet, x, probes.PIECE)
+    return refitted(model, x, probes.PIECE)
 
 
 def rotated(x, degrees):
