@@ -17,4 +17,4 @@ def value_text(value):
     """A grid value as the reader sees it: text as it is, numbers to three digits."""
     if isinstance(value, str | bool | np.bool_):
         return str(value)
-    return f"{value:.3g}".replace("-", "−")
+    return f"{value + 0:.3g}".replace("-", "−")  # plus 0: a zero has no sign

@@ -1,16 +1,12 @@
 """Figures are rendered in the colours of the page, the same at every build."""
 
+import io
 import re
 
+import matplotlib.pyplot as plt
+import numpy as np
+
 from bncore.page import frames, style
-
-
-def line(slope=1, offset=0):
-    """The line turns and shifts."""
-    fig, ax = style.axes()
-    ax.plot([0, 1], [offset, offset + slope], color=style.BLUE)
-    ax.set(xlabel="x", ylabel="y", ylim=(-9, 9))
-    return fig
 
 
 def test_house_colours_become_css_variables_and_no_number_is_lost():
@@ -28,5 +24,47 @@ def test_house_colours_become_css_variables_and_no_number_is_lost():
     assert all(ref.startswith("colours-") for ref in re.findall(r'(?:href="|url\()#([^")]*)', svg))
 
 
-def test_the_same_figure_renders_to_the_same_file():
+def test_the_same_figure_renders_to_the_same_file(line):
     assert frames.to_svg(line(), "line") == frames.to_svg(line(), "line")
+
+
+def test_a_frame_grows_with_its_page_and_says_nothing_to_screen_readers(line):
+    svg = frames.to_svg(line(), "line")
+    head = svg[: svg.index(">")]
+    assert head.startswith("<svg")
+    assert " width=" not in head
+    assert " height=" not in head
+    assert 'viewBox="0 0 360 237.6"' in head  # five inches by 3.3, in points
+    assert 'aria-hidden="true" focusable="false"' in head
+    assert "<metadata" not in svg
+    assert "date" not in svg
+
+
+def test_coordinates_keep_two_decimals(line):
+    paths = re.findall(r' d="([^"]*)"', frames.to_svg(line(slope=1 / 3), "line"))
+    decimals = {len(digits) for path in paths for digits in re.findall(r"\.(\d+)", path)}
+    assert max(decimals) == 2
+
+
+def test_every_house_colour_is_themed_with_itself_for_a_fallback():
+    for colour, name in style.CSS_NAMES.items():
+        themed = f"var(--bn-{name}, {colour})"
+        assert frames.themed(f"stroke: {colour}; fill: {colour.upper()}") == (
+            f"stroke: {themed}; fill: {themed}"
+        )
+    assert frames.themed("fill: #123456") == "fill: #123456"
+
+
+def test_a_picture_is_opaque_and_twice_as_fine_as_the_screen(line):
+    png = frames.to_png(line())
+    picture = plt.imread(io.BytesIO(png))
+    assert picture.shape[:2] == (round(3.3 * 144), 5 * 144)
+    paper = [int(style.PAPER[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    np.testing.assert_allclose(picture[0, 0], [*paper, 1], atol=1e-6)
+
+
+def test_rendering_closes_the_figure(line):
+    before = plt.get_fignums()
+    frames.to_svg(line(), "line")
+    frames.to_png(line())
+    assert plt.get_fignums() == before

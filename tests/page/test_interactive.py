@@ -9,33 +9,11 @@ from hypothesis import strategies as st
 from bncore.page import Explorer, explore, show, style
 
 
-def line(slope=1, offset=0):
-    """The line turns and shifts."""
-    fig, ax = style.axes()
-    ax.plot([0, 1], [offset, offset + slope], color=style.BLUE)
-    ax.set(xlabel="x", ylabel="y", ylim=(-9, 9))
-    return fig
-
-
-def explorer(**grids):
-    grids = grids or {"slope": [-1, 0, 1], "offset": [0, 2]}
-    return explore(alt="A line of slope {slope} and offset {offset}.", **grids)(line)
-
-
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    """The environment of a site build; frames go to the folder returned."""
-    monkeypatch.setenv("BNCORE_FACE", "page")
-    monkeypatch.setenv("BNCORE_FRAMES_DIR", str(tmp_path))
-    monkeypatch.setenv("BNCORE_FRAMES_URL", "../_frames")
-    return tmp_path
-
-
 @given(
     slopes=st.lists(st.integers(-5, 5), min_size=2, max_size=4, unique=True),
     offsets=st.lists(st.floats(-3, 3), min_size=2, max_size=3, unique=True),
 )
-def test_a_value_chooses_the_figure_of_that_value(slopes, offsets):
+def test_a_value_chooses_the_figure_of_that_value(slopes, offsets, explorer):
     figure = explorer(slope=slopes, offset=offsets)
     for i, slope in enumerate(slopes):
         for j, offset in enumerate(offsets):
@@ -57,6 +35,35 @@ def test_it_opens_at_the_grid_value_nearest_to_the_default(default, grid):
     assert abs(grid[start] - default) == min(abs(value - default) for value in grid)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_it_opens_in_the_middle_of_every_grid(count):
+    def level(level):
+        """A level."""
+
+    start = explore(alt="{level}", level=list(range(count)))(level).initial["level"]
+    assert start == {2: 1, 3: 1, 4: 2, 7: 3}[count]
+
+
+def test_sliders_stand_in_the_order_of_the_parameters():
+    def both(first=1, second="b"):
+        """Both."""
+
+    figure = explore(alt="{first}{second}", second=["a", "b", "c"], first=[0, 1, 2, 3])(both)
+    assert list(figure.grids.items()) == [("first", [0, 1, 2, 3]), ("second", ["a", "b", "c"])]
+    assert list(figure.initial.items()) == [("first", 1), ("second", 1)]
+    assert figure.at((3, 0)) == {"first": 3, "second": "a"}
+    assert figure.describe(first=3, second="a") == "3a"
+
+
+def test_a_grid_keeps_its_order_and_takes_arrays():
+    def level(level=0.3):
+        """A level."""
+
+    figure = explore(alt="{level}", level=np.array([0.5, 0.1, 0.3]))(level)
+    assert figure.grids == {"level": [0.5, 0.1, 0.3]}
+    assert figure.initial == {"level": 2}
+
+
 def test_it_opens_in_the_middle_without_a_default_and_at_a_named_default():
     def choice(kind, size="b"):
         """A choice."""
@@ -65,7 +72,7 @@ def test_it_opens_in_the_middle_without_a_default_and_at_a_named_default():
     assert figure.initial == {"kind": 2, "size": 1}
 
 
-def test_the_text_face_draws_the_figure_and_records_only_words(monkeypatch):
+def test_the_text_face_draws_the_figure_and_records_only_words(monkeypatch, explorer):
     monkeypatch.setenv("BNCORE_FACE", "text")
     bundle = explorer()._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG")
@@ -74,7 +81,7 @@ def test_the_text_face_draws_the_figure_and_records_only_words(monkeypatch):
     )
 
 
-def test_no_face_leaves_a_figure_open(page):
+def test_no_face_leaves_a_figure_open(page, explorer):
     before = plt.get_fignums()
     explorer()._repr_mimebundle_()
     assert plt.get_fignums() == before
@@ -82,6 +89,10 @@ def test_no_face_leaves_a_figure_open(page):
 
 def undocumented(x):
     pass
+
+
+def two(slope, offset):
+    """Two."""
 
 
 def three(x, y, z):
@@ -95,7 +106,7 @@ def one(x="c"):
 @pytest.mark.parametrize(
     ("function", "alt", "grids", "error", "message"),
     [
-        (line, "x", {"slope": [0, 1]}, ValueError, "line takes slope, offset, but there are grids for slope"),
+        (two, "x", {"slope": [0, 1]}, ValueError, "two takes slope, offset, but there are grids for slope"),
         (three, "x", dict.fromkeys("xyz", (0, 1)), ValueError, "three has 3 parameters, expected one or two"),
         (lambda: None, "x", {}, ValueError, "has 0 parameters, expected one or two"),
         (undocumented, "x", {"x": [0, 1]}, ValueError, "the docstring of undocumented is None, expected a sentence"),
@@ -131,4 +142,18 @@ def test_a_shown_figure_is_an_explorer_that_does_not_move():
     assert isinstance(still, Explorer)
     assert repr(still) == "Figure: Look here."
     assert still() is fig
+    plt.close(fig)
+
+
+@pytest.mark.parametrize(
+    ("caption", "name"),
+    [
+        ("Look here: at 2 things!", "look-here-at-2-things"),
+        ("$m$ is the size.", "m-is-the-size"),
+        ("x" * 50, "x" * 40),
+    ],
+)
+def test_a_shown_figure_is_named_after_its_caption(caption, name):
+    fig, _ = style.axes()
+    assert show(fig, alt="Nothing.", caption=caption).name == name
     plt.close(fig)

@@ -1,25 +1,13 @@
 """Beside a kernel every move of a slider recomputes the picture."""
 
+import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 from bncore.page import explore, frames, live_face, style
 
 
-def line(slope=1, offset=0):
-    """The line turns and shifts."""
-    fig, ax = style.axes()
-    ax.plot([0, 1], [offset, offset + slope], color=style.BLUE)
-    ax.set(xlabel="x", ylabel="y", ylim=(-9, 9))
-    return fig
-
-
-def explorer(**grids):
-    grids = grids or {"slope": [-1, 0, 1], "offset": [0, 2]}
-    return explore(alt="A line of slope {slope} and offset {offset}.", **grids)(line)
-
-
-def test_a_moved_slider_redraws_and_describes(monkeypatch):
+def test_a_moved_slider_redraws_and_describes(monkeypatch, line, explorer):
     monkeypatch.delenv("BNCORE_FACE", raising=False)
     figure = explorer()
     assert list(figure._repr_mimebundle_()) == [
@@ -37,6 +25,30 @@ def test_a_moved_slider_redraws_and_describes(monkeypatch):
         values = figure.at((i, j))
         assert image.value == frames.to_png(line(**values))
         assert image.alt == figure.describe(**values)
+
+
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize("second", range(2))
+def test_sliders_open_where_the_signature_says_in_the_order_of_the_parameters(first, second):
+    sizes, kinds = [8, 16, 32], ["plain", "large"]
+
+    def figure(batch_size=sizes[first], gamma=kinds[second]):
+        """Look here."""
+        fig, ax = style.axes()
+        ax.set_title(f"{batch_size}, {gamma}")
+        return fig
+
+    explored = explore(alt="{batch_size}, {gamma}", gamma=kinds, batch_size=sizes)(figure)
+    *sliders, image, caption = live_face.widget(explored).children
+    assert [slider.description for slider in sliders] == ["batch size", "γ"]
+    assert [slider.index for slider in sliders] == [first, second]
+    assert [slider.value for slider in sliders] == [sizes[first], kinds[second]]
+    assert sliders[0].options == (("8", 8), ("16", 16), ("32", 32))
+    assert sliders[1].options == (("plain", "plain"), ("large", "large"))
+    assert all(slider.continuous_update for slider in sliders)
+    assert image.alt == f"{sizes[first]}, {kinds[second]}"
+    assert image.value == frames.to_png(figure())
+    assert caption.value == "Look here."
 
 
 LIVE = """

@@ -1,37 +1,17 @@
 """The published page has one frame and one description for every position of the sliders."""
 
+import itertools
 import json
 import re
+from html.parser import HTMLParser
 
 import pytest
 
-from bncore.page import explore, frames, show, style
+from bncore.page import explore, frames, show, static_face, style
 from bncore.page.labels import value_text
 
 
-def line(slope=1, offset=0):
-    """The line turns and shifts."""
-    fig, ax = style.axes()
-    ax.plot([0, 1], [offset, offset + slope], color=style.BLUE)
-    ax.set(xlabel="x", ylabel="y", ylim=(-9, 9))
-    return fig
-
-
-def explorer(**grids):
-    grids = grids or {"slope": [-1, 0, 1], "offset": [0, 2]}
-    return explore(alt="A line of slope {slope} and offset {offset}.", **grids)(line)
-
-
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    """The environment of a site build; frames go to the folder returned."""
-    monkeypatch.setenv("BNCORE_FACE", "page")
-    monkeypatch.setenv("BNCORE_FRAMES_DIR", str(tmp_path))
-    monkeypatch.setenv("BNCORE_FRAMES_URL", "../_frames")
-    return tmp_path
-
-
-def test_the_page_has_a_frame_for_every_pair_of_values(page):
+def test_the_page_has_a_frame_for_every_pair_of_values(page, line, explorer):
     figure = explorer()
     html = figure._repr_mimebundle_()["text/html"]
     alts = json.loads(re.search(r'bn-alts">(.*?)</script>', html)[1])
@@ -47,7 +27,7 @@ def test_the_page_has_a_frame_for_every_pair_of_values(page):
     assert "The line turns and shifts." in html
 
 
-def test_frames_differ_where_the_figures_do(page):
+def test_frames_differ_where_the_figures_do(page, explorer):
     explorer()._repr_mimebundle_()
     contents = [path.read_text(encoding="utf-8") for path in (page / "line").iterdir()]
     assert len(set(contents)) == 6
@@ -61,7 +41,100 @@ def test_words_of_a_figure_cannot_break_the_page(page):
     assert "a &lt; b" in html
 
 
-def test_two_figures_of_one_name_do_not_overwrite_each_other(page):
+def test_two_figures_of_one_name_do_not_overwrite_each_other(page, explorer):
     explorer()._repr_mimebundle_()
     with pytest.raises(ValueError, match="two figures of this page are named 'line': rename one"):
         explorer()._repr_mimebundle_()
+
+
+class Parts(HTMLParser):
+    """The tags of a figure with their attributes, and the text of each label and output."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts, self.last = [], [], None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.last = tag
+
+    def handle_data(self, data):
+        if self.last in ("label", "output", "figcaption"):
+            self.texts.append((self.last, data))
+        self.last = None
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def said(self, tag):
+        return [text for name, text in self.texts if name == tag]
+
+
+@pytest.mark.parametrize("order", [("batch_size", "gamma"), ("gamma", "batch_size")])
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize("second", range(2))
+def test_sliders_open_where_the_signature_says_in_the_order_of_the_parameters(
+    order, first, second, page
+):
+    sizes, kinds = [8, 16, 32], ["plain", "<large>"]
+
+    def figure(batch_size=sizes[first], gamma=kinds[second]):
+        """Look here."""
+        return style.axes()[0]
+
+    grids = {"batch_size": sizes, "gamma": kinds}
+    explored = explore(alt="{batch_size}, {gamma}", **{name: grids[name] for name in order})(figure)
+    parts = Parts(explored._repr_mimebundle_()["text/html"])
+    assert parts.said("label") == ["batch size", "γ"]
+    assert parts.said("output") == [str(sizes[first]), kinds[second]]
+    expected = [("figure-batch_size", sizes, first), ("figure-gamma", kinds, second)]
+    sliders = parts.all("input")
+    assert len(sliders) == 2
+    for slider, (name, grid, start) in zip(sliders, expected, strict=True):
+        texts = list(map(str, grid))
+        assert (slider["id"], slider["type"]) == (name, "range")
+        assert [slider[key] for key in ("min", "max", "step")] == ["0", str(len(grid) - 1), "1"]
+        assert slider["value"] == str(start)
+        assert slider["aria-valuetext"] == texts[start]
+        assert json.loads(slider["data-values"]) == texts
+        assert "disabled" in slider
+    assert [label["for"] for label in parts.all("label")] == [slider["id"] for slider in sliders]
+    (picture,) = parts.all("img")
+    assert picture["src"] == f"../_frames/figure/{first}-{second}.svg"
+    (stage,) = (tag for tag in parts.all("div") if tag.get("role") == "img")
+    assert stage["aria-label"] == f"{sizes[first]}, {kinds[second]}"
+    assert parts.all("figure")[0]["data-frames"] == "../_frames/figure"
+    assert parts.said("figcaption") == ["Look here."]
+
+
+def test_the_stage_has_the_shape_of_the_picture_before_it_arrives(page):
+    wide, high = style.axes(height=2.5)[0], style.axes(height=5)[0]
+    shapes = []
+    for fig, caption in ((wide, "Wide."), (high, "High.")):
+        html = show(fig, alt="Nothing.", caption=caption)._repr_mimebundle_()["text/html"]
+        width, height = map(float, re.search(r"aspect-ratio: ([\d.]+) / ([\d.]+)", html).groups())
+        shapes.append(width / height)
+    assert shapes == pytest.approx([style.WIDTH / 2.5, style.WIDTH / 5])
+
+
+def test_every_position_has_a_file_of_its_own(explorer):
+    figure = explorer(slope=range(12), offset=[0, 1, 2])
+    positions = list(static_face.positions(figure))
+    assert positions == list(itertools.product(range(12), range(3)))
+    assert len({static_face.file_name(position) for position in positions}) == 36
+    assert static_face.file_name((11, 1)) == "11-1.svg"
+    assert static_face.file_name((1, 11)) == "1-11.svg"
+    assert static_face.file_name(()) == "still.svg"
+
+
+@pytest.mark.parametrize(
+    ("texts", "width"), [(["1", "22"], 3), (["a" * 13, "b"], 14), (["a" * 30, "b"], 14)]
+)
+def test_the_longest_value_has_its_place_beside_the_slider(texts, width, page):
+    def figure(kind=texts[0]):
+        """Look here."""
+        return style.axes()[0]
+
+    html = explore(alt="{kind}", kind=texts)(figure)._repr_mimebundle_()["text/html"]
+    assert f"min-width: {width}ch" in html

@@ -41,7 +41,10 @@ def test_steps_to_target_are_those_of_the_solvers(method, rate):
                 problem, scale * start, steps=1500, learning_rate=rate_g
             )
         excess = run.value - problem.value(problem.closed_form)
-        assert steps == np.flatnonzero(excess <= experiments.TARGET * excess[0])[0]
+        # A difference of values near 1 is known to 1e-15, a billionth of the target.
+        reached, target = excess[[int(steps) - 1, int(steps)]], experiments.TARGET * excess[0]
+        assert reached[1] <= target * (1 + 1e-8)
+        assert reached[0] >= target * (1 - 1e-8)
 
 
 @pytest.mark.parametrize(("method", "rate"), [("plain", 0.5), ("one rate", 1.5)])
@@ -65,7 +68,9 @@ def test_descent_on_the_direction_keeps_its_bounds(rate):
     run = experiments.descend_direction(problems, rate, 300)
     assert (run.squared_length <= run.length_bound * (1 + 1e-12)).all()
     assert (run.least_gradient <= run.gradient_bound * (1 + 1e-9)).all()
-    assert (np.diff(run.squared_length, axis=0) >= 0).all()
+    # A sum of ten squares is rounded by at most ten units in its last place.
+    grown = np.diff(run.squared_length, axis=0)
+    assert (grown >= -10 * np.finfo(float).eps * run.squared_length[1:]).all()
     problem, w = nth(problems, 0)
     first = problem.rayleigh_gradient(w)
     assert run.least_gradient[0, 0] == pytest.approx(first @ first)

@@ -94,7 +94,8 @@ def test_what_is_measured_has_the_layers_of_the_network(measured):
         # Training and common learning rate are the same here, a move is another step.
         np.testing.assert_array_equal(found.norm[:, 0], found.norm[:, 1])
         assert (found.norm[:, 2, 1:] != found.norm[:, 0, 1:]).any()
-        assert (np.diff(found.percentiles, axis=-1) >= 0).all()
+        # Percentiles are interpolated in float32, between values of about 1.
+        assert (np.diff(found.percentiles, axis=-1) >= -1e-6).all()
 
 
 def test_the_noise_moves_distributions_that_batch_norm_holds(measured):

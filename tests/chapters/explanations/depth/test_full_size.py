@@ -33,7 +33,7 @@ def test_growth_rates_repeat(record, repeated):
     """Rounding errors grow by the root of the rate: 20 layers make 1e-7 some 1e-4."""
     for row, kept in zip(repeated["activations"], record["reduced"]["activations"], strict=True):
         assert row["measured"] == pytest.approx(kept["measured"], rel=1e-3)
-        assert row["predicted"] == kept["predicted"]
+        assert row["predicted"] == pytest.approx(kept["predicted"], abs=1.1e-5)  # five digits kept
         assert row["given_forward"] == pytest.approx(kept["given_forward"], rel=1e-3)
 
 

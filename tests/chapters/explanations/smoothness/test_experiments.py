@@ -62,7 +62,7 @@ def test_convex_quadratics_are_convex():
 def test_the_worst_inputs_have_norm_one_and_a_slope_that_grows_like_one_over_t():
     plain, normalised = zip(*(experiments.worst_inputs(t) for t in (1e-2, 1e-4)), strict=True)
     assert normalised[1] / normalised[0] == pytest.approx(1e4, rel=1e-3)
-    assert max(plain) <= 1 / 8
+    assert max(plain) <= 1 / 8 * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -130,7 +130,9 @@ def test_removed_shares_are_those_of_the_projection():
     np.testing.assert_allclose(found[0], 1 - surviving, atol=1e-9)
     np.testing.assert_allclose(found[2], 1 / batch.var(axis=0)[alive])
     tilt = (g * (batch - batch.mean(axis=0))).sum(axis=0)[alive]
-    assert (np.sign(found[1]) == np.sign(tilt)).all()
+    clear = np.abs(tilt) > 1e-12 * np.abs(tilt).max()
+    assert clear.mean() > 0.9
+    assert (np.sign(found[1]) == np.sign(tilt))[clear].all()
 
 
 def test_ends_are_those_of_the_dense_matrix():

@@ -35,7 +35,7 @@ def test_hiding_the_mean_lengthens_the_weights_along_the_mean_image():
     _, plain, off_mean = experiments.hidden_on_digits((), seed=0, steps=40)
     losses, blind, towards_mean = experiments.hidden_on_digits(("mean",), seed=0, steps=40)
     assert losses.shape == (40,)
-    assert blind[0] == plain[0]
+    assert blind[0] == pytest.approx(plain[0], rel=1e-5)  # sums in float32
     assert blind[-1] > 1.5 * plain[-1]
     assert off_mean < 0.1 < 0.5 < towards_mean < 1
 
