@@ -1,54 +1,69 @@
 """What single chapters need besides the mathematics: claims, exercises and longer figures.
 
 `ledger` runs a chapter's claims, or all of them; `check` judges a learner's answer to an exercise.
-Both find the modules `<wing>/<chapter>/claims.py` and `exercises.py` by their names.
+Both find the modules `<wing>/<chapter>/claims.py` and `exercises.py` by their names, and a chapter
+that asks for its own imports no other.
 """
 
 import importlib
-import importlib.util
 import os
 import pkgutil
+from collections.abc import Callable
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from bncore.page import claims, exercises
 from bncore.page.ledger import Ledger
 
-__all__ = ["check", "discover", "ledger", "names"]
+__all__ = ["check", "discover", "ledger", "modules", "names"]
 
-# As in the table of contents, which an installed package does not see.
-READING_ORDER = (
-    "mechanics/scaling",
-    "mechanics/forward",
-    "mechanics/backward",
-    "mechanics/inference",
-    "explanations/covariate_shift",
-    "explanations/scale_invariance",
-    "explanations/smoothness",
-    "explanations/depth",
-    "explanations/noise",
-    "convergence/decoupling",
-    "convergence/least_squares",
-    "convergence/halfspaces",
-    "convergence/neural_networks",
-)
+WINGS = ("front", "mechanics", "explanations", "convergence", "practice")
 
 
 def names() -> list[str]:
     """Return the chapters that have a package, as ``"wing/chapter"``, in the order of the book."""
-    wings = [wing.name for wing in pkgutil.iter_modules(__path__) if wing.ispkg]
-    found = [
-        f"{wing}/{chapter.name}"
-        for wing in wings
-        for chapter in pkgutil.iter_modules([f"{path}/{wing}" for path in __path__])
-        if chapter.ispkg
-    ]
-    return sorted(found, key=_place)
+    from bncore.chapters.contents import TITLES
+
+    found = [f"{wing}/{chapter}" for wing in WINGS for chapter in _packages(_folder(wing))]
+    return sorted(found, key=_place(list(TITLES)))
 
 
-def _place(chapter: str) -> tuple[bool, int, str]:
-    listed = chapter in READING_ORDER
-    return not listed, READING_ORDER.index(chapter) if listed else 0, chapter
+def _place(order: list[str]) -> Callable[[str], int]:
+    return lambda chapter: order.index(chapter) if chapter in order else len(order)
+
+
+def _folder(name: str) -> Path:
+    return Path(__path__[0], *name.split("/"))
+
+
+def _packages(folder: Path) -> list[str]:
+    return [found.name for found in pkgutil.iter_modules([str(folder)]) if found.ispkg]
+
+
+def _exists(chapter: str) -> bool:
+    wing, _, name = chapter.partition("/")
+    return wing in WINGS and name.isidentifier() and (_folder(chapter) / "__init__.py").is_file()
+
+
+def modules(chapter: str) -> tuple[str, ...]:
+    """Return the modules behind a chapter, as ``"wing/module"``.
+
+    They are those that its package declares as ``MODULES``, otherwise the one of its own name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such chapter.
+    """
+    _require(chapter)
+    package = importlib.import_module(f"{__name__}.{chapter.replace('/', '.')}")
+    return tuple(getattr(package, "MODULES", (chapter,)))
+
+
+def _require(chapter: str) -> None:
+    if not _exists(chapter):
+        raise ValueError(f"chapter is {chapter!r}, expected one of {', '.join(names())}")
 
 
 def discover(kind: str, chapter: str | None = None) -> None:
@@ -57,14 +72,23 @@ def discover(kind: str, chapter: str | None = None) -> None:
     Raises
     ------
     ValueError
-        If there is no such chapter.
+        If there is no such chapter, or one of its exercises is not named after it.
     """
-    if chapter is not None and chapter not in names():
-        raise ValueError(f"chapter is {chapter!r}, expected one of {', '.join(names())}")
-    for name in names() if chapter is None else [chapter]:
-        module = f"{__name__}.{name.replace('/', '.')}.{kind}"
-        if importlib.util.find_spec(module):
-            importlib.import_module(module)
+    if chapter is None:
+        for name in names():
+            discover(kind, name)
+        return
+    _require(chapter)
+    if kind not in [found.name for found in pkgutil.iter_modules([str(_folder(chapter))])]:
+        return
+    found = importlib.import_module(f"{__name__}.{chapter.replace('/', '.')}.{kind}")
+    for entry in exercises.REGISTRY.values() if kind == "exercises" else ():
+        begin = f"{chapter.split('/')[1].replace('_', '-')}-"
+        if entry.reference.__module__ == found.__name__ and not entry.name.startswith(begin):
+            raise ValueError(
+                f"an exercise of {chapter} is called {entry.name!r}, expected a name that begins "
+                f"with {begin!r}: by that `check` finds it"
+            )
 
 
 def ledger(chapter: str | None = None) -> Ledger:
@@ -82,11 +106,16 @@ def ledger(chapter: str | None = None) -> Ledger:
     """
     discover("claims", chapter)
     chosen = [entry for entry in claims.REGISTRY.values() if chapter in (None, entry.chapter)]
-    chosen.sort(key=lambda entry: _place(entry.chapter))
+    titles = {}
+    if chapter is None:
+        from bncore.chapters.contents import TITLES as titles
+
+        place = _place(names())
+        chosen.sort(key=lambda entry: place(entry.chapter))
     watched = os.environ.get("BNCORE_FACE", "live") == "live"
     bar = tqdm(chosen, desc="Judging claims", delay=2, leave=False) if watched else chosen
     judged = [(entry, entry.evidence()) for entry in bar]
-    return Ledger(judged, whole_book=chapter is None)
+    return Ledger(judged, whole_book=chapter is None, titles=titles)
 
 
 def check(name: str, answer: object) -> exercises.Result:
@@ -104,5 +133,13 @@ def check(name: str, answer: object) -> exercises.Result:
     Result
         Displays as text: the verdict, and a smallest input on which the answer is wrong.
     """
-    discover("exercises")
+    for chapter in _chapters_of(name) or names():
+        discover("exercises", chapter)
     return exercises.check(name, answer)
+
+
+def _chapters_of(exercise: str) -> list[str]:
+    """The chapters whose name an exercise's name begins with, found without a look at the others."""
+    words = str(exercise).split("-")
+    starts = ["_".join(words[:count]) for count in range(1, len(words))]
+    return [f"{w}/{start}" for w in WINGS for start in starts if _exists(f"{w}/{start}")]

@@ -9,8 +9,8 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 
 from bncore.page.claims import UNDECIDED, VERDICTS, Claim, Evidence, Measurement
@@ -39,10 +39,13 @@ class Ledger:
         What was claimed and what was measured.
     whole_book : bool
         Whether this is the ledger of the book, which has a summary, filters and chapters to unfold.
+    titles : mapping of str to str
+        What a chapter is called; by default what its name says.
     """
 
     entries: Sequence[tuple[Claim, Evidence]]
     whole_book: bool = False
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         width = max((len(claim.id) for claim, _ in self.entries), default=0)
@@ -68,7 +71,7 @@ class Ledger:
             chapters.setdefault(claim.chapter, []).append((claim, evidence))
         sections = "".join(
             f'<section class="bn-wing" id="claims-of-{wing}"><h3>{_named(wing)}</h3>'
-            f"{''.join(_chapter(*chapter) for chapter in chapters.items())}</section>"
+            f"{''.join(self._chapter(*chapter) for chapter in chapters.items())}</section>"
             for wing, chapters in wings.items()
         )
         return f'<div class="bn-ledger">{self._summary(wings)}{self._filters()}{sections}</div>'
@@ -91,7 +94,7 @@ class Ledger:
         for wing, chapters in wings.items():
             bodies += f'<tbody><tr><th scope="rowgroup" colspan="{len(verdicts) + 2}">{_named(wing)}</th></tr>'
             for chapter, entries in chapters.items():
-                link = _link(_named(chapter), f"claims.html#{_anchor(chapter)}")
+                link = _link(self._title(chapter), f"claims.html#{_anchor(chapter)}")
                 bodies += line(f'<th scope="row">{link}</th>', entries)
             bodies += "</tbody>"
         total = line('<th scope="row">The book</th>', self.entries)
@@ -100,6 +103,20 @@ class Ledger:
             f'<thead><tr><th scope="col">Chapter</th>{head}<th scope="col">all</th></tr></thead>'
             f"{bodies}<tfoot>{total}</tfoot></table>"
         )
+
+    def _chapter(self, chapter: str, entries: Sequence[tuple[Claim, Evidence]]) -> str:
+        title = escape(self._title(chapter))
+        count = _count(evidence.verdict for _, evidence in entries)
+        link = _link(chapter, f"{chapter.removeprefix('front/')}.html")
+        return (
+            f'<details class="bn-chapter"><summary><h4>{title}</h4> '
+            f'<span class="bn-count">{count}</span></summary>'
+            f'<p class="bn-from" id="{_anchor(chapter)}">Chapter {link}</p>'
+            f"{_table(entries, f'Claims of {title}')}</details>"
+        )
+
+    def _title(self, chapter: str) -> str:
+        return self.titles.get(chapter) or _named(chapter)
 
     def _verdicts(self) -> list[str]:
         return [v for v in SYMBOLS if any(e.verdict == v for _, e in self.entries)]
@@ -123,19 +140,8 @@ class Ledger:
         )
 
 
-def _chapter(chapter: str, entries: Sequence[tuple[Claim, Evidence]]) -> str:
-    count = _count(evidence.verdict for _, evidence in entries)
-    link = _link(chapter, f"{chapter}.html")
-    return (
-        f'<details class="bn-chapter"><summary><h4>{_named(chapter)}</h4> '
-        f'<span class="bn-count">{count}</span></summary>'
-        f'<p class="bn-from" id="{_anchor(chapter)}">Chapter {link}</p>'
-        f"{_table(entries, f'Claims of {_named(chapter)}')}</details>"
-    )
-
-
 def _named(place: str) -> str:
-    return escape(place.split("/")[-1].replace("_", " ").capitalize())
+    return place.split("/")[-1].replace("_", " ").capitalize()
 
 
 def _anchor(chapter: str) -> str:

@@ -1,11 +1,15 @@
-"""Execute chapters whose code, or whose bncore, or whose dependencies have changed; reuse the rest.
+"""Execute chapters whose code, or whatever they read, has changed; reuse the rest.
 
 Jupyter Book's own cache is keyed by the notebook alone and would show a stale result after a change
-of bncore. Here the key of a chapter covers its code cells, the content of every file of bncore that
-it imported when it last ran, which files bncore consists of, and the version of every installed
-distribution. Outputs are kept in `_build/executed`, frames of interactive figures beside them.
+of bncore. Here the key of a chapter covers its code cells, the files and the folders of the repository
+that it read when it last ran (modules of bncore, data), Python, and the versions of the distributions
+that it imported: nothing else, so that a new chapter runs alone. Outputs are kept in
+`_build/executed`, frames of interactive figures beside them.
+
+With `execution_only` set, one chapter is kept up to date, and the others are read as they stand.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -22,6 +26,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from notebooks import ROOT, read, run
+from observe import file_state, folder_state
 
 
 class Store:
@@ -32,14 +37,13 @@ class Store:
     folder : pathlib.Path
         Holds, for each chapter, `<docname>.ipynb` (with outputs), `<docname>.json` (what it was run
         with) and `<docname>.frames/`.
-    bncore : pathlib.Path
-        The package whose changes count.
+    root : pathlib.Path
+        The repository: what a chapter reads in it counts.
     """
 
-    def __init__(self, folder, bncore):
+    def __init__(self, folder, root=ROOT):
         self.folder = folder
-        self.bncore = bncore
-        self.surroundings = _hash(_versions(), _listing(bncore))
+        self.root = root
 
     def notebook(self, docname):
         return self.folder / f"{docname}.ipynb"
@@ -51,15 +55,27 @@ class Store:
         return self.folder / f"{docname}.frames"
 
     def key(self, docname, path):
-        """The key of a chapter as it would be now, given what it imported when it last ran."""
-        if not (self.record(docname).exists() and self.notebook(docname).exists()):
+        """The key of a chapter as it would be now, given what it read when it last ran."""
+        ran = self._ran(docname)
+        if ran is None:
             return None
-        imported = json.loads(self.record(docname).read_text())["imported"]
-        return self._key(path, imported)
+        files = {name: file_state(self.root / name) for name in ran["files"]}
+        folders = {name: folder_state(self.root / name) for name in ran["folders"]}
+        return _key(read(path), {**ran, "files": files, "folders": folders})
 
     def is_fresh(self, docname, path):
         key = self.key(docname, path)
-        return key is not None and key == json.loads(self.record(docname).read_text())["key"]
+        return key is not None and key == self._ran(docname)["key"]
+
+    def _ran(self, docname):
+        """What the last run read and its key; None unless all that it left is there."""
+        kept = (self.record(docname), self.notebook(docname), self.frames(docname))
+        if not all(part.exists() for part in kept):
+            return None
+        try:
+            return json.loads(self.record(docname).read_text(encoding="utf-8"))
+        except ValueError:
+            return None
 
     def execute(self, docname, path, on_cell=lambda: None):
         """Run the chapter and keep its outputs."""
@@ -67,7 +83,7 @@ class Store:
         shutil.rmtree(self.frames(docname), ignore_errors=True)
         self.frames(docname).mkdir(parents=True)
         up = "../" * docname.count("/")
-        notebook, imported = run(
+        notebook, seen = run(
             path,
             {
                 "BNCORE_FACE": "page",
@@ -76,15 +92,13 @@ class Store:
                 "BNCORE_PAGE_ROOT": up or "./",
             },
             on_cell,
+            self.root,
         )
         nbformat.write(notebook, self.notebook(docname))
-        inside = sorted(
-            str(file.relative_to(self.bncore))
-            for file in imported
-            if file.is_relative_to(self.bncore)
-        )
-        record = {"imported": inside, "key": self._key(path, inside)}
-        self.record(docname).write_text(json.dumps(record, indent=1))
+        part = self.record(docname).with_suffix(".part")
+        record = {"key": _key(notebook, seen), **seen}
+        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        part.replace(self.record(docname))
 
     def with_outputs(self, docname, path):
         """The chapter as it stands, with the outputs of its last run."""
@@ -95,32 +109,23 @@ class Store:
             cell.outputs = output
         return notebook
 
-    def _key(self, path, imported):
-        code = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
-        sources = [
-            (self.bncore / name).read_text() if (self.bncore / name).exists() else "gone"
-            for name in imported
-        ]
-        return _hash(self.surroundings, code, imported, sources)
+
+def _key(notebook, seen):
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    parts = [code, seen["files"], seen["folders"], sys.version, _versions(seen["modules"])]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _versions():
-    found = {f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}
-    return [sys.version, *sorted(found)]
+def _versions(modules):
+    """The distributions that provide these top-level modules, with their versions."""
+    providers = _providers()
+    found = {name for module in modules for name in providers.get(module, ())}
+    return sorted(f"{name}=={importlib.metadata.version(name)}" for name in found)
 
 
-def _listing(package):
-    files = sorted(file for file in package.rglob("*") if file.is_file())
-    return [
-        str(file.relative_to(package))
-        + ("" if file.suffix == ".py" else hashlib.sha256(file.read_bytes()).hexdigest())
-        for file in files
-        if "__pycache__" not in file.parts
-    ]
-
-
-def _hash(*parts):
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+@functools.cache
+def _providers():
+    return importlib.metadata.packages_distributions()
 
 
 def _chapters(env):
@@ -130,9 +135,9 @@ def _chapters(env):
 
 def execute_stale_chapters(app, env, added, changed, removed):
     """Run what is not fresh, two chapters at a time, and tell Sphinx which pages to read again."""
-    folder = Path(app.srcdir, app.config.execution_store)
-    store = app.bn_store = Store(folder, Path(app.config.execution_package))
-    chapters = _chapters(env)
+    store = app.bn_store = Store(Path(app.srcdir, app.config.execution_store), _root(app))
+    only = app.config.execution_only
+    chapters = {d: path for d, path in _chapters(env).items() if only in ("", d)}
     stale = {d: path for d, path in chapters.items() if not store.is_fresh(d, path)}
     cells = sum(cell.cell_type == "code" for path in stale.values() for cell in read(path).cells)
     if stale:
@@ -153,11 +158,15 @@ def execute_stale_chapters(app, env, added, changed, removed):
 def use_outputs(app, docname, source):
     """Hand Sphinx the executed chapter in place of the committed one."""
     path = Path(app.env.doc2path(docname))
-    if path.suffix == ".ipynb":
+    if path.suffix != ".ipynb":
+        return
+    if not hasattr(app.env, "bn_read_with"):
+        app.env.bn_read_with = {}
+    key = None
+    if app.config.execution_only in ("", docname):
         source[0] = nbformat.writes(app.bn_store.with_outputs(docname, path))
-        if not hasattr(app.env, "bn_read_with"):
-            app.env.bn_read_with = {}
-        app.env.bn_read_with[docname] = app.bn_store.key(docname, path)
+        key = app.bn_store.key(docname, path)
+    app.env.bn_read_with[docname] = key
 
 
 def publish_frames(app, exception):
@@ -165,15 +174,22 @@ def publish_frames(app, exception):
     if exception:
         return
     for docname in _chapters(app.env):
+        frames = app.bn_store.frames(docname)
         target = Path(app.outdir) / "_frames" / docname
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(app.bn_store.frames(docname), target)
+        if app.config.execution_only in ("", docname):
+            shutil.copytree(frames, target)
+
+
+def _root(app):
+    return Path(app.config.execution_root or app.srcdir)
 
 
 def setup(app):
     app.add_config_value("execution_store", "_build/executed", "")
-    app.add_config_value("execution_package", str(ROOT / "bncore"), "")
+    app.add_config_value("execution_root", "", "")
+    app.add_config_value("execution_only", "", "")
     app.connect("env-get-outdated", execute_stale_chapters)
     app.connect("source-read", use_outputs)
     app.connect("build-finished", publish_frames)
-    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
+    return {"version": "2", "parallel_read_safe": False, "parallel_write_safe": True}

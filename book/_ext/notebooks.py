@@ -1,4 +1,4 @@
-"""Running a chapter: in a kernel of its own, with what it imported of bncore reported afterwards."""
+"""Running a chapter: in a kernel of its own, with what it read of the repository noted on the way."""
 
 import json
 import os
@@ -18,13 +18,15 @@ QUIET = {
     "TQDM_DISABLE": "1",
 }
 
-_WHAT_WAS_IMPORTED = """
-import json, sys
-print(json.dumps(sorted(
-    m.__file__ for n, m in sys.modules.items()
-    if n.split(".")[0] == "bncore" and getattr(m, "__file__", None)
-)))
+_OBSERVE = """
+import sys
+sys.path.insert(0, {folder!r})
+import observe
+sys.path.remove({folder!r})
+sys.modules["_observer"] = observe.Observer({root!r}).start()
+del sys, observe
 """
+_WHAT_WAS_READ = 'print(__import__("sys").modules["_observer"].report())'
 
 
 def read(path):
@@ -32,8 +34,8 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def run(path, environment, on_cell=lambda: None):
-    """Execute the notebook at `path` and return it with what it imported.
+def run(path, environment, on_cell=lambda: None, root=ROOT):
+    """Execute the notebook at `path` and return it with what it read.
 
     Parameters
     ----------
@@ -42,13 +44,16 @@ def run(path, environment, on_cell=lambda: None):
         Added to the kernel's environment.
     on_cell : callable
         Called after every code cell.
+    root : pathlib.Path
+        The folder in which reading is noted.
 
     Returns
     -------
     notebook : nbformat.NotebookNode
         With outputs.
-    imported : list of pathlib.Path
-        bncore's source files that the notebook imported, directly or not.
+    seen : dict
+        ``files`` and ``folders`` below the root, with what was found there (see `observe`), and
+        ``modules``, the top-level names of everything imported.
 
     Raises
     ------
@@ -56,17 +61,18 @@ def run(path, environment, on_cell=lambda: None):
         If a cell fails.
     """
     notebook = read(path)
-    imported = _run_and_ask(notebook, path.parent, environment, _WHAT_WAS_IMPORTED, on_cell)
-    return notebook, [Path(file) for file in json.loads(imported)]
+    observe = _OBSERVE.format(folder=str(Path(__file__).parent), root=str(root))
+    seen = run_cells(notebook, path.parent, environment, on_cell, observe, _WHAT_WAS_READ)
+    return notebook, json.loads(seen)
 
 
 def ask_after(path, code):
     """What `code` prints in a kernel that has just run the notebook at `path`."""
-    return _run_and_ask(read(path), path.parent, {"BNCORE_FACE": "text"}, code)
+    return run_cells(read(path), path.parent, {"BNCORE_FACE": "text"}, after=code)
 
 
-def _run_and_ask(notebook, folder, environment, question, on_cell=lambda: None):
-    """Execute `notebook` in place, then return what `question` prints, which is not kept."""
+def run_cells(notebook, folder, environment, on_cell=lambda: None, before="", after=""):
+    """Execute `notebook` in place between two pieces of code; return what the second prints."""
     client = NotebookClient(
         notebook,
         timeout=TIMEOUT,
@@ -75,11 +81,20 @@ def _run_and_ask(notebook, folder, environment, question, on_cell=lambda: None):
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
     cells = notebook.cells
+
+    def aside(code):
+        """Run code that is no cell of the chapter, and is not counted."""
+        cells.append(nbformat.v4.new_code_cell(code))
+        try:
+            client.execute_cell(cells[-1], len(cells) - 1, store_history=False)
+        finally:
+            asked = cells.pop()
+        return "".join(output["text"] for output in asked.outputs)
+
     with client.setup_kernel(env={**os.environ, **QUIET, **environment}):
+        aside(before)
         for index, cell in enumerate(cells):
             client.execute_cell(cell, index)
             if cell.cell_type == "code":
                 on_cell()
-        cells.append(nbformat.v4.new_code_cell(question))
-        client.execute_cell(cells[-1], len(cells) - 1)
-        return "".join(output["text"] for output in cells.pop().outputs)
+        return aside(after)

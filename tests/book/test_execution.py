@@ -1,4 +1,4 @@
-"""The execution cache: a chapter runs again when its code, its bncore or its dependencies change."""
+"""The execution cache: a chapter runs again when its code, or what it reads, changes; else it rests."""
 
 import os
 import subprocess
@@ -18,6 +18,7 @@ FILES = {
     "indirect.py": "number = 41\n",
     "unused.py": "other = 1\n",
     "table.csv": "1,2\n",
+    "rows/first.csv": "1\n",
 }
 
 
@@ -27,24 +28,27 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "bncore"
     folder.mkdir()
     for name, text in FILES.items():
-        (folder / name).write_text(text)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return folder
+
+
+def write(path, *code):
+    cells = [new_markdown_cell("# Title"), *map(new_code_cell, code)]
+    metadata = {"language_info": {"name": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+    return path
 
 
 @pytest.fixture
 def chapter(tmp_path):
     """A chapter that prints what the package answers."""
-    path = tmp_path / "chapter.ipynb"
-    code = new_code_cell("from bncore.used import answer\nprint(answer())")
-    metadata = {"language_info": {"name": "python"}}
-    cells = [new_markdown_cell("# Title"), code]
-    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
-    return path
+    return write(tmp_path / "chapter.ipynb", "from bncore.used import answer\nprint(answer())")
 
 
 def store(tmp_path, package):
-    return execution.Store(tmp_path / "executed", package)
+    return execution.Store(tmp_path / "_build/executed", package.parent)
 
 
 def printed(store, path):
@@ -88,15 +92,90 @@ def test_a_module_that_it_does_not_import_leaves_it_fresh(executed, package, cha
     assert store(executed, package).is_fresh("chapter", chapter)
 
 
-@pytest.mark.parametrize("name", ["new.py", "table.csv"])
-def test_a_new_module_and_changed_data_make_it_stale(executed, package, chapter, name):
-    (package / name).write_text("3,4\n")
+@pytest.mark.parametrize("name", ["new.py", "table.csv", "sub/new.py", "../chapter2.ipynb"])
+def test_what_it_does_not_read_leaves_it_fresh(executed, package, chapter, name):
+    (package / name).parent.mkdir(exist_ok=True)
+    (package / name).write_text("3,4\n", encoding="utf-8")
+    assert store(executed, package).is_fresh("chapter", chapter)
+
+
+READERS = {
+    "open": "print(open('bncore/table.csv', encoding='utf-8').read())",
+    "pathlib": "from pathlib import Path\nprint(Path('bncore/table.csv').read_bytes())",
+    "numpy": "import numpy as np\nprint(np.loadtxt('bncore/table.csv', delimiter=','))",
+    "resources": "from importlib.resources import files\n"
+    "print(files('bncore').joinpath('table.csv').read_text(encoding='utf-8'))",
+    "failed": "import os\ntry:\n    os.open('bncore/table2.csv', os.O_RDONLY)\n"
+    "except FileNotFoundError:\n    print('none')\nopen('bncore/table.csv').close()",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_data_that_it_opens_makes_it_stale(tmp_path, package, reader, change):
+    path = write(tmp_path / "chapter.ipynb", READERS[reader])
+    store(tmp_path, package).execute("chapter", path)
+    assert store(tmp_path, package).is_fresh("chapter", path)
+    if change == "changed":
+        (package / "table.csv").write_text("3,4\n", encoding="utf-8")
+    else:
+        (package / "table.csv").unlink()
+    assert not store(tmp_path, package).is_fresh("chapter", path)
+
+
+def test_a_file_that_it_looked_for_and_that_came_later_makes_it_stale(tmp_path, package):
+    path = write(tmp_path / "chapter.ipynb", READERS["failed"])
+    store(tmp_path, package).execute("chapter", path)
+    (package / "table2.csv").write_text("", encoding="utf-8")
+    assert not store(tmp_path, package).is_fresh("chapter", path)
+
+
+def test_what_it_writes_is_nothing_that_it_reads(tmp_path, package):
+    path = write(tmp_path / "chapter.ipynb", "open('bncore/table.csv', 'w').write('5')")
+    store(tmp_path, package).execute("chapter", path)
+    (package / "table.csv").write_text("6", encoding="utf-8")
+    assert store(tmp_path, package).is_fresh("chapter", path)
+
+
+@pytest.mark.parametrize(
+    "lists",
+    ["import os; os.listdir('bncore/rows')", "import pathlib; list(pathlib.Path('bncore/rows').iterdir())"],
+)  # fmt: skip
+def test_a_folder_that_it_lists_counts_by_its_names(tmp_path, package, lists):
+    path = write(tmp_path / "chapter.ipynb", lists)
+    store(tmp_path, package).execute("chapter", path)
+    (package / "rows" / "first.csv").write_text("2", encoding="utf-8")
+    (package / "rows" / ".hidden").write_text("", encoding="utf-8")
+    assert store(tmp_path, package).is_fresh("chapter", path)
+    (package / "rows" / "second.csv").write_text("", encoding="utf-8")
+    assert not store(tmp_path, package).is_fresh("chapter", path)
+
+
+def test_the_key_belongs_to_what_was_run_and_not_to_what_came_meanwhile(tmp_path, package):
+    edit = "from pathlib import Path\nPath('bncore/indirect.py').write_text('number = 43')"
+    path = write(tmp_path / "chapter.ipynb", "import bncore.used", edit)
+    store(tmp_path, package).execute("chapter", path)
+    assert not store(tmp_path, package).is_fresh("chapter", path)
+
+
+def test_another_version_of_an_imported_dependency_makes_it_stale(
+    executed, package, chapter, monkeypatch
+):
+    version = execution.importlib.metadata.version
+    changed = []
+    monkeypatch.setattr(
+        execution.importlib.metadata,
+        "version",
+        lambda name: "99.0" if name in changed else version(name),
+    )
+    changed.append("torch")
+    assert store(executed, package).is_fresh("chapter", chapter)
+    changed.append("ipykernel")
     assert not store(executed, package).is_fresh("chapter", chapter)
 
 
-def test_another_version_of_a_dependency_makes_it_stale(executed, package, chapter, monkeypatch):
-    versions = execution._versions()
-    monkeypatch.setattr(execution, "_versions", lambda: [*versions, "numpy==99.0"])
+def test_another_python_makes_it_stale(executed, package, chapter, monkeypatch):
+    monkeypatch.setattr(execution.sys, "version", "3.99.0")
     assert not store(executed, package).is_fresh("chapter", chapter)
 
 
@@ -120,6 +199,40 @@ def test_a_run_that_broke_off_leaves_nothing_to_reuse(executed, package, chapter
     assert not store(executed, package).is_fresh("chapter", chapter)
 
 
+def test_a_run_that_broke_off_takes_the_run_before_with_it(executed, package, chapter):
+    """Its frames are gone, so mending the code must not bring the old record back to life."""
+    before = (package / "used.py").read_text(encoding="utf-8")
+    (package / "used.py").write_text("raise RuntimeError('broken')\n", encoding="utf-8")
+    with pytest.raises(execution.CellExecutionError, match="broken"):
+        store(executed, package).execute("chapter", chapter)
+    (package / "used.py").write_text(before, encoding="utf-8")
+    assert not store(executed, package).is_fresh("chapter", chapter)
+
+
+@pytest.mark.parametrize("part", ["notebook", "record", "frames"])
+def test_nothing_is_reused_once_a_part_is_gone(executed, package, chapter, part):
+    kept = store(executed, package)
+    path = getattr(kept, part)("chapter")
+    path.rmdir() if part == "frames" else path.unlink()
+    assert not kept.is_fresh("chapter", chapter)
+
+
+def test_a_record_cut_off_in_the_middle_is_no_record(executed, package, chapter):
+    kept = store(executed, package)
+    text = kept.record("chapter").read_text(encoding="utf-8")
+    kept.record("chapter").write_text(text[: len(text) // 2], encoding="utf-8")
+    assert not kept.is_fresh("chapter", chapter)
+
+
+def test_the_kernel_keeps_what_observes_it_out_of_the_chapter(tmp_path, package):
+    path = write(tmp_path / "chapter.ipynb", "print(sorted(n for n in dir() if n[0] != '_'))", "1")
+    kept = store(tmp_path, package)
+    kept.execute("chapter", path)
+    cells = nbformat.read(kept.notebook("chapter"), as_version=4).cells
+    assert cells[1].outputs[0].text == "['In', 'Out', 'exit', 'get_ipython', 'open', 'quit']\n"
+    assert [cell.execution_count for cell in cells[1:]] == [1, 2]
+
+
 SPHINX = """
 extensions = ["myst_nb", "execution"]
 html_theme = "basic"
@@ -127,33 +240,64 @@ nb_execution_mode = "off"
 """
 
 
-def test_the_site_shows_the_new_number_and_rests_when_nothing_changed(
-    tmp_path, package, chapter, monkeypatch
-):
-    """Through Sphinx: build, build again, change one line of the package, build again."""
+@pytest.fixture
+def site(tmp_path, package, chapter, monkeypatch):
+    """Build a small site with Sphinx: what it said, and the page of a chapter."""
     source = tmp_path / "source"
     source.mkdir()
     chapter.rename(source / "chapter.ipynb")
-    (source / "index.md").write_text("# Root\n\n```{toctree}\nchapter\n```\n")
-    (source / "conf.py").write_text(SPHINX)
+    write(source / "other.ipynb", "print(sorted(__import__('os').listdir('../bncore')))")
+    toctree = "# Root\n\n```{toctree}\nchapter\nother\n```\n"
+    (source / "index.md").write_text(toctree, encoding="utf-8")
+    (source / "conf.py").write_text(SPHINX, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT / "book" / "_ext")]))
 
-    def build():
+    def build(name="chapter", *options):
         command = [sys.executable, "-m", "sphinx", "-W", str(source), str(tmp_path / "html")]
-        command += [f"-Dexecution_store={tmp_path / 'executed'}", f"-Dexecution_package={package}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command += [f"-Dexecution_store={tmp_path / '_build/executed'}"]
+        command += [f"-Dexecution_root={tmp_path}", *options]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
-        return done, (tmp_path / "html" / "chapter.html").read_text()
+        page = (tmp_path / "html" / f"{name}.html").read_text(encoding="utf-8")
+        return done, page.replace("<span></span>", "")
 
-    first, page = build()
+    return build
+
+
+def test_the_site_shows_the_new_number_and_rests_when_nothing_changed(site, package):
+    """Through Sphinx: build, build again, change one line of the package, build again."""
+    first, page = site()
     assert "executing chapters" in first.stderr
-    assert "<pre>41\n</pre>" in page.replace("<span></span>", "")
+    assert "<pre>41\n</pre>" in page
 
-    second, _ = build()
+    second, _ = site()
     assert "executing chapters" not in second.stderr
     assert "0 added, 0 changed, 0 removed" in second.stdout or "no targets" in second.stdout
 
-    (package / "indirect.py").write_text("number = 42\n")
-    third, page = build()
+    (package / "indirect.py").write_text("number = 42\n", encoding="utf-8")
+    third, page = site()
     assert "executing chapters" in third.stderr
-    assert "<pre>42\n</pre>" in page.replace("<span></span>", "")
+    assert "<pre>42\n</pre>" in page
+
+
+def test_a_build_interrupted_between_running_and_reading_is_made_good(
+    site, tmp_path, package, monkeypatch
+):
+    site()
+    (package / "indirect.py").write_text("number = 42\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    store(tmp_path, package).execute("chapter", tmp_path / "source/chapter.ipynb")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT / "book" / "_ext")]))
+    done, page = site()
+    assert "executing chapters" not in done.stderr
+    assert "<pre>42\n</pre>" in page
+
+
+def test_one_chapter_alone_leaves_the_others_as_they_stand(site, tmp_path):
+    """The others are read without their outputs, and by the next whole build with them."""
+    alone, page = site("chapter", "-Dexecution_only=chapter")
+    assert "<pre>41\n</pre>" in page
+    assert not (tmp_path / "_build/executed/other.ipynb").exists()
+    assert "1/1" in alone.stderr
+    _, page = site("other")
+    assert "indirect.py" in page

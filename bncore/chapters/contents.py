@@ -1,0 +1,20 @@
+"""The chapters in reading order, and what each is called: as in the table of contents and the titles.
+
+An installed package sees neither. Chapters never import this, only what speaks of the whole book.
+"""
+
+TITLES = {
+    "mechanics/scaling": "Feature scaling",
+    "mechanics/forward": "Forward",
+    "mechanics/backward": "Backward",
+    "mechanics/inference": "Inference",
+    "explanations/covariate_shift": "Covariate shift",
+    "explanations/scale_invariance": "Scale invariance",
+    "explanations/smoothness": "Smoothness",
+    "explanations/depth": "Depth",
+    "explanations/noise": "Noise",
+    "convergence/decoupling": "Decoupling",
+    "convergence/least_squares": "Least squares",
+    "convergence/halfspaces": "Halfspaces",
+    "convergence/neural_networks": "Neural networks",
+}
