@@ -24,7 +24,7 @@ sys.path.insert(0, {folder!r})
 import observe
 sys.path.remove({folder!r})
 sys.modules["_observer"] = observe.Observer({root!r}).start()
-del sys, observe
+del sys.modules["observe"], sys, observe
 """
 _WHAT_WAS_READ = 'print(__import__("sys").modules["_observer"].report())'
 

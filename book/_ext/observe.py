@@ -94,7 +94,8 @@ class Observer:
     def report(self):
         """Files, folders and top-level modules as JSON."""
         for module in list(sys.modules.values()):
-            if source := getattr(module, "__file__", None):
-                self._opened(source, "rb", os.O_RDONLY)
+            source = getattr(module, "__file__", None)
+            if source and os.path.isabs(source):
+                self._opened(source)
         modules = sorted({name.split(".")[0] for name in sys.modules})
         return json.dumps({"files": self.files, "folders": self.folders, "modules": modules})
