@@ -25,7 +25,7 @@ from sphinx.errors import ExtensionError
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from notebooks import ROOT, read, run
+from notebooks import ROOT, read, run_observed
 from observe import file_state, folder_state
 
 
@@ -83,17 +83,13 @@ class Store:
         shutil.rmtree(self.frames(docname), ignore_errors=True)
         self.frames(docname).mkdir(parents=True)
         up = "../" * docname.count("/")
-        notebook, seen = run(
-            path,
-            {
-                "BNCORE_FACE": "page",
-                "BNCORE_FRAMES_DIR": str(self.frames(docname)),
-                "BNCORE_FRAMES_URL": f"{up}_frames/{docname}",
-                "BNCORE_PAGE_ROOT": up or "./",
-            },
-            on_cell,
-            self.root,
-        )
+        environment = {
+            "BNCORE_FACE": "page",
+            "BNCORE_FRAMES_DIR": str(self.frames(docname)),
+            "BNCORE_FRAMES_URL": f"{up}_frames/{docname}",
+            "BNCORE_PAGE_ROOT": up or "./",
+        }
+        notebook, seen = run_observed(path, self.root, environment, on_cell)
         nbformat.write(notebook, self.notebook(docname))
         part = self.record(docname).with_suffix(".part")
         record = {"key": _key(notebook, seen), **seen}

@@ -34,31 +34,33 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def run(path, environment, on_cell=lambda: None, root=ROOT):
-    """Execute the notebook at `path` and return it with what it read.
+def run(notebook, folder, environment, on_cell=lambda: None):
+    """Execute `notebook` in `folder`, in place, and return it with outputs.
 
     Parameters
     ----------
-    path : pathlib.Path
+    notebook : nbformat.NotebookNode
+    folder : pathlib.Path
+        Where the kernel works.
     environment : dict of str to str
         Added to the kernel's environment.
     on_cell : callable
         Called after every code cell.
-    root : pathlib.Path
-        The folder in which reading is noted.
-
-    Returns
-    -------
-    notebook : nbformat.NotebookNode
-        With outputs.
-    seen : dict
-        ``files`` and ``folders`` below the root, with what was found there (see `observe`), and
-        ``modules``, the top-level names of everything imported.
 
     Raises
     ------
     nbclient.exceptions.CellExecutionError
         If a cell fails.
+    """
+    run_cells(notebook, folder, environment, on_cell)
+    return notebook
+
+
+def run_observed(path, root, environment, on_cell=lambda: None):
+    """Execute the notebook at `path` as `run` does, and return with it what it read below `root`.
+
+    That is ``files`` and ``folders``, with what was found there (see `observe`), and ``modules``,
+    the top-level names of everything imported.
     """
     notebook = read(path)
     observe = _OBSERVE.format(folder=str(Path(__file__).parent), root=str(root))
@@ -84,6 +86,8 @@ def run_cells(notebook, folder, environment, on_cell=lambda: None, before="", af
 
     def aside(code):
         """Run code that is no cell of the chapter, and is not counted."""
+        if not code:
+            return ""
         cells.append(nbformat.v4.new_code_cell(code))
         try:
             client.execute_cell(cells[-1], len(cells) - 1, store_history=False)

@@ -1,80 +1,41 @@
-"""Recording chapters, serving the site, finding a browser: the small tools around the book."""
+"""Running a notebook in a kernel of its own."""
 
-import http.server
-import subprocess
-import sys
-from pathlib import Path
-
-import browser
 import nbformat
+import notebooks
 import pytest
-import record
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-
-ROOT = Path(__file__).resolve().parents[2]
-CHAPTERS = sorted(
-    path for path in (ROOT / "book").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
-)
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 
-def test_recording_keeps_text_and_drops_the_rest():
-    outputs = [
-        new_output("stream", text="1\n"),
-        new_output(
-            "display_data", {"image/png": "aGk=", "text/plain": "Figure"}, metadata={"a": 1}
-        ),
-        new_output(
-            "display_data",
-            {"application/vnd.jupyter.widget-view+json": {}, "text/html": "<b>", "text/plain": "W"},
-        ),
-    ]
-    cells = [new_markdown_cell("# T"), new_code_cell("1", outputs=outputs)]
-    metadata = {"widgets": {"state": 1}, "kernelspec": {"name": "mine", "display_name": "Mine"}}
-    notebook = record.only_text(new_notebook(cells=cells, metadata=metadata))
-    stream, figure, widget = notebook.cells[1].outputs
-    assert stream.text == "1\n"
-    assert figure.data == {"text/plain": "Figure"}
-    assert figure.metadata == {}
-    assert widget.data == {"text/plain": "W"}
-    assert "widgets" not in notebook.metadata
-    assert notebook.metadata.kernelspec.name == "python3"
+@pytest.fixture
+def path(tmp_path):
+    """A notebook that prints what its surroundings are."""
+    code = "import os, pathlib\nprint(os.environ['GREETING'], pathlib.Path.cwd().name)"
+    cells = [new_markdown_cell("# T"), new_code_cell(code), new_code_cell("x = 2")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "chapter.ipynb")
+    return tmp_path / "chapter.ipynb"
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_a_committed_chapter_is_as_recording_leaves_it(path):
-    committed = nbformat.read(path, as_version=4)
-    code = [cell for cell in committed.cells if cell.cell_type == "code"]
-    assert any(cell.outputs for cell in code), "no recorded output: nbval would compare nothing"
-    assert not any(out.output_type == "error" for cell in code for out in cell.outputs)
-    assert record.only_text(nbformat.read(path, as_version=4)) == committed
-    for mark in ("NBVAL_SKIP", "NBVAL_IGNORE_OUTPUT"):
-        assert not any(mark in cell.source for cell in code)
+def test_it_runs_where_it_lies_with_the_environment_given_and_reports_each_code_cell(path):
+    seen = []
+    notebook = notebooks.read(path)
+    done = notebooks.run(notebook, path.parent, {"GREETING": "hello"}, lambda: seen.append(1))
+    assert done is notebook
+    assert len(done.cells) == 3
+    assert done.cells[1].outputs[0].text == f"hello {path.parent.name}\n"
+    assert len(seen) == 2
 
 
-def test_a_busy_port_is_reported_with_the_way_out():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), None) as server:
-        command = [
-            sys.executable,
-            ROOT / "book/_ext/serve.py",
-            "--port",
-            str(server.server_port),
-            ".",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode != 0
-    assert "make book PORT=8001" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_question_is_answered_by_the_kernel_that_ran_the_notebook(path, monkeypatch):
+    monkeypatch.setenv("GREETING", "hello")
+    assert notebooks.ask_after(path, "print(x + 1, os.environ['BNCORE_FACE'])") == "3 text\n"
 
 
-def test_a_missing_browser_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr(browser, "NAMES", ())
-    monkeypatch.setattr(browser, "MAC", "/nowhere")
-    monkeypatch.delenv("CHROME", raising=False)
-    assert browser.find() is None
-    assert "apt-get install chromium" in browser.MISSING
-    assert "\n" not in browser.MISSING
-
-
-def test_the_browser_named_by_the_reader_comes_first(monkeypatch):
-    monkeypatch.setenv("CHROME", sys.executable)
-    assert browser.find() == sys.executable
+def test_what_it_read_comes_back_with_it(path):
+    (path.parent / "data.txt").write_text("1", encoding="utf-8")
+    notebook = notebooks.read(path)
+    notebook.cells.append(new_code_cell("open('data.txt').close()"))
+    nbformat.write(notebook, path)
+    done, seen = notebooks.run_observed(path, path.parent, {"GREETING": "hello"})
+    assert len(done.cells) == 4
+    assert list(seen["files"]) == ["data.txt"]
+    assert {"os", "json", "IPython"} <= set(seen["modules"])
