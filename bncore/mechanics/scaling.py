@@ -1,17 +1,20 @@
 """Feature scaling: put the columns of a data matrix on one scale before learning from it.
 
 Each scaling is fitted on training data, keeps its statistics and applies them to any other data.
-Sources: LeCun et al. (1998), "Efficient BackProp", section 4.3; on whitening Kessy et al. (2018),
-"Optimal whitening and decorrelation".
+Statistics are in double precision, results in the dtype and memory order of the data. Lists and
+integers count as float64. Sources: LeCun et al. (1998), "Efficient BackProp", section 4.3; on
+whitening Kessy et al. (2018), "Optimal whitening and decorrelation".
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
+from scipy.linalg import lapack
 
 from bncore import arguments as check
+from bncore.mechanics import rank
 
 __all__ = [
     "MinMax",
@@ -22,7 +25,10 @@ __all__ = [
     "gradient_descent_rate",
 ]
 
-Data = Float[np.ndarray, "samples features"]
+Data = Real[np.ndarray, "samples features"] | check.Listed
+Scaled = Float[np.ndarray, "samples features"]
+Vector = Float[np.ndarray, "features"]
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +45,8 @@ class MinMax:
         Extremes of the training data, in the units of each feature.
     """
 
-    minimum: Float[np.ndarray, "features"]
-    maximum: Float[np.ndarray, "features"]
+    minimum: Vector
+    maximum: Vector
 
     @classmethod
     def fit(cls, X: Data) -> "MinMax":
@@ -49,25 +55,28 @@ class MinMax:
         Raises
         ------
         TypeError
-            If X is not an array of floating-point numbers.
+            If X is not an array of real numbers.
         ValueError
             If X is empty, not a matrix or not finite, or one of its features is constant: its
-            range is 0, and the formula divides by it.
+            range is 0, and the formula divides by it; or if the range is beyond float64.
         """
-        X = _matrix(X)
-        minimum, maximum = X.min(axis=0), X.max(axis=0)
-        _refuse_flat(X, maximum - minimum, "min-max scaling divides by the range; drop it")
+        X = _matrix("X", X)
+        minimum, maximum = (end(axis=0).astype(np.float64) for end in (X.min, X.max))
+        with np.errstate(over="ignore"):
+            spread = maximum - minimum
+        _refuse_wide(X, spread)
+        _refuse_flat(X, spread, "min-max scaling divides by the range; drop it")
         return cls(minimum, maximum)
 
-    def apply(self, X: Data) -> Data:
+    def apply(self, X: Data) -> Scaled:
         """Scale X by the training range."""
-        Z = (_matrix(X, len(self.minimum)) - self.minimum) / (self.maximum - self.minimum)
-        return Z.astype(X.dtype)
+        X = _matrix("X", X, like=self.minimum)
+        return _result("Z", lambda: (X - self.minimum) / (self.maximum - self.minimum), X)
 
-    def invert(self, Z: Data) -> Data:
+    def invert(self, Z: Data) -> Scaled:
         """Undo ``apply``."""
-        X = _matrix(Z, len(self.minimum), "Z") * (self.maximum - self.minimum) + self.minimum
-        return X.astype(Z.dtype)
+        Z = _matrix("Z", Z, like=self.minimum)
+        return _result("X", lambda: Z * (self.maximum - self.minimum) + self.minimum, Z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +92,14 @@ class Standardization:
     ----------
     mean, scale : Float[ndarray, "features"]
         Statistics of the training data, in the units of each feature.
+    rest : Float[ndarray, "features"] or float
+        What the mean is above ``mean``. One float64 cannot hold the mean of data that lie far from
+        0 to a small fraction of their deviation; two can.
     """
 
-    mean: Float[np.ndarray, "features"]
-    scale: Float[np.ndarray, "features"]
+    mean: Vector
+    scale: Vector
+    rest: Vector | float = 0.0
 
     @classmethod
     def fit(cls, X: Data, eps: float | int = 0.0) -> "Standardization":
@@ -95,28 +108,30 @@ class Standardization:
         Raises
         ------
         TypeError
-            If X is not an array of floating-point numbers.
+            If X is not an array of real numbers.
         ValueError
             If X is empty, not a matrix or not finite, if eps < 0, or if eps = 0 and a feature is
             constant: the formula would divide by 0. With eps > 0 a constant feature becomes 0.
+            Also if the deviations of X are beyond float64.
         """
-        check.nonnegative("eps", eps)
-        X = _matrix(X)
-        mean, centred = _centre(X)
-        scale = np.sqrt(np.square(centred).mean(axis=0) + eps)
+        eps = check.nonnegative("eps", eps)
+        X = _matrix("X", X)
+        mean, rest, centred = _centre(X)
+        deviation = _root_mean_square(centred)
         if eps == 0:
-            _refuse_flat(
-                X, scale, "standardisation divides by its deviation; drop it or set eps > 0"
-            )
-        return cls(mean, scale)
+            reason = "standardisation divides by its deviation; drop it or set eps > 0"
+            _refuse_flat(X, deviation, reason)
+        return cls(mean, np.hypot(deviation, np.sqrt(eps)), rest)
 
-    def apply(self, X: Data) -> Data:
+    def apply(self, X: Data) -> Scaled:
         """Standardise X with the training statistics."""
-        return ((_matrix(X, len(self.mean)) - self.mean) / self.scale).astype(X.dtype)
+        X = _matrix("X", X, like=self.mean)
+        return _result("Z", lambda: (X - self.mean - self.rest) / self.scale, X)
 
-    def invert(self, Z: Data) -> Data:
+    def invert(self, Z: Data) -> Scaled:
         """Undo ``apply``."""
-        return (_matrix(Z, len(self.mean), "Z") * self.scale + self.mean).astype(Z.dtype)
+        Z = _matrix("Z", Z, like=self.mean)
+        return _result("X", lambda: Z * self.scale + self.rest + self.mean, Z)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +150,17 @@ class PCAWhitening:
         Mean of the training data.
     axes : Float[ndarray, "features features"]
         V: one principal axis a column, the axis of largest variance first. Each axis points so
-        that its entry of largest magnitude is positive.
+        that its entry of largest magnitude is positive, the first of several that are as large.
     scale : Float[ndarray, "features"]
         Standard deviation along each axis, eps included.
+    rest : Float[ndarray, "features"] or float
+        What the mean is above ``mean``; see ``Standardization``.
     """
 
-    mean: Float[np.ndarray, "features"]
+    mean: Vector
     axes: Float[np.ndarray, "features features"]
-    scale: Float[np.ndarray, "features"]
+    scale: Vector
+    rest: Vector | float = 0.0
 
     @classmethod
     def fit(cls, X: Data, eps: float | int = 0.0) -> "PCAWhitening":
@@ -151,44 +169,37 @@ class PCAWhitening:
         Raises
         ------
         TypeError
-            If X is not an array of floating-point numbers.
+            If X is not an array of real numbers.
         ValueError
             If X is empty, not a matrix or not finite, if eps < 0, or if eps = 0 and the covariance
             is singular to working precision: no more samples than features, a constant feature,
-            or features that depend linearly on each other. With eps > 0 the directions in which
-            the data do not vary become 0.
+            or features that depend linearly on each other, as ``rank.of_data`` finds whatever
+            their scales. With eps > 0 the directions in which the data do not vary become 0.
+            Also if the deviations of X are beyond float64.
         """
-        check.nonnegative("eps", eps)
-        mean, centred = _centre(_matrix(X))
-        _, singular, axes_t = np.linalg.svd(np.linalg.qr(centred, mode="r"), full_matrices=True)
-        samples, features = X.shape
+        eps = check.nonnegative("eps", eps)
+        X = _matrix("X", X)
+        mean, rest, centred = _centre(X)
+        deviations, axes = _principal_axes(centred)
         if eps == 0:
-            rank = _rank(singular, X)
-            if rank < features:
-                raise ValueError(
-                    f"X, of shape {X.shape}, varies in {rank} directions only, expected all "
-                    f"{features}: whitening divides by the deviation along each; set eps > 0, "
-                    "drop dependent features or bring more samples"
-                )
-        variance = np.zeros(features)
-        variance[: len(singular)] = np.square(singular) / samples
-        axes = axes_t.T
-        signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(features)])
-        return cls(mean, axes * signs, np.sqrt(variance + eps))
+            _refuse_dependent(X, deviations)
+        return cls(mean, axes, np.hypot(deviations, np.sqrt(eps)), rest)
 
-    def apply(self, X: Data) -> Data:
+    def apply(self, X: Data) -> Scaled:
         """Whiten X with the training statistics."""
-        return self._forward(_matrix(X, len(self.mean))).astype(X.dtype)
+        X = _matrix("X", X, like=self.mean)
+        return _result("Z", lambda: self._forward(X), X)
 
-    def invert(self, Z: Data) -> Data:
+    def invert(self, Z: Data) -> Scaled:
         """Undo ``apply``."""
-        return self._backward(_matrix(Z, len(self.mean), "Z")).astype(Z.dtype)
+        Z = _matrix("Z", Z, like=self.mean)
+        return _result("X", lambda: self._backward(Z), Z)
 
     def _forward(self, X):
-        return (X - self.mean) @ self.axes / self.scale
+        return (X - self.mean - self.rest) @ self.axes / self.scale
 
     def _backward(self, Z):
-        return Z * self.scale @ self.axes.T + self.mean
+        return Z * self.scale @ self.axes.T + self.rest + self.mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,13 +235,15 @@ def condition_number(X: Data) -> float:
     Returns
     -------
     float
-        At least 1; infinite when X'X / n is singular to working precision, as it is with fewer
-        samples than features.
+        At least 1; infinite when X'X / n is singular to working precision, that is when columns
+        depend on each other (``rank.of_data``), as they do with fewer samples than features, and
+        where the ratio is beyond float64. A factor on a feature changes kappa, but never whether
+        it is finite.
 
     Raises
     ------
     TypeError
-        If X is not an array of floating-point numbers.
+        If X is not an array of real numbers.
     ValueError
         If X is empty, not a matrix or not finite.
 
@@ -238,10 +251,12 @@ def condition_number(X: Data) -> float:
     ----------
     LeCun et al. (1998), "Efficient BackProp", sections 4.3 and 5.
     """
-    singular = np.linalg.svd(_matrix(X), compute_uv=False)
-    if _rank(singular, X) < X.shape[1]:
+    X = _matrix("X", X)
+    if rank.of_data(X).dependent:
         return float("inf")
-    return float(np.square(singular[0] / singular[-1]))
+    singular, _, _ = _singular_values(X)
+    with np.errstate(over="ignore", divide="ignore"):
+        return float(np.square(singular[0] / singular[-1]))
 
 
 def gradient_descent_rate(
@@ -282,39 +297,103 @@ def gradient_descent_rate(
     )
 
 
-def _matrix(X, features=None, name="X"):
-    check.array(name, X)
-    if X.ndim != 2:
-        raise ValueError(f"{name} has shape {X.shape}, expected (samples, features)")
-    if X.size == 0:
+def _matrix(name, X, like=None):
+    """X as an array. Statistics of fit, given in ``like``, allow it to be empty."""
+    X = check.array(name, X, 2)
+    if like is None and X.size == 0:
         raise ValueError(f"{name} has shape {X.shape}, expected at least one sample and feature")
-    if features is not None and X.shape[1] != features:
+    if like is not None and X.shape[1] != len(like):
         raise ValueError(
-            f"{name} has {X.shape[1]} features, expected {features}: as many as the data of fit"
+            f"{name} has {X.shape[1]} features, expected {len(like)}: as many as the data of fit"
         )
     check.finite(name, X)
-    return X.astype(np.float64)
+    return X
+
+
+def _result(name, compute, like):
+    """What ``compute`` gives, in the dtype and memory order of ``like``, finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = compute()
+    result = np.empty_like(like)
+    result[...] = check.narrowed(name, value, like.dtype)
+    return result
 
 
 def _centre(X):
-    """Mean and deviations; a second pass removes the rounding error of the first mean.
+    """Both parts of the mean, and the deviations. Those of a constant are 0 exactly."""
+    X = X.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = X.mean(axis=0)
+        mean = mean + (X - mean).mean(axis=0)
+        rest = (X - mean).mean(axis=0)
+        centred = X - mean - rest
+    _refuse_wide(X, centred.sum(axis=0))
+    return mean, rest, centred
 
-    The deviations of a constant are then 0 exactly.
+
+def _root_mean_square(centred):
+    """Of each column, by way of its largest entry, whose square may be beyond float64."""
+    largest = np.abs(centred).max(axis=0)
+    unit = np.where(largest > 0, largest, 1)
+    return largest * np.sqrt(np.square(centred / unit).mean(axis=0))
+
+
+def _principal_axes(centred):
+    """Root mean squares along the principal axes, descending, and the axes as columns."""
+    singular, exponent, axes = _singular_values(centred)
+    with np.errstate(over="ignore"):
+        deviations = np.ldexp(singular / np.sqrt(len(centred)), exponent)
+    size = np.abs(axes)
+    first = (size > (1 - 1e-6) * size.max(axis=0)).argmax(axis=0)
+    signs = np.sign(axes[first, np.arange(len(axes))])
+    return check.narrowed("the deviation along axis", deviations, np.float64), axes * signs
+
+
+def _singular_values(X):
+    """Singular values, descending, as numbers times 2 to an exponent, and right singular vectors.
+
+    Jacobi's rotations find them to a relative error that depends on how the scaled columns depend
+    on each other, and not on their scales: Drmač and Veselić (2008), "New fast and accurate Jacobi
+    SVD algorithm".
     """
-    mean = X.mean(axis=0)
-    mean = mean + (X - mean).mean(axis=0)
-    return mean, X - mean
+    exponent = np.frexp(np.abs(X).max())[1]
+    found = np.linalg.qr(np.ldexp(X.astype(np.float64), -exponent), mode="r")
+    triangle = np.zeros((X.shape[1], X.shape[1]))
+    triangle[: len(found)] = found
+    values, _, axes, work, _, info = lapack.dgejsv(triangle, joba=0, jobr=0, jobp=0)
+    if info:
+        raise np.linalg.LinAlgError("the rotations for the singular values did not converge")
+    return values * (work[0] / work[1]), exponent, axes
 
 
-def _rank(singular, X):
-    tolerance = singular[0] * max(X.shape) * np.finfo(X.dtype).eps
-    return int((singular > tolerance).sum())
+def _refuse_wide(X, spread):
+    wide = np.flatnonzero(~np.isfinite(spread))
+    if wide.size:
+        j = wide[0]
+        raise ValueError(
+            f"feature {j} of X runs from {X[:, j].min():.3g} to {X[:, j].max():.3g}, expected "
+            "values whose sums and differences float64 can hold: divide it by a constant"
+        )
 
 
 def _refuse_flat(X, spread, reason):
-    flat = np.flatnonzero(spread == 0)
+    flat = np.flatnonzero(spread < TINY)
     if flat.size:
         j = flat[0]
+        what = f"varies by {spread[j]:.3g} only" if spread[j] > 0 else "is constant"
         raise ValueError(
-            f"feature {j} of X is constant at {X[0, j]:g}, expected values that differ: {reason}"
+            f"feature {j} of X {what} at {X[0, j]:g}, expected values that differ: {reason}"
+        )
+
+
+def _refuse_dependent(X, deviations):
+    """A constant feature depends on a column of ones, and so does what sums to a constant."""
+    ones = np.ones((len(X), 1))
+    directions = rank.of_data(np.hstack([ones, X]), X.dtype).rank - 1
+    directions = min(directions, int((deviations >= TINY).sum()))
+    if directions < X.shape[1]:
+        raise ValueError(
+            f"X, of shape {X.shape}, varies in {directions} directions only, expected all "
+            f"{X.shape[1]}: whitening divides by the deviation along each; set eps > 0, "
+            "drop dependent features or bring more samples"
         )
