@@ -5,21 +5,20 @@ Source: Ioffe and Szegedy (2015), Algorithm 2.
 """
 
 import copy
-from collections import OrderedDict
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Real
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from torch.nn.modules.conv import _ConvNd as Convolution
 
 from bncore import arguments as check
 from bncore import tensors
+from bncore.lab.folding import folded
 from bncore.lab.modes import Statistics, evaluation, use_statistics
 from bncore.lab.probes import in_pieces
-from bncore.mechanics import folding
 from bncore.tensors import Examples, Labels
+
+__all__ = ["accuracy", "folded", "predictions", "refitted", "scores_in_company"]
 
 
 def predictions(
@@ -187,74 +186,3 @@ def refitted(model: nn.Module, x: Examples, batch_size: int | None = None) -> nn
     for module, mode in modes.items():
         module.training = mode
     return fitted
-
-
-def folded(model: nn.Sequential) -> nn.Sequential:
-    """A copy of the model in which each batch norm is folded into the layer before it.
-
-    The copy computes what the model computes in evaluation mode, without batch norms.
-
-    Parameters
-    ----------
-    model : nn.Sequential
-        Each batch norm keeps running statistics and follows a linear layer, a convolution, or
-        another batch norm that does.
-
-    Raises
-    ------
-    TypeError
-        If model is not an nn.Sequential.
-    ValueError
-        If a batch norm follows another kind of layer, or keeps no running statistics.
-
-    See Also
-    --------
-    bncore.mechanics.inference.fold_linear, bncore.mechanics.inference.fold_conv
-    """
-    if not isinstance(model, nn.Sequential):
-        raise TypeError(f"model is a {type(model).__name__}, expected an nn.Sequential")
-    layers, before = OrderedDict(), None
-    for name, layer in model.named_children():
-        if not isinstance(layer, BatchNorm):
-            before = name
-            layers[name] = copy.deepcopy(layer)
-            continue
-        if not isinstance(layers.get(before), nn.Linear | Convolution):
-            found = "nothing" if before is None else f"a {type(layers[before]).__name__}"
-            raise ValueError(
-                f"{name} follows {found}, expected a linear layer or a convolution to fold it into"
-            )
-        if layer.running_mean is None:
-            raise ValueError(f"{name} keeps no running statistics, expected fixed ones to fold")
-        _absorb(layers[before], layer)
-    return nn.Sequential(layers)
-
-
-def _absorb(layer, norm):
-    weight, bias, mean, var, gamma, beta = (
-        None if tensor is None else tensor.detach().numpy(force=True)
-        for tensor in (
-            layer.weight,
-            layer.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.weight,
-            norm.bias,
-        )
-    )
-    if isinstance(layer, nn.Linear):
-        weight, bias = folding.fold_linear(weight, bias, mean, var, gamma, beta, norm.eps)
-    else:
-        weight, bias = folding.fold_conv(
-            weight,
-            bias,
-            mean,
-            var,
-            gamma,
-            beta,
-            norm.eps,
-            groups=layer.groups,
-            transposed=layer.transposed,
-        )
-    layer.weight = nn.Parameter(torch.tensor(weight, device=layer.weight.device))
-    layer.bias = nn.Parameter(torch.tensor(bias, device=layer.weight.device))

@@ -1,4 +1,4 @@
-"""A trained network at inference: predictions in company, statistics fitted again, folding."""
+"""A trained network at inference: predictions in company, and statistics fitted again."""
 
 import copy
 
@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import fusion
 
 from bncore.lab.inference import (
     accuracy,
-    folded,
     predictions,
     refitted,
     scores_in_company,
@@ -106,72 +104,6 @@ def test_refitted_to_one_batch_evaluates_nearly_as_it_trains():
     fitted = refitted(model, x).eval()
     with torch.no_grad():
         torch.testing.assert_close(fitted(x), model.train()(x), rtol=0.01, atol=0.01)
-
-
-def layers():
-    torch.manual_seed(0)
-    yield nn.Linear(4, 6), nn.BatchNorm1d(6), (4,), fusion.fuse_linear_bn_eval
-    yield nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), (4,), fusion.fuse_linear_bn_eval
-    for bias in (True, False):
-        yield nn.Conv1d(4, 6, 3, bias=bias), nn.BatchNorm1d(6), (4, 9), fusion.fuse_conv_bn_eval
-    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
-    yield conv, nn.BatchNorm2d(6), (4, 9, 9), fusion.fuse_conv_bn_eval
-    yield nn.Conv3d(2, 6, 2, dilation=2), nn.BatchNorm3d(6), (2, 5, 5, 5), fusion.fuse_conv_bn_eval
-    up = nn.ConvTranspose2d(4, 6, 3, stride=2)
-    yield up, nn.BatchNorm2d(6), (4, 5, 5), lambda a, b: fusion.fuse_conv_bn_eval(a, b, True)
-    grouped = nn.ConvTranspose2d(4, 6, 3, groups=2)
-    yield grouped, nn.BatchNorm2d(6), (4, 5, 5), None
-
-
-@pytest.mark.parametrize(("layer", "norm", "shape", "fuse"), list(layers()))
-def test_folded_layers_compute_the_same_and_agree_with_torch(layer, norm, shape, fuse):
-    norm = random_norm(norm, torch.Generator().manual_seed(1))
-    model = nn.Sequential(layer, norm, nn.ReLU()).eval()
-    short = folded(model)
-    x = torch.randn(3, *shape)
-    with torch.no_grad():
-        torch.testing.assert_close(short(x), model(x), rtol=1e-4, atol=1e-4)
-    assert [type(part) for part in short] == [type(layer), nn.ReLU]
-    if fuse is not None:
-        theirs = fuse(layer.eval(), norm.eval())
-        torch.testing.assert_close(short[0].weight, theirs.weight)
-        torch.testing.assert_close(short[0].bias, theirs.bias)
-
-
-def test_folding_leaves_the_model_alone_and_the_copy_can_learn():
-    model = network()
-    before = state(model)
-    short = folded(model)
-    short(torch.randn(3, 5)).sum().backward()
-    assert short[0].weight.grad is not None
-    with torch.no_grad():
-        short[-1].weight.zero_()
-    assert unchanged(model, before)
-
-
-def test_folding_two_norms_in_a_row_one_without_affine_parameters():
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(3, 4),
-        nn.BatchNorm1d(4, affine=False),
-        random_norm(nn.BatchNorm1d(4), generator),
-    ).eval()
-    model[1].running_mean += 2
-    x = torch.randn(5, 3)
-    assert len(folded(model)) == 1
-    with torch.no_grad():
-        torch.testing.assert_close(folded(model)(x), model(x))
-
-
-def test_what_cannot_be_folded_is_named(unchecked):
-    with pytest.raises(TypeError, match=r"model is a Linear, expected an nn\.Sequential"):
-        folded(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="0 follows nothing, expected a linear layer"):
-        folded(nn.Sequential(nn.BatchNorm1d(2)))
-    with pytest.raises(ValueError, match="2 follows a ReLU, expected a linear layer"):
-        folded(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2)))
-    with pytest.raises(ValueError, match="1 keeps no running statistics"):
-        folded(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)))
 
 
 def test_bad_sizes_are_named(unchecked):

@@ -101,11 +101,12 @@ def hidden_on_digits(hidden, seed, steps=300):
     towards_mean : float
         Share of the first layer's squared displacement that lies along the mean image.
     """
-    model, split = networks.mlp(WIDTHS, "relu", "batch", seed=seed), data.digits(seed)
-    weight = next(model.parameters())  # hide_statistics shares the linear layers
+    split = data.digits(seed)
+    model = gradients.hide_statistics(networks.mlp(WIDTHS, "relu", "batch", seed=seed), hidden)
+    weight = next(model.parameters())
     start = weight.detach().clone()
     history = training.train(
-        gradients.hide_statistics(model, hidden),
+        model,
         split,
         steps,
         learning_rate=0.5,
