@@ -3,7 +3,10 @@
 ``-k mechanics/forward`` chooses the claims of one chapter.
 """
 
+import inspect
 import re
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,43 @@ def test_the_evidence_bears_out_the_recorded_verdict(entry):
         for measurement in measurements
     ]
     assert evidence.verdict == entry.verdict, "\n".join(measured)
+
+
+MISTAKES = [
+    ("scaling-joint-singular", "m = int(rng.integers(2, d + 1))", "m = d + 2"),
+    ("scaling-same-scale", "Z.var(axis=0)", "Z.var(axis=0, ddof=1)"),
+    ("forward-zero-mean-unit-variance", "x.var(axis=0)", "x.var(axis=0, ddof=1)"),
+    ("forward-recovers-identity", "x.std(axis=0), x.mean", "x.std(axis=0, ddof=1), x.mean"),
+    ("backward-chain-rule", "* -0.5 *", "* 0.5 *"),
+    ("backward-cached", "(dy * x_hat).mean(axis=0)", "dy.mean(axis=0)"),
+    ("inference-lost-factor", "m / (m - 1)", "(m + 1) / m"),
+    ("inference-single-transform", "scale * x + shift", "scale * x - shift"),
+    ("covariate-shift-definition", "gradient_shift(model, mse_loss, x, y, new)", "linearized_shift(model, mse_loss, x, y, new)"),
+    ("noise-direct-shift", "/ keep - c**2", "/ keep"),
+    ("noise-direct-shift", "keep**kept", "keep ** (6 - kept)"),
+    ("smoothness-sign", "gamma * y_hat", "(2 - gamma) * y_hat"),
+    ("smoothness-curvature-bound", "d @ case.second() @ d", "d @ case.H @ d"),
+    ("scale-invariance-decay-sets-rate", "(1 - rate * decay)", "2"),
+    ("depth-relu", "np.pi / (np.pi - 1)", "np.pi / (np.pi - 2)"),
+    ("decoupling-norm", "length[2] - length[0] - length[1]", "length[2] - length[0]"),
+    ("least-squares-gradient-norm", "/= 4 *", "/= 2 *"),
+    ("neural-networks-gaussian", "net.u) - B", "net.u) + B"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    MISTAKES,
+    ids=[f"{REGISTRY[name].chapter}-{name}-{i}" for i, (name, *_) in enumerate(MISTAKES)],
+)
+def test_a_mistake_in_what_is_judged_changes_the_verdict(name, right, wrong):
+    entry = REGISTRY[name]
+    code = textwrap.dedent(inspect.getsource(entry.judge))
+    function = code[code.index("\ndef ") :]
+    assert right in function
+    names = dict(vars(sys.modules[entry.judge.__module__]))
+    exec(function.replace(right, wrong), names)
+    assert names[entry.judge.__name__]().verdict != entry.verdict
 
 
 @pytest.mark.parametrize("entry", CLAIMS, ids=NAMED)

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 
 from bncore.chapters.explanations.smoothness import experiments
 from bncore.explanations import smoothness
@@ -193,11 +194,18 @@ def sign() -> Evidence:
     def smallest(longer):
         values = []
         for case in experiments.quadratics(200, seed=3):
-            # The loss is |z - t|^2 / 2: its negative gradient t - z ends in the minimum t.
-            y_hat = smoothness.normalise(case.y[:, None])[0][:, 0]
-            z, t = y_hat, -case.b
-            if (t @ y_hat > z @ y_hat) == longer:
-                values.append((z - t) @ y_hat)
+            y_hat = torch.tensor(smoothness.normalise(case.y[:, None])[0][:, 0])
+            t = torch.tensor(-case.b)
+
+            def loss(z, t=t):
+                return ((z - t) ** 2).sum() / 2
+
+            # The loss as a function of gamma, and the gradient at gamma = 1, each found for itself.
+            best = minimize_scalar(lambda gamma, y_hat=y_hat: loss(gamma * y_hat).item()).x
+            z = y_hat.clone().requires_grad_()
+            (g,) = torch.autograd.grad(loss(z), z)
+            if (best > 1) == longer:
+                values.append((g @ y_hat).item())
         return min(values)
 
     _, x, y = experiments.digits()
