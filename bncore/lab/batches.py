@@ -3,6 +3,8 @@
 import torch
 from jaxtyping import Int
 
+from bncore import arguments as check
+
 
 class Batches:
     """Indices of batches drawn without replacement, epoch after epoch, without end.
@@ -16,10 +18,21 @@ class Batches:
     size : int
         Of a batch, at most count.
     seed : int
+
+    Raises
+    ------
+    TypeError
+        If a number is not an integer.
+    ValueError
+        If count or size is below 1, size above count, or seed negative.
     """
 
     def __init__(self, count: int, size: int, seed: int):
-        self._count, self._size = count, size
+        self._count = check.positive_integer("count", count)
+        self._size = check.positive_integer("size", size)
+        check.integer("seed", seed, least=0)
+        if size > count:
+            raise ValueError(f"size is {size}, expected at most count, {count}")
         self._generator = torch.Generator().manual_seed(seed)
         self._order, self._next = torch.empty(0, dtype=torch.int64), 0
 

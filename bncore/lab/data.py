@@ -17,6 +17,7 @@ from sklearn.datasets import fetch_openml, get_data_home, load_digits
 from torch.nn.functional import interpolate
 
 from bncore import arguments as check
+from bncore import tensors
 
 
 class Split(NamedTuple):
@@ -146,8 +147,8 @@ def gaussian_regression(
     TypeError
         If a number is of the wrong type.
     ValueError
-        If a number is below its least value, or test_fraction leaves the training or the test set
-        empty.
+        If a number is below its least value, noise so large that a target would not be finite, or
+        test_fraction leaves the training or the test set empty.
     """
     for name, value in (("count", count), ("inputs", inputs), ("outputs", outputs)):
         check.positive_integer(name, value)
@@ -157,6 +158,8 @@ def gaussian_regression(
     A = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
     x = torch.randn(count, inputs, generator=generator)
     y = x @ A.T + noise * torch.randn(count, outputs, generator=generator)
+    if not torch.isfinite(y).all():
+        raise ValueError(f"noise is {noise}, so large that targets leave the range of float32")
     return Split(x[test:], y[test:], x[:test], y[:test])
 
 
@@ -241,18 +244,38 @@ def openml(
 def standardized(split: Split) -> Split:
     """The same examples with mean 0 and variance 1 over all values of the training set together.
 
+    Mean and variance are taken in float64; examples keep their dtype.
+
     Raises
     ------
+    TypeError
+        If examples hold no real numbers.
     ValueError
-        If all these values are equal.
+        If all values of the training set are equal, or a value is not finite or, in a test set far
+        from the training set, would not be.
     """
-    mean, deviation = split.x_train.mean(), split.x_train.std()
-    if not deviation > 0:
+    x_train = tensors.examples("x_train", split.x_train)
+    x_test = tensors.tensor("x_test", split.x_test, x_train.dtype, x_train.device, of="x_train")
+    tensors.finite("x_test", x_test)
+    if x_train.max() == x_train.min():
         raise ValueError(
-            f"x_train is {mean.item():g} throughout, expected values that differ, to divide by "
-            "their deviation"
+            f"x_train is {x_train.max().item():g} throughout, expected values that differ, to divide "
+            "by their deviation"
         )
-    x_train, x_test = ((x - mean) / deviation for x in (split.x_train, split.x_test))
+    # Values near the largest float64 have squares beyond it.
+    scale = x_train.abs().max().double()
+
+    def scaled(x):
+        return (piece.double() / scale for piece in x.split(1000))
+
+    mean = sum(piece.sum() for piece in scaled(x_train)) / x_train.numel()
+    squares = sum(((piece - mean) ** 2).sum() for piece in scaled(x_train))
+    deviation = (squares / (x_train.numel() - 1)).sqrt()
+    x_train, x_test = (
+        torch.cat([((piece - mean) / deviation).to(x.dtype) for piece in scaled(x)])
+        for x in (x_train, x_test)
+    )
+    tensors.finite("the standardised x_test", x_test)
     return split._replace(x_train=x_train, x_test=x_test)
 
 

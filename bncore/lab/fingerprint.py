@@ -30,7 +30,7 @@ def describe(value: object, name: str = "value") -> str:
     value : object
         A number, text, None, path, array, tensor, module, function, class, or a tuple, list, set or
         mapping of those. NumPy's scalars count as Python's. Arrays, tensors and a module's state
-        enter by a hash, functions by name, source, defaults and what they close over, but not by
+        enter by a hash, a module also by what is frozen and in which mode, functions by name, source, defaults and what they close over, but not by
         what else they call; decorated ones by the decorator's code and the function within.
     name : str
         What to call the value in an error.
@@ -45,7 +45,7 @@ def describe(value: object, name: str = "value") -> str:
 
 def digest(text: str) -> str:
     """32 hexadecimal digits that stand for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 
 def qualified_name(value: Callable) -> str:
@@ -75,7 +75,9 @@ def _describe(value, name, outer):
         }
         trained = [key for key, tensor in value.named_parameters() if tensor.requires_grad]
         kinds = [(key, qualified_name(type(module))) for key, module in value.named_modules()]
-        return f"{value!r} {_describe((kinds, trained, state), name, outer)}"
+        evaluating = [key for key, module in value.named_modules() if not module.training]
+        parts = (kinds, trained, state, *([evaluating] if evaluating else []))
+        return f"{value!r} {_describe(parts, name, outer)}"
     if isinstance(value, functools.partial):
         parts = (value.func, value.args, value.keywords)
         return f"partial{_describe(parts, name, outer)}"

@@ -25,21 +25,21 @@ PIECE = 2048
 Probe = Callable[[nn.Module, Split], float | Float[np.ndarray, "..."]]
 
 
-def in_pieces(
-    model: nn.Module, x: Float[torch.Tensor, "examples *features"]
-) -> Float[torch.Tensor, "examples *outputs"]:
+def in_pieces(model: nn.Module, x: tensors.Examples) -> Float[torch.Tensor, "examples *outputs"]:
     """What a model in evaluation mode gives for all examples, some thousands at a time.
 
     With running statistics an example's outputs do not depend on the others, so that pieces change
     nothing but the memory it takes, and rounding. Statistics of a batch would be those of a piece:
     then call the model.
     """
+    x = tensors.examples("x", x, model)
     return torch.cat([model(piece) for piece in x.split(PIECE)])
 
 
 def test_accuracy(model: nn.Module, split: Split) -> float:
     """Fraction of the test set that the model classifies correctly, with running statistics."""
-    x, y = _part(model, split, "test")
+    x = tensors.examples("x_test", split.x_test, model)
+    y = tensors.labels("y_test", split.y_test, len(x), x.device)
     with evaluation(model):
         return (in_pieces(model, x).argmax(1) == y).double().mean().item()
 

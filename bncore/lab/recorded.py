@@ -134,7 +134,7 @@ def save(
             f"the recorded run takes {len(text)} bytes, expected at most {limit}; round its "
             "numbers or keep fewer"
         )
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def load(path: str | os.PathLike) -> dict:
@@ -153,7 +153,7 @@ def load(path: str | os.PathLike) -> dict:
             f"{path} does not exist; full_size.py beside it, run as a module, writes it"
         )
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}), expected a recorded run") from None
     missing = [part for part in PARTS if not isinstance(content, dict) or part not in content]
@@ -163,9 +163,9 @@ def load(path: str | os.PathLike) -> dict:
 
 
 def _plain(value, name):
-    if isinstance(value, torch.Tensor):
-        value = value.numpy(force=True)
-    if isinstance(value, np.generic | np.ndarray):
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+        value = value.detach().tolist()
+    if isinstance(value, np.generic) or type(value) in (np.ndarray, np.memmap):
         value = value.tolist()
     if value is None or isinstance(value, bool | int):
         return value

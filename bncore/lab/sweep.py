@@ -78,8 +78,8 @@ def sweep(
     Raises
     ------
     TypeError
-        If the function is not callable or does not take the grid's parameters, values are not a
-        sequence, or one has no description that is the same in every process.
+        If the function is not callable or does not take the grid's parameters, the grid is no
+        mapping, values are not a sequence, or one has no description that is the same in every process.
     ValueError
         If the grid is empty, a value occurs twice, or the store holds results of another function
         (or of another version of it, or with other fixed arguments), or a damaged file.
@@ -147,7 +147,7 @@ def _write(path, result):
 def _read(path):
     try:
         return pickle.loads(path.read_bytes())
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+    except Exception as error:
         raise ValueError(
             f"{path} cannot be read as a result ({error}); remove it to compute it again"
         ) from error
@@ -161,11 +161,11 @@ def _claim(store, owner):
             raise ValueError(
                 f"store {store} holds results but no {OWNER}, expected a store or a new folder"
             )
-        write_atomically(mark, lambda file: file.write(owner.encode()))
-    there = mark.read_text()
+        write_atomically(mark, lambda file: file.write(owner.encode("utf-8")))
+    there = mark.read_text(encoding="utf-8")
     if there != owner:
         raise ValueError(
-            f"store {store} holds results of {there.split()[0]}, expected of {owner.split()[0]}; "
+            f"store {store} holds results of {there.partition(' ')[0]}, expected of {owner.partition(' ')[0]}; "
             "where the names agree, the function's code or its fixed arguments have changed. Give "
             "another store, or remove this one"
         )
@@ -180,6 +180,8 @@ def _check(function, grid, n_jobs, threads):
         raise ValueError(f"n_jobs is {n_jobs!r}, expected a positive number of calls, or -1")
     if threads is not None:
         check.positive_integer("threads", threads)
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"grid is a {check.type_name(grid)}, expected values by parameter")
     if not grid:
         raise ValueError("grid is empty, expected at least one parameter with its values")
     described = {}

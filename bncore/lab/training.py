@@ -22,7 +22,7 @@ from bncore.lab.batches import Batches
 from bncore.lab.data import Split
 from bncore.lab.files import discard_parts
 from bncore.lab.fingerprint import describe, digest, qualified_name
-from bncore.lab.modes import held, prepare_training
+from bncore.lab.modes import prepare_training
 from bncore.lab.probes import Probe
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -135,6 +135,7 @@ def train(
     _check(split, steps, batch_size, learning_rate, every, record, loss, checkpoint_every)
     device = _device(device, model)
     model.to(device)
+    prepare_training(model)
     split = Split(*(tensor.to(device) for tensor in split))
     descent = optimizer(model.parameters(), lr=learning_rate)
     batches = Batches(len(split.x_train), batch_size, seed)
@@ -154,7 +155,6 @@ def train(
             )
             run.restore(checkpoints.load(checkpoint, configuration, torch.device("cpu")))
             discard_parts(checkpoint)
-        prepare_training(model)
         start = run.step
         for step in progress.bar(range(start, steps), "Training", "step"):
             if checkpoint is not None and step > start and step % checkpoint_every == 0:
@@ -275,13 +275,12 @@ def _configuration(run, arguments):
     ]
     kind = qualified_name(type(run.descent))
     generators = {key: g.get_state() for key, g in _generators(run.model).items()}
-    still = [describe(names) for names in (held(run.model),) if names]
     return {
         **{name: describe(value) for name, value in arguments.items()},
         "optimizer": f"{kind} {describe(groups, 'optimizer')}",
         "loss": describe(run.loss, "loss"),
         "record": describe(list(run.record)),
-        "model": " ".join([describe(run.model, "model"), describe(generators), *still]),
+        "model": f"{describe(run.model, 'model')} {describe(generators)}",
         "split": digest(describe(tuple(run.split))),
     }
 

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from bncore.lab import data
@@ -123,6 +125,7 @@ def test_the_seed_decides_the_regression_and_touches_no_other_randomness():
         ({"count": 0}, ValueError, "count is 0, expected at least 1"),
         ({"inputs": 2.5}, TypeError, "inputs is a float, expected an integer"),
         ({"outputs": 0}, ValueError, "outputs is 0, expected at least 1"),
+        ({"noise": 1e39}, ValueError, "noise is 1e.39, so large that targets leave the range"),
         ({"noise": -1}, ValueError, "noise is -1, expected a finite number of at least 0"),
         ({"count": 2, "test_fraction": 0.1}, ValueError, "at least one of 2 examples on either"),
     ],
@@ -155,11 +158,53 @@ def test_standardised_images_have_one_mean_and_one_variance(size):
     assert torch.equal(found.y_train, split.y_train)
 
 
-def test_equal_pixels_cannot_be_standardised():
+@pytest.mark.parametrize("value", [0.5, 0.1, 0.0, -3e38])
+def test_equal_pixels_cannot_be_standardised(value):
     split = data.digit_images()
-    blank = split._replace(x_train=torch.full_like(split.x_train, 0.5))
-    with pytest.raises(ValueError, match=r"x_train is 0.5 throughout, expected values that differ"):
+    blank = split._replace(x_train=torch.full_like(split.x_train, value))
+    with pytest.raises(ValueError, match=r"x_train is .* throughout, expected values that differ"):
         data.standardized(blank)
+
+
+@given(
+    st.sampled_from([torch.float16, torch.float32, torch.float64]),
+    st.integers(-30, 30),
+    st.integers(0, 2**32 - 1),
+)
+def test_examples_of_any_size_are_standardised(dtype, power, seed):
+    """The scale of all values changes nothing, also where their squares leave the dtype's range."""
+    generator = torch.Generator().manual_seed(seed)
+    largest = torch.finfo(dtype).max
+    scale = 2.0 ** min(power * {torch.float16: 0.4, torch.float32: 4, torch.float64: 32}[dtype], 0)
+    x = (torch.rand(1500, 2, generator=generator, dtype=torch.float64) * largest * scale).to(dtype)
+    y = torch.zeros(1500, dtype=torch.int64)
+    found = data.standardized(data.Split(x, y, x[:3], y[:3]))
+    assert found.x_train.dtype == dtype
+    exact = x.numpy().astype(np.longdouble)
+    expected = (exact - exact.mean()) / exact.std(ddof=1)
+    error = np.abs(found.x_train.numpy().astype(np.longdouble) - expected).max()
+    # Rounded once to the dtype; sums of 3000 terms in float64 before that.
+    assert error <= 4 * torch.finfo(dtype).eps + 3000 * np.finfo(float).eps
+    torch.testing.assert_close(found.x_test, found.x_train[:3], rtol=0, atol=0)
+
+
+def test_lists_and_integers_are_standardised():
+    split = data.Split([[1, 2], [3, 4]], [0, 1], np.array([[5, 6]]), [0])
+    found = data.standardized(split)
+    deviation = np.std([1, 2, 3, 4], ddof=1)
+    np.testing.assert_allclose(found.x_test, (np.array([[5, 6]]) - 2.5) / deviation, rtol=1e-6)
+    assert found.x_train.dtype == torch.float32
+
+
+def test_a_test_set_that_leaves_the_range_is_refused():
+    x = torch.tensor([[0.0], [1e-30]])
+    split = data.Split(x, torch.tensor([0, 1]), torch.tensor([[1e30]]), torch.tensor([0]))
+    with pytest.raises(
+        ValueError, match=r"the standardised x_test\[0, 0\] is inf, expected finite"
+    ):
+        data.standardized(split)
+    with pytest.raises(ValueError, match=r"x_train\[1, 0\] is nan, expected finite values only"):
+        data.standardized(split._replace(x_train=torch.tensor([[0.0], [torch.nan]])))
 
 
 def test_standard_images_are_read_once(monkeypatch):

@@ -53,6 +53,7 @@ DIFFERENT = [
     *(functools.partial(made, 1), functools.partial(made, 2), functools.partial(made, offset=1)),
     *(networks.mlp((2, 3, 2), seed=seed) for seed in range(3)),
     networks.mlp((2, 3, 2), "relu"),
+    *(networks.mlp((2, 3, 2), dropout=0.5).train(mode) for mode in (True, False)),
     *(Path("a"), Path("b"), torch.float32, torch.device("cpu"), np.dtype("f8")),
 ]
 

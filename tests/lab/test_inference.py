@@ -106,6 +106,59 @@ def test_refitted_to_one_batch_evaluates_nearly_as_it_trains():
         torch.testing.assert_close(fitted(x), model.train()(x), rtol=0.01, atol=0.01)
 
 
+@pytest.mark.parametrize("kind", [torch.Tensor.tolist, torch.Tensor.numpy, np.asarray, np.float64])
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_lists_and_arrays_are_judged_as_tensors_are(kind, statistics):
+    model, x = network(), torch.randn(12, 5)
+    expected = predictions(model, x, statistics)
+    assert torch.equal(predictions(model, kind(x), statistics), expected)
+    for labels in (expected.tolist(), expected.numpy(), expected.int()):
+        assert accuracy(model, kind(x), labels, statistics) == 1
+    drawn = (4, 3)
+    assert torch.equal(
+        scores_in_company(model, kind(x[0]), kind(x[1:]), *drawn),
+        scores_in_company(model, x[0], x[1:], *drawn),
+    )
+    for value, other in zip(
+        refitted(model, kind(x)).buffers(), refitted(model, x).buffers(), strict=True
+    ):
+        assert torch.equal(value, other)
+
+
+def test_a_model_in_double_precision_takes_single():
+    model, x = network(), torch.randn(12, 5)
+    double = copy.deepcopy(model).double()
+    assert torch.equal(predictions(double, x), predictions(double, x.double()))
+
+
+def test_what_cannot_be_judged_is_named(unchecked):
+    model, x = network(), torch.randn(6, 5)
+    with pytest.raises(
+        ValueError, match=r"y has shape \(5,\), expected \(6,\): one label for each"
+    ):
+        accuracy(model, x, [0] * 5)
+    with pytest.raises(TypeError, match="y holds floats, expected integers"):
+        accuracy(model, x, torch.zeros(6))
+    with pytest.raises(ValueError, match=r"x\[0, 0\] is nan, expected finite values only"):
+        predictions(model, torch.full((2, 5), torch.nan))
+    with pytest.raises(ValueError, match=r"x has shape \(0, 5\), expected at least one example"):
+        refitted(model, x[:0])
+    with pytest.raises(TypeError, match="pool is a sparse tensor"):
+        scores_in_company(model, x[0], x.to_sparse(), 2, 1)
+    with pytest.raises(
+        ValueError, match=r"example has shape \(1, 5\), expected \(5,\), that of ea"
+    ):
+        scores_in_company(model, x[:1], x, 2, 1)
+    with pytest.raises(ValueError, match=r"example\[0\] is inf, expected finite values only"):
+        scores_in_company(model, torch.full((5,), torch.inf), x, 2, 1)
+    with pytest.raises(ValueError, match="seed is -1, expected at least 0"):
+        scores_in_company(model, x[0], x, 2, 1, seed=-1)
+    with pytest.raises(
+        ValueError, match=r"model returns scores of shape \(2, 5, 1\) for 2 examples"
+    ):
+        predictions(nn.Unflatten(1, (5, 1)), torch.ones(2, 5))
+
+
 def test_bad_sizes_are_named(unchecked):
     model, x = network(), torch.randn(6, 5)
     with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):

@@ -73,6 +73,87 @@ def test_a_normalised_unit_has_mean_zero_and_variance_one_on_its_batch(split):
         np.testing.assert_allclose(values.var(0), 1, atol=1e-2)
 
 
+class Reusing(torch.nn.Module):
+    """One activation in two places and under two names, one layer that is not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.ReLU()
+        self.layer, self.once = torch.nn.Linear(3, 3), torch.nn.Identity()
+        self.again, self.never = self.a, torch.nn.Linear(3, 3)
+        self.named = Named()
+
+    def forward(self, x):
+        return self.named(x=self.again(self.layer(self.a(self.once(x)))))
+
+
+class Named(torch.nn.Module):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        ("a", ValueError, "layer 'a' is called 2 times when the model sees x, expected once: give"),
+        ("again", ValueError, "layer 'again' is called 2 times"),
+        ("never", ValueError, "layer 'never' is called 0 times"),
+        ("named", TypeError, "layer 'named' is called without a tensor, expected one as its input"),
+        ("other", ValueError, "layer 'other' is not in the model, expected one of a, layer, once"),
+    ],
+)
+def test_a_module_whose_input_is_not_clear_is_refused(layer, error, message):
+    model = Reusing()
+    with pytest.raises(error, match=message):
+        probes.inputs_of(model, ["once", layer], torch.ones(2, 3))
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_inputs_are_those_before_anything_changes_them_in_place():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU(inplace=True))
+    x = torch.randn(5, 3)
+    seen = probes.inputs_of(model, ["1", "0"], x)
+    assert list(seen) == ["1", "0"]
+    np.testing.assert_array_equal(seen["1"], model[0](x).detach())
+    np.testing.assert_array_equal(seen["0"], x)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float16, np.float16),
+        (torch.bfloat16, np.float32),
+        (torch.float32, np.float32),
+        (torch.float64, np.float64),
+    ],
+)
+def test_inputs_keep_their_precision(dtype, expected):
+    model, x = torch.nn.Sequential(torch.nn.Linear(2, 2, dtype=dtype)), [[1, 2], [3.0, 0.5]]
+    seen = probes.inputs_of(model, ["0"], x)["0"]
+    assert seen.dtype == expected
+    assert seen.tolist() == x
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_is_measured_stays_finite_where_what_it_measures_is(dtype):
+    """Squares and differences of half-precision numbers leave its range."""
+    large = torch.finfo(dtype).max / 2
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False, dtype=dtype))
+    model[0].weight.data.fill_(1)
+    x = torch.tensor([[large], [-large]], dtype=dtype)
+    split = data.Split(x, torch.ones(2, 1, dtype=dtype), x, torch.ones(2, 1, dtype=dtype))
+
+    def mean(outputs, targets):
+        return (outputs * targets)[0].sum()
+
+    assert probes.gradient_norms(function=mean)(model, split) == pytest.approx(large)
+    for probe in (probes.percentiles("0", 0, (50,)), probes.activation_percentiles("0", (50,))):
+        assert probe(model, split) == 0
+    two = torch.tensor([[large], [large]], dtype=dtype)
+    norms = probes.gradient_norms(function=lambda o, t: (o[0] + o[1]).sum() / 2)
+    assert norms(model, split._replace(x_train=two)) == pytest.approx(large)
+
+
 def test_probing_leaves_no_hook_behind(split):
     model = networks.mlp((64, 8, 10))
     probes.inputs_of(model, ["activation1"], split.x_test)
@@ -214,6 +295,15 @@ def test_percentiles_over_all_units_are_those_of_the_whole_array(split):
 def test_bad_arguments_of_a_probe_are_named_when_it_is_made(probe, arguments, error, message):
     with pytest.raises(error, match=message):
         probe(**arguments)
+
+
+def test_labels_that_would_be_spread_out_are_refused(split):
+    model = networks.mlp((64, 8, 10))
+    column = split._replace(y_test=split.y_test[:, None])
+    with pytest.raises(
+        ValueError, match=r"y_test has shape \(449, 1\), expected \(449,\): one lab"
+    ):
+        probes.test_accuracy(model, column)
 
 
 @pytest.mark.parametrize("layer", ["relu7", "activation1"])

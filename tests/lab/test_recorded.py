@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import platform
 
 import numpy as np
 import pytest
@@ -31,6 +32,13 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
     }
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_of_any_precision_are_kept_with_their_numbers(tmp_path, dtype):
+    path, value = tmp_path / "recorded.json", torch.tensor([0.5, 0.1], dtype=dtype)
+    recorded.save(path, configuration={}, full={"a": value.requires_grad_()}, reduced={})
+    assert recorded.load(path)["full"]["a"] == value.double().tolist()
+
+
 def test_a_run_that_diverged_is_kept_in_a_file_that_any_reader_accepts(tmp_path):
     path = tmp_path / "recorded.json"
     losses = [1.0, math.inf, -math.inf, math.nan]
@@ -39,7 +47,7 @@ def test_a_run_that_diverged_is_kept_in_a_file_that_any_reader_accepts(tmp_path)
     def refuse(constant):
         raise AssertionError(constant)
 
-    json.loads(path.read_text(), parse_constant=refuse)
+    json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     np.testing.assert_array_equal(recorded.load(path)["full"]["losses"], losses)
 
 
@@ -51,13 +59,16 @@ def test_a_run_says_where_it_came_from_without_names(tmp_path):
     assert run["versions"]["torch"] == torch.__version__
     assert run["hardware"].keys() == {"architecture", "cores", "threads"}
     assert run["hardware"]["cores"] == os.cpu_count()
-    assert os.uname().nodename not in path.read_text()
+    assert platform.node() not in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("full", "error", "message"),
     [
         ({"a": [1, object()]}, TypeError, r"full\['a'\]\[1\] is a object, expected numbers"),
+        ({"a": np.ma.ones(2)}, TypeError, r"full\['a'\] is a MaskedArray, expected numbers"),
+        ({"a": torch.eye(2).to_sparse()}, TypeError, r"full\['a'\] is a Tensor, expected numbers"),
+        ({"a": torch.ones(2) * 1j}, TypeError, r"full\['a'\]\[0\] is a complex, expected numbers"),
         ({1: 2}, TypeError, "full has the key 1, expected text as keys"),
         ({"a": {"b": "NaN"}}, TypeError, r"full\['a'\]\['b'\] is the text 'NaN', which stands"),
         ({"a": list(range(30_000))}, ValueError, "takes 1[0-9]{5} bytes, expected at most 100000"),
@@ -85,7 +96,7 @@ def test_a_missing_run_is_said_to_be_missing(tmp_path):
 )
 def test_a_file_that_is_no_recorded_run_is_refused(tmp_path, text, message):
     path = tmp_path / "recorded.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         recorded.load(path)
 

@@ -84,6 +84,34 @@ def test_a_sweep_that_is_repeated_or_extended_computes_only_what_is_missing(fold
     assert not [path for path in store.iterdir() if path.suffix == ".part"]
 
 
+def add(a=0, b=0):
+    return 100 * a + b
+
+
+def test_a_store_tells_parameters_apart_by_their_names(folders):
+    _, store = folders
+    for grid, expected in (
+        ({"a": [1, 2]}, [100, 200]),
+        ({"b": [1, 2]}, [1, 2]),
+        ({"a": [1], "b": [2]}, [102]),
+        ({"b": [1], "a": [2]}, [201]),
+    ):
+        assert [run.result for run in sweep(add, grid, store=store)] == expected
+    assert len(list(store.glob("*.pickle"))) == 6
+
+
+def kind(a):
+    return type(a).__name__
+
+
+def test_a_store_tells_values_of_different_types_apart(folders):
+    _, store = folders
+    values = [1, 1.0, "1", True, None, (1,)]
+    for value in values:
+        assert sweep(kind, {"a": [value]}, store=store)[0].result == type(value).__name__
+    assert len(list(store.glob("*.pickle"))) == len(values)
+
+
 def test_a_failed_run_says_which_and_loses_none_before_it(folders):
     done, store = folders
     broken = done.with_name("broken-2-x")
@@ -157,7 +185,9 @@ def test_a_folder_of_other_files_is_refused(folders):
         sweep(product, GRID, store=store)
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps(list(range(100)))[:50]])
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"\x80\x04K", b"cos\nnothing\n.", pickle.dumps(list(range(100)))[:50]]
+)
 def test_a_damaged_result_is_named(folders, content):
     _, store = folders
     sweep(product, GRID, store=store)
@@ -172,6 +202,7 @@ def test_a_damaged_result_is_named(folders, content):
     ("function", "grid", "options", "error", "message"),
     [
         (3, GRID, {}, TypeError, "function is a int, expected a callable"),
+        (product, [1], {}, TypeError, "grid is a list, expected values by parameter"),
         (product, {}, {}, ValueError, "grid is empty, expected at least one parameter"),
         (product, {"a": []}, {}, ValueError, r"grid\['a'\] is empty, expected at least one value"),
         (product, {"a": 3}, {}, TypeError, r"grid\['a'\] is a int, expected a sequence of values"),

@@ -14,6 +14,18 @@ def test_functions_take_turns_and_one_round_more():
     assert (seconds >= 0).all()
 
 
+def test_times_are_medians_of_what_the_clock_says_without_the_first_round(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    waits = {"a": iter([90.0, 4, 1, 2, 8, 3]), "b": iter([80.0, 5, 70, 50, 60, 40])}
+
+    def wait(name):
+        now[0] += next(waits[name])
+
+    found = median_seconds([lambda: wait("a"), lambda: wait("b")], repeats=5)
+    assert found.tolist() == [3, 50]
+
+
 def test_the_slower_function_takes_longer():
     fast, slow = median_seconds([lambda: None, lambda: time.sleep(0.005)], repeats=3)
     assert fast < 0.005 <= slow

@@ -69,12 +69,87 @@ def test_one_step_on_the_whole_set_is_gradient_descent(split):
         torch.testing.assert_close(after, before - 0.2 * before.grad)
 
 
-def test_an_epoch_shows_every_image_at_most_once():
-    batches = Batches(10, 3, seed=0)
-    epochs = [[next(batches) for _ in range(3)] for _ in range(4)]
-    for epoch in epochs:
-        assert all(len(batch) == 3 for batch in epoch)
-        assert len(set(torch.cat(epoch).tolist())) == 9
+def test_training_is_gradient_descent_on_the_batches_in_their_order(split):
+    model, history = fitted(split, seed=3, steps=50)
+    reference = networks.mlp((64, 16, 10), "relu", "batch", seed=3)
+    descent = torch.optim.SGD(reference.parameters(), lr=0.2)
+    losses, batches = [], Batches(len(split.x_train), 32, 3)
+    for _ in range(50):
+        batch = next(batches)
+        loss = torch.nn.functional.cross_entropy(
+            reference(split.x_train[batch]), split.y_train[batch]
+        )
+        descent.zero_grad()
+        loss.backward()
+        descent.step()
+        losses.append(loss.item())
+    # The same operations in the same order.
+    np.testing.assert_array_equal(history.losses, losses)
+    for value, other in zip(
+        model.state_dict().values(), reference.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda tensor: tensor.tolist(),
+        lambda tensor: tensor.numpy(),
+        lambda tensor: tensor.double().numpy() if tensor.is_floating_point() else tensor.int(),
+    ],
+)
+def test_lists_and_arrays_train_as_tensors_do(split, kind):
+    record = {
+        "accuracy": probes.test_accuracy,
+        "loss": probes.loss("test", "batch"),
+        "gradients": probes.gradient_norms(examples=50),
+        "percentiles": probes.percentiles("activation1", 0),
+    }
+    small = data.Split(*(tensor[:200] for tensor in split))
+    other = data.Split(*(kind(tensor) for tensor in small))
+    found, expected = (fitted(s, steps=5, record=record)[1] for s in (other, small))
+    np.testing.assert_array_equal(found.losses, expected.losses)
+    for name, values in expected.records.items():
+        np.testing.assert_array_equal(found.records[name], values)
+        probe = record[name]
+        model = networks.mlp((64, 16, 10), "relu", "batch")
+        np.testing.assert_array_equal(probe(model, other), probe(model, small))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"y_train": torch.zeros(3, dtype=torch.int64)},
+            ValueError,
+            r"y_train has shape \(3,\), exp",
+        ),
+        ({"y_test": torch.tensor(1)}, ValueError, r"y_test has shape \(\), expected a target for"),
+        (
+            {"x_train": torch.full((50, 64), torch.nan)},
+            ValueError,
+            r"x_train\[0, 0\] is nan, expected",
+        ),
+        (
+            {"x_test": torch.full((50, 64), torch.inf)},
+            ValueError,
+            r"x_test\[0, 0\] is inf, expected",
+        ),
+        ({"x_train": torch.eye(64).to_sparse()}, TypeError, "x_train is a sparse tensor"),
+        ({"x_train": np.full((50, 64), 0.1)}, ValueError, "which float32, the dtype of the model"),
+        ({"x_train": np.ma.ones((50, 64))}, TypeError, "x_train is a MaskedArray"),
+    ],
+)
+def test_data_that_cannot_be_learned_from_are_named(split, change, error, message):
+    model = networks.mlp((64, 16, 10), "relu", "batch")
+    with pytest.raises(error, match=message):
+        training.train(model, split._replace(**change), 3, 16)
+
+
+def test_a_test_set_may_be_empty(split):
+    empty = split._replace(x_test=split.x_test[:0], y_test=split.y_test[:0])
+    assert len(fitted(empty, steps=3)[1].losses) == 3
 
 
 def test_another_optimizer_can_be_given(split):
