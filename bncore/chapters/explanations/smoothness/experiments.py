@@ -11,7 +11,7 @@ from scipy.optimize import brentq, minimize, root
 from torch import nn
 
 from bncore.explanations import smoothness, spectrum
-from bncore.lab import data, networks, recorded, training
+from bncore.lab import data, modes, networks, recorded, training
 
 KINDS = ("no batch norm", "batch norm", "mean only", "variance only")
 UNITS = smoothness.UNITS
@@ -216,7 +216,8 @@ def ends(model, x, y, units="absolute", tol=0.02):
 def gradient_of(model, x, y, units="absolute"):
     """The gradient of the cross-entropy by the weight matrices, in one vector."""
     chosen = list(smoothness.weights(model).values())
-    slopes = torch.autograd.grad(nn.functional.cross_entropy(model.train()(x), y), chosen)
+    with modes.evaluation(model, "batch"), torch.enable_grad():
+        slopes = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), chosen)
     scales = smoothness.unit_scales(model, units)
     parts = [(s * g).reshape(-1).double() for s, g in zip(scales, slopes, strict=True)]
     return torch.cat(parts).numpy(force=True)
@@ -559,7 +560,8 @@ def _gradients_behind(model, x, y):
         for layer in norms
     ]
     try:
-        loss = nn.functional.cross_entropy(model.train()(x), y)
+        with modes.evaluation(model, "batch"), torch.enable_grad():
+            loss = nn.functional.cross_entropy(model(x), y)
     finally:
         for hook in hooks:
             hook.remove()

@@ -322,3 +322,16 @@ def test_rows_of_the_walks_are_what_a_walk_finds(kept):
     losses = np.append(absolute.losses, absolute.loss)
     np.testing.assert_allclose(walks.loss_range()[1, 0], np.ptp(losses), rtol=1e-3)
     assert list(walks.steps) == [0, 10, 20]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_are_taken_without_dropout_and_leave_modes_as_they_are(training):
+    _, x, y = experiments.digits()
+    model = experiments.network("batch norm", 2, 0)
+    expected = experiments.gradient_of(model, x, y), experiments.removed_share(model, x, y)
+    dropping = nn.Sequential(model, nn.Dropout(0.5)).train(training)
+    found = experiments.gradient_of(dropping, x, y), experiments.removed_share(dropping, x, y)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-7)
+    for ours, theirs in zip(found[1], expected[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert {module.training for module in dropping.modules()} == {training}
