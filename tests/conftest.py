@@ -1,7 +1,9 @@
 """Shapes in bncore's signatures are checked while tests run; torch keeps to one thread."""
 
+import importlib.metadata
 import inspect
 import os
+import platform
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -48,6 +50,27 @@ def pytest_collection_modifyitems(items):
             test._hypothesis_internal_use_settings = settings(
                 chosen, max_examples=FACTOR * chosen.max_examples
             )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say after a failure on what processor it was, and how another one imitates its rounding."""
+    if not (terminalreporter.stats.get("failed") or terminalreporter.stats.get("error")):
+        return
+    import torch
+    from threadpoolctl import threadpool_info
+
+    versions = [
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("numpy", "scipy", "torch", "hypothesis")
+    ]
+    kernels = {found["architecture"] for found in threadpool_info() if "architecture" in found}
+    imitation = [f"OPENBLAS_CORETYPE={kernel}" for kernel in sorted(kernels)]
+    imitation.append(f"ATEN_CPU_CAPABILITY={torch.backends.cpu.get_cpu_capability().lower()}")
+    imitation.append(f"EXAMPLES={FACTOR}")
+    terminalreporter.section("where it failed")
+    terminalreporter.line(f"{platform.platform()}, Python {platform.python_version()}")
+    terminalreporter.line(", ".join(versions))
+    terminalreporter.line(f"On another processor: {' '.join(imitation)}")
 
 
 @pytest.fixture
