@@ -6,17 +6,13 @@ Kohler et al. (2019), section 4.
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Float
 from scipy import sparse
 
-from bncore import arguments as check
-from bncore.convergence import losses
-from bncore.convergence.data import targets
+from bncore.convergence import data, losses
 from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, vector
 from bncore.convergence.quadrature import nodes
-from bncore.convergence.second_moment import MatrixLike, second_moment
-
-BLOCK = 2**19
+from bncore.convergence.second_moment import MatrixLike, Metric, second_moment
 
 
 class _Halfspace(Problem):
@@ -91,7 +87,7 @@ class GaussianHalfspace(_Halfspace):
         self.S = second_moment(S)
         self.u = vector("u", u, len(self.S), "S")
         self.loss = losses.get(loss)
-        explained = float(self.u @ np.linalg.solve(self.S, self.u))
+        explained = self.dual_square(self.u)
         if explained >= 1 - 1e-12:
             raise ValueError(
                 f"u'S^-1 u is {explained:.6g}, expected below 1: S - uu' is the covariance of z "
@@ -120,11 +116,19 @@ class GaussianHalfspace(_Halfspace):
         )
 
 
+def _product(matrix, v):
+    """matrix @ v, computed in the precision of the matrix, in whose range v is scaled."""
+    if matrix.dtype == v.dtype:
+        return matrix @ v
+    unit = 2.0 ** np.frexp(np.abs(v).max())[1]
+    return (matrix @ (v / unit).astype(matrix.dtype)).astype(np.float64) * unit
+
+
 class _EmpiricalLine(Line):
     def __init__(self, problem, w):
         self.problem, self.w = problem, w
         self.scores = problem.scores(w)
-        self.mean = float(self.scores.mean())
+        self.mean = float(problem.u @ w)
         self.norm = float(np.sqrt(self.scores @ self.scores / len(self.scores)))
         self._last = None
 
@@ -158,19 +162,20 @@ class EmpiricalHalfspace(_Halfspace):
     r"""Minimise :math:`f(w) = \frac1n \sum_i \phi(z_i^\top w)` over a sample.
 
     Float32 data stay float32: only scores and sums are double. Data whose columns depend on each
-    other are allowed: mu is then 0, the bounds say nothing, and S^-1 is the pseudo-inverse.
+    other are allowed: mu is then 0, the bounds say nothing, and S^-1 is an inverse over the range
+    of S.
 
     Parameters
     ----------
     Z : Real[ndarray, "samples dimension"] or scipy.sparse matrix or array
-        Rows z_i = -y_i x_i; refers to Z, does not copy it.
+        Rows z_i = -y_i x_i; refers to dense and to compressed rows, does not copy them.
     loss : str, triple of callables or Loss
         As for ``GaussianHalfspace``.
 
     Raises
     ------
     TypeError, ValueError
-        If Z is empty, not a matrix or not finite, or there is no such loss.
+        If Z is empty, 0, not a matrix, not finite or out of range, or there is no such loss.
 
     References
     ----------
@@ -178,23 +183,15 @@ class EmpiricalHalfspace(_Halfspace):
     """
 
     def __init__(self, Z: object, loss: object = "softplus"):
-        if sparse.issparse(Z):
-            check.finite("Z", check.array("Z", Z.data, 1))
-            self.Z = Z.tocsr() if Z.dtype.kind == "f" else Z.tocsr().astype(np.float64)
-        else:
-            self.Z = check.array("Z", Z, 2)
-            check.finite("Z", self.Z)
-        if min(self.Z.shape) == 0:
-            raise ValueError(f"Z has shape {Z.shape}, expected at least one sample and one column")
+        self._precision, self.Z = data.precision(Z), data.rows("Z", Z)
+        if not data.largest(self.Z).any():
+            raise ValueError("Z is 0, expected examples: f is then the same everywhere")
         self.loss = losses.get(loss)
-        self._adjoint = self.Z.T.tocsr() if sparse.issparse(Z) else self.Z.T
+        self._adjoint = self.Z.T.tocsr() if sparse.issparse(self.Z) else self.Z.T
 
     @classmethod
     def from_data(
-        cls,
-        X: object,
-        y: Real[np.ndarray, "samples"] | list | tuple,
-        loss: object = "softplus",
+        cls, X: object, y: data.Targets, loss: object = "softplus"
     ) -> "EmpiricalHalfspace":
         """The problem of examples X, one a row, and labels y of -1 and 1.
 
@@ -203,42 +200,44 @@ class EmpiricalHalfspace(_Halfspace):
         ValueError
             If a label is neither -1 nor 1.
         """
-        if not sparse.issparse(X):
-            X = check.array("X", X, 2)
-            check.finite("X", X)
-        y = targets(y, X.shape[0])
-        if not np.isin(y, (-1, 1)).all():
-            wrong = y[~np.isin(y, (-1, 1))][0]
-            raise ValueError(f"y contains {wrong:g}, expected labels of -1 and 1 only")
-        if sparse.issparse(X):
-            signs = -y.astype(X.dtype if X.dtype.kind == "f" else np.float64)
-            return cls(sparse.diags_array(signs) @ X, loss)
-        return cls(-y[:, np.newaxis].astype(X.dtype) * X, loss)
+        precision, X = data.precision(X), data.rows("X", X)
+        y = data.targets(y, X.shape[0])
+        wrong = np.abs(y) != 1
+        if wrong.any():
+            raise ValueError(f"y contains {y[wrong.argmax()]:g}, expected labels of -1 and 1 only")
+        signs = -y.astype(X.dtype)
+        signed = sparse.diags_array(signs) @ X if sparse.issparse(X) else signs[:, np.newaxis] * X
+        problem = cls(signed, loss)
+        problem._precision = precision
+        return problem
 
     @cached_property
     def u(self) -> Weights:
         """The mean of the rows of Z."""
-        return np.asarray(self.Z.sum(axis=0, dtype=np.float64)).reshape(-1) / self.Z.shape[0]
+        return data.mean(self.Z)
 
     @cached_property
     def S(self) -> Float[np.ndarray, "dimension dimension"]:
         """Z'Z / n, computed once, in double precision."""
-        if sparse.issparse(self.Z):
-            return np.asarray((self._adjoint @ self.Z).toarray(), np.float64) / self.Z.shape[0]
-        total = np.zeros((self.Z.shape[1],) * 2)
-        step = max(BLOCK // self.Z.shape[1], 1)
-        for start in range(0, len(self.Z), step):
-            rows = self.Z[start : start + step].astype(np.float64, copy=False)
-            total += rows.T @ rows
-        return total / len(self.Z)
+        return data.second_moments(self.Z)
+
+    @cached_property
+    def metric(self) -> Metric:
+        """What is asked of S, to the precision of the data."""
+        return Metric(self.S, self._precision)
+
+    @cached_property
+    def mean_error(self) -> Weights:
+        """What rounding may have left of an entry of u that is 0."""
+        return data.mean_error(self.Z.shape[0]) * self.metric.sizes
 
     def scores(self, w: Weights) -> Float[np.ndarray, "samples"]:
         """Z w: the forward product."""
-        return (self.Z @ w.astype(self.Z.dtype)).astype(np.float64)
+        return _product(self.Z, w)
 
     def adjoint(self, r: Float[np.ndarray, "samples"]) -> Weights:
         """Z'r / n: the adjoint product."""
-        return (self._adjoint @ r.astype(self.Z.dtype)).astype(np.float64) / self.Z.shape[0]
+        return _product(self._adjoint, r) / self.Z.shape[0]
 
     def line(self, w: Weights) -> Line:
         """f along the multiples of w, unchecked."""

@@ -4,12 +4,12 @@ Kohler et al. (2019), section 3.
 """
 
 import numpy as np
-from jaxtyping import Real
 
 from bncore import arguments as check
-from bncore.convergence.data import targets
-from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, vector
+from bncore.convergence import data
+from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, silent, vector
 from bncore.convergence.second_moment import MatrixLike, second_moment
+from bncore.mechanics.rank import of_second_moments
 
 
 class _QuadraticLine(Line):
@@ -62,40 +62,52 @@ class LeastSquares(Problem):
         self.S = second_moment(S)
         self.u = vector("u", u, len(self.S), "S")
         self.constant = check.finite_number("constant", constant)
+        with silent():
+            if not np.isfinite(self.rayleigh_optimum):
+                raise ValueError("u'S^-1 u leaves the range of float64: scale u")
 
     @classmethod
     def from_data(
         cls,
-        X: Real[np.ndarray, "samples dimension"] | list | tuple,
-        y: Real[np.ndarray, "samples"] | list | tuple,
+        X: object,
+        y: data.Targets,
     ) -> "LeastSquares":
         """The problem of a data set, with means over its samples for expectations.
 
+        Parameters
+        ----------
+        X : Real[ndarray, "samples dimension"] or scipy.sparse matrix or array
+            One example a row.
+        y : Real[ndarray, "samples"]
+            What to predict.
+
         Raises
         ------
-        ValueError
-            If X has no more than d independent rows or dependent columns: S is then singular.
+        TypeError, ValueError
+            If X or y is not made of finite real numbers, their lengths differ, or X has dependent
+            columns or fewer rows than columns: S is then singular.
         """
-        X = check.array("X", X, 2).astype(np.float64)
-        check.finite("X", X)
-        y = targets(y, len(X))
-        if X.size == 0:
-            raise ValueError(f"X has shape {X.shape}, expected at least one sample and one column")
-        rank = int(np.linalg.matrix_rank(X))
+        precision, X = data.precision(X), data.rows("X", X)
+        y = data.targets(y, X.shape[0])
+        S = data.second_moments(X)
+        rank = of_second_moments(S, precision).rank
         if rank < X.shape[1]:
             raise ValueError(
                 f"X, of shape {X.shape}, has {rank} independent columns, expected all "
                 f"{X.shape[1]}: E[xx'] is singular and has no unique solution; drop dependent "
                 "columns or bring more samples"
             )
-        return cls(-(y @ X) / len(X), X.T @ X / len(X), float(y @ y / len(y)))
+        problem = cls(-(X.T @ y) / len(y), S, float(y @ y / len(y)))
+        size = np.sqrt(problem.constant) * np.sqrt(S.diagonal())
+        problem.mean_error = data.mean_error(len(y)) * size
+        return problem
 
     curvature_bound = 2.0
 
     @property
     def closed_form(self) -> Weights:
         """The minimiser, -S^-1 u."""
-        return -np.linalg.solve(self.S, self.u)
+        return -self.metric.solve(self.u)
 
     def line(self, w: Weights) -> Line:
         """f along the multiples of w, unchecked."""

@@ -332,9 +332,15 @@ class Unit(Problem):
         """E[zz']."""
         return self.network.S
 
-    @cached_property
-    def _spectrum(self):
-        return self.network.halfspace._spectrum
+    @property
+    def metric(self):
+        """That of the examples."""
+        return self.network.halfspace.metric
+
+    @property
+    def mean_error(self):
+        """That of the examples."""
+        return self.network.halfspace.mean_error
 
     @property
     def curvature_bound(self) -> float:

@@ -5,21 +5,35 @@ mean square of the score z'w. Kohler et al. (2019), sections 3 and 4.
 """
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Float, Real
-from scipy import linalg
 
 from bncore import arguments as check
+from bncore.convergence.second_moment import Metric
 
 Weights = Float[np.ndarray, "dimension"]
 WeightsLike = Real[np.ndarray, "dimension"] | list | tuple
 
 
+silent = partial(
+    np.errstate, over="ignore", invalid="ignore"
+)  # what leaves the range is refused in words
+
+
 def vector(name, value, dimension, of="the problem"):
     """The value as float64, a copy: one finite number for each of the dimensions of the problem."""
     return check.vector(name, value, dimension, of).astype(np.float64)
+
+
+def _finite(name, compute):
+    """The result. Refuse what leaves the range of float64 on the way."""
+    with silent():
+        result = compute()
+    if not np.isfinite(result).all():
+        raise ValueError(f"{name} at w leaves the range of float64: take smaller weights")
+    return result
 
 
 class Line(ABC):
@@ -92,11 +106,14 @@ class Problem(ABC):
         E[zz'] = E[xx'].
     curvature_bound : float
         A bound of the second derivative of f in the score z'w; infinite where the loss names none.
+    mean_error : float or Float[ndarray, "dimension"]
+        What rounding may have left of an entry of u that is 0; none where u is given.
     """
 
     u: Weights
     S: Float[np.ndarray, "dimension dimension"]
     curvature_bound: float
+    mean_error: float | Weights = 0.0
 
     @abstractmethod
     def line(self, w: Weights) -> Line:
@@ -108,25 +125,26 @@ class Problem(ABC):
         return len(self.u)
 
     @cached_property
-    def _spectrum(self):
-        """Eigenvalues, ascending, and eigenvectors of S; what rounding leaves of a 0 is 0."""
-        values, vectors = linalg.eigh(self.S)
-        floor = len(values) * np.finfo(np.float64).eps * values[-1]
-        return np.where(values > floor, values, 0.0), vectors
+    def metric(self) -> Metric:
+        """What is asked of S."""
+        return Metric(self.S)
 
     @property
     def smallest_eigenvalue(self) -> float:
         """mu, the smallest eigenvalue of S; 0 if S is singular to working precision."""
-        return float(self._spectrum[0][0])
+        return self.metric.smallest
 
     @property
     def largest_eigenvalue(self) -> float:
         """L, the largest eigenvalue of S."""
-        return float(self._spectrum[0][-1])
+        return self.metric.largest
 
     @property
     def smoothness(self) -> float:
-        """``curvature_bound`` times L: a Lipschitz constant of the gradient, zeta in the theorems."""
+        """``curvature_bound`` times L: a Lipschitz constant of the gradient, zeta in the theorems.
+
+        Infinite where the loss names no curvature bound.
+        """
         return self.curvature_bound * self.largest_eigenvalue
 
     @property
@@ -137,9 +155,7 @@ class Problem(ABC):
 
     def dual_square(self, v: Weights) -> float:
         """v'S^-1 v, over the range of S where S is singular."""
-        values, vectors = self._spectrum
-        kept = values > 0
-        return float(np.sum((v @ vectors[:, kept]) ** 2 / values[kept]))
+        return self.metric.square(v)
 
     @property
     def rayleigh_optimum(self) -> float:
@@ -150,20 +166,47 @@ class Problem(ABC):
     def solution_direction(self) -> Weights:
         """-S^-1 u, scaled to ||.||_S = 1.
 
-        With Gaussian z every critical point is a multiple of it, unless c1 = c2 = 0 there.
+        With Gaussian z every critical point is a multiple of it, unless c1 = c2 = 0 there. One of
+        several where S is singular.
+
+        Raises
+        ------
+        ValueError
+            If u is 0: no direction is then better than another.
         """
-        values, vectors = self._spectrum
-        kept = values > 0
-        solution = -vectors[:, kept] @ ((self.u @ vectors[:, kept]) / values[kept])
-        return solution / np.sqrt(-self.rayleigh_optimum)
+        self.expect_mean()
+        return -self.metric.solve(self.u) / np.sqrt(-self.rayleigh_optimum)
+
+    def expect_mean(self) -> None:
+        """Refuse u = 0, to the accuracy of u."""
+        if (np.abs(self.u) <= self.mean_error).all():
+            raise ValueError(
+                "u is 0, expected a mean of z that is not: rho is 0 in every direction, and no "
+                "direction is better than another"
+            )
+
+    def expect_direction(self, name: str, line: Line) -> None:
+        """Refuse weights without a direction: 0, along which the data do not move, or out of range."""
+        size = float(self.metric.sizes @ np.abs(line.w))
+        if not line.w.any():
+            raise ValueError(f"{name} is 0, expected a direction: 0 has none")
+        if 0 < size < 1e-150 or size > 1e150:
+            raise ValueError(
+                f"{name} makes scores of size {size:.3g}, expected between 1e-150 and 1e150, "
+                "beyond which their squares leave the range of float64: scale it"
+            )
+        if line.norm <= self.metric.floor * size:
+            raise ValueError(
+                f"{name} has length 0 in the norm of S, expected a direction along which the data move"
+            )
 
     def value(self, w: WeightsLike) -> float:
         """f(w)."""
-        return self._checked_line("w", w).value(1.0)
+        return _finite("f", lambda: self._line(w).value(1.0))
 
     def gradient(self, w: WeightsLike) -> Weights:
         """The gradient of f at w."""
-        return self._checked_line("w", w).gradient(1.0)
+        return _finite("the gradient of f", lambda: self._line(w).gradient(1.0))
 
     @abstractmethod
     def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
@@ -174,11 +217,11 @@ class Problem(ABC):
 
         For Gaussian z, and for least squares, the gradient of f at w is c1 u + c2 S w: Stein's lemma.
         """
-        return self._checked_line("w", w).coefficients(1.0)
+        return _finite("a coefficient of the gradient", lambda: self._line(w).coefficients(1.0))
 
     def norm(self, w: WeightsLike) -> float:
         """||w||_S = sqrt(w'Sw)."""
-        return self._checked_line("w", w).norm
+        return _finite("||w||_S", lambda: self._line(w).norm)
 
     def rayleigh(self, w: WeightsLike) -> float:
         """rho(w) = -(u'w)^2 / (w'Sw).
@@ -186,7 +229,7 @@ class Problem(ABC):
         Raises
         ------
         ValueError
-            If w has length 0 in the norm of S.
+            If w is 0, or has length 0 in the norm of S.
         """
         return self._direction(w).rayleigh
 
@@ -196,17 +239,28 @@ class Problem(ABC):
         Raises
         ------
         ValueError
-            If w has length 0 in the norm of S.
+            If w is 0, or has length 0 in the norm of S.
         """
         line = self._direction(w)
         ratio = line.mean / line.norm**2
         return -2 * ratio * (self.u - ratio * line.Sw)
 
-    def _checked_line(self, name, w):
-        return self.line(vector(name, w, self.dimension))
+    def _line(self, w):
+        return self.line(vector("w", w, self.dimension))
 
     def _direction(self, w):
-        line = self._checked_line("w", w)
-        if not line.norm > 0:
-            raise ValueError("w has length 0 in the norm of S, expected a direction: 0 has none")
+        with silent():
+            line = self._line(w)
+            self.expect_direction("w", line)
         return line
+
+
+def of_kind(problem, *kinds):
+    """Refuse whatever is no problem of these kinds, of any kind if none is named."""
+    if isinstance(problem, kinds or Problem):
+        return
+    expected = " or a ".join(kind.__name__ for kind in kinds) or (
+        "problem: LeastSquares, GaussianHalfspace, EmpiricalHalfspace, or a unit of a network"
+    )
+    hint = ", such as network.unit(i, W)" if hasattr(problem, "unit") else ""
+    raise TypeError(f"problem is a {check.type_name(problem)}, expected a {expected}{hint}")

@@ -8,12 +8,11 @@ import numpy as np
 
 from bncore import arguments as check
 from bncore.convergence.length import NoFiniteLength, search
-from bncore.convergence.problem import Problem, WeightsLike, vector
-from bncore.convergence.start import start
+from bncore.convergence.problem import Problem, WeightsLike, silent
+from bncore.convergence.start import plain_start, start
 from bncore.convergence.trace import Recorder, Trace
 
 SEARCHES = ("bisection", "brentq")
-SILENT = np.errstate(over="ignore", invalid="ignore")  # a run that diverges says so itself
 
 
 def gdnp(
@@ -67,8 +66,8 @@ def gdnp(
     ----------
     Kohler et al. (2019), algorithm 1 and theorem 2.
     """
-    w, line = start(w0, problem)
-    recorder = _recorder(steps, tolerance, "GDNP")
+    w, line = start(problem, w0)
+    recorder = Recorder(steps, tolerance, "GDNP")
     check.positive_integer("bisection_steps", bisection_steps)
     if length_search not in SEARCHES:
         raise ValueError(f"length_search is {length_search!r}, expected one of {SEARCHES}")
@@ -100,7 +99,7 @@ def gdnp(
     return recorder.trace((1 - problem.smallest_eigenvalue / L) ** 2)
 
 
-@SILENT
+@silent()
 def gradient_descent(
     problem: Problem,
     w0: WeightsLike,
@@ -118,7 +117,8 @@ def gradient_descent(
 
     Other parameters, errors and result are those of ``gdnp``, but any start is allowed.
     """
-    w, recorder = _plain_start(problem, w0, steps, tolerance, "Gradient descent")
+    w = plain_start(problem, w0)
+    recorder = Recorder(steps, tolerance, "Gradient descent")
     rate = _learning_rate(problem, learning_rate)
     for _ in recorder:
         line = problem.line(w)
@@ -128,7 +128,7 @@ def gradient_descent(
     return recorder.trace()
 
 
-@SILENT
+@silent()
 def accelerated_gradient_descent(
     problem: Problem,
     w0: WeightsLike,
@@ -146,7 +146,8 @@ def accelerated_gradient_descent(
     ----------
     Nesterov (2004), section 2.2.
     """
-    w, recorder = _plain_start(problem, w0, steps, tolerance, "Accelerated gradient descent")
+    w = plain_start(problem, w0)
+    recorder = Recorder(steps, tolerance, "Accelerated gradient descent")
     rate = _learning_rate(problem, learning_rate)
     before = w
     for t in recorder:
@@ -159,7 +160,7 @@ def accelerated_gradient_descent(
     return recorder.trace()
 
 
-@SILENT
+@silent()
 def batch_norm_gradient_descent(
     problem: Problem,
     w0: WeightsLike,
@@ -180,8 +181,8 @@ def batch_norm_gradient_descent(
 
     Other parameters, errors and result are those of ``gdnp``.
     """
-    w, line = start(w0, problem)
-    recorder = _recorder(steps, tolerance, "Gradient descent with batch norm")
+    w, line = start(problem, w0)
+    recorder = Recorder(steps, tolerance, "Gradient descent with batch norm")
     rate = check.positive("learning_rate", learning_rate)
     g = check.finite_number("g0", g0)
     for _ in recorder:
@@ -195,7 +196,7 @@ def batch_norm_gradient_descent(
     return recorder.trace()
 
 
-@SILENT
+@silent()
 def weight_normalization(
     problem: Problem,
     w0: WeightsLike,
@@ -220,8 +221,8 @@ def weight_normalization(
     ----------
     Salimans and Kingma (2016).
     """
-    w, line = start(w0, problem)
-    recorder = _recorder(steps, tolerance, "Weight normalization")
+    w, line = start(problem, w0)
+    recorder = Recorder(steps, tolerance, "Weight normalization")
     rate = check.positive("learning_rate", learning_rate)
     g = float(np.linalg.norm(w)) if g0 is None else check.finite_number("g0", g0)
     for _ in recorder:
@@ -235,22 +236,13 @@ def weight_normalization(
     return recorder.trace()
 
 
-def _recorder(steps, tolerance, description):
-    steps = check.integer("steps", steps, least=0)
-    return Recorder(steps, check.nonnegative("tolerance", tolerance), description)
-
-
-def _plain_start(problem, w0, steps, tolerance, description):
-    w = vector("w0", w0, problem.dimension)
-    return w, _recorder(steps, tolerance, description)
-
-
 def _learning_rate(problem, learning_rate):
     if learning_rate is not None:
         return check.positive("learning_rate", learning_rate)
-    if not np.isfinite(problem.smoothness):
+    if not 0 < problem.smoothness < np.inf:
         raise ValueError(
-            "learning_rate is None, expected a number: the loss does not say its curvature bound, "
-            "from which the default is computed"
+            f"learning_rate is None, expected a number: the default is 1 / smoothness, and with the "
+            f"loss's curvature bound of {problem.curvature_bound:g} the smoothness is "
+            f"{problem.smoothness:g}"
         )
     return 1 / problem.smoothness

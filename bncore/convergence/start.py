@@ -2,11 +2,19 @@
 
 import numpy as np
 
-from bncore.convergence.problem import Line, Problem, Weights, vector
+from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, of_kind, silent, vector
+
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
-def start(w0, problem: Problem) -> tuple[Weights, Line]:
-    """w0 as float64, and f along it.
+def plain_start(problem: Problem, w0: WeightsLike) -> Weights:
+    """w0 as float64, for methods that may start anywhere."""
+    of_kind(problem)
+    return vector("w0", w0, problem.dimension)
+
+
+def start(problem: Problem, w0: WeightsLike) -> tuple[Weights, Line]:
+    """w0 as float64 and f along it, for methods that step a direction.
 
     Raises
     ------
@@ -14,19 +22,12 @@ def start(w0, problem: Problem) -> tuple[Weights, Line]:
         If w0 is 0 or of length 0 in the norm of S, u is 0, or w0 is orthogonal to u: rho is then
         flat there, and no step follows.
     """
-    w0 = vector("w0", w0, problem.dimension)
-    if not w0.any():
-        raise ValueError("w0 is 0, expected a direction: 0 has none")
-    line = problem.line(w0)
-    if not line.norm > 0:
-        raise ValueError("w0 has length 0 in the norm of S: the data do not move along it")
-    if np.linalg.norm(problem.u) <= 1e-15 * np.sqrt(problem.largest_eigenvalue):
-        raise ValueError(
-            "u is 0, expected a mean of z that is not: rho is 0 in every direction, and no "
-            "direction is better than another"
-        )
-    floor = 1e-14 * np.linalg.norm(problem.u) * np.linalg.norm(w0)
-    if abs(line.mean) <= floor:
+    w0 = plain_start(problem, w0)
+    with silent():
+        line = problem.line(w0)
+        problem.expect_direction("w0", line)
+    problem.expect_mean()
+    if abs(line.mean) <= np.abs(w0) @ (ROUNDING * np.abs(problem.u) + problem.mean_error):
         raise ValueError(
             "rho(w0) is 0 because w0 is orthogonal to u, expected u'w0 != 0: the gradient of rho "
             "vanishes there; add a multiple of u to w0"

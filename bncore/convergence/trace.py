@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from bncore import arguments as check
 from bncore import progress
 
 
@@ -65,7 +66,8 @@ class Recorder:
 
     def __init__(self, steps, tolerance, description):
         self.rows, self.searches = [], []
-        self.steps, self.tolerance = steps, tolerance
+        self.steps = steps = check.integer("steps", steps, least=0)
+        self.tolerance = check.nonnegative("tolerance", tolerance)
         self.status, self.message = "budget", f"all {steps} steps were made"
         self._bar = progress.bar(range(steps + 1), description, "steps")
         self._began = time.perf_counter()

@@ -3,11 +3,10 @@
 import numpy as np
 from scipy.optimize import minimize
 
-from bncore import arguments as check
 from bncore.convergence.halfspace import EmpiricalHalfspace
-from bncore.convergence.problem import Problem, WeightsLike
-from bncore.convergence.solvers import _plain_start
-from bncore.convergence.trace import Trace
+from bncore.convergence.problem import Problem, WeightsLike, of_kind
+from bncore.convergence.start import plain_start
+from bncore.convergence.trace import Recorder, Trace
 
 
 def lbfgs(
@@ -21,7 +20,7 @@ def lbfgs(
 
     An iteration may evaluate f several times; ``seconds`` counts all of them.
     """
-    w, recorder = _plain_start(problem, w0, steps, tolerance, "L-BFGS")
+    w, recorder = plain_start(problem, w0), Recorder(steps, tolerance, "L-BFGS")
 
     class Enough(Exception):
         pass
@@ -69,14 +68,13 @@ def logistic_regression(problem: EmpiricalHalfspace, *, tolerance: float | int =
     """
     from sklearn.linear_model import LogisticRegression
 
-    if not isinstance(problem, EmpiricalHalfspace):
-        raise TypeError(f"problem is a {check.type_name(problem)}, expected an EmpiricalHalfspace")
+    of_kind(problem, EmpiricalHalfspace)
     if problem.loss.name != "softplus":
         raise ValueError(
             f"problem has the loss {problem.loss.name}, expected softplus, that of logistic regression"
         )
-    w, recorder = _plain_start(problem, np.zeros(problem.dimension), 1, 0.0, "Logistic regression")
-    line = problem.line(w)
+    recorder = Recorder(1, 0.0, "Logistic regression")
+    line = problem.line(np.zeros(problem.dimension))
     recorder.add(line, 1.0, line.gradient(1.0))
     # scikit-learn wants two classes: half of the rows are given as -z with the label 1.
     labels = np.where(np.arange(problem.Z.shape[0]) % 2, 1.0, -1.0)

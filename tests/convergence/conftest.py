@@ -1,5 +1,7 @@
 """Random moments of a half-space problem, shared by the tests of this wing."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -33,3 +35,15 @@ def cloud():
         return Z
 
     return draw
+
+
+@pytest.fixture
+def refuses(unchecked):
+    """Call a function and see it refuse, past the annotations, with this message; ".*" stands for any text."""
+
+    def call(message, function, *arguments, kind=ValueError, **options):
+        pattern = re.escape(message).replace(r"\.\*", ".*")
+        with pytest.raises(kind, match=pattern):
+            function(*arguments, **options)
+
+    return call

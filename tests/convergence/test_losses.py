@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncore.convergence import losses
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, losses
 
 NAMES = ["softplus", "sigmoid", "tanh", "squared"]
 BY_TORCH = {
@@ -101,3 +101,31 @@ def test_check_derivatives_refuses_wrong_ones(name):
         losses.check_derivatives(losses.get((loss.phi, lambda a: 1.01 * loss.dphi(a), loss.d2phi)))
     with pytest.raises(ValueError, match="d2phi"):
         losses.check_derivatives(losses.get((loss.phi, loss.dphi, lambda a: -loss.d2phi(a))))
+
+
+REFUSED = {
+    "name": ("hinge", ValueError, "loss is 'hinge', expected one of softplus, sigmoid, tanh"),
+    "number": (3, TypeError, "loss is a int, expected a name, a triple"),
+    "None": (None, TypeError, "loss is a None, expected a name"),
+    "pair": ((np.sin, np.cos), TypeError, "loss is a tuple, expected a name, a triple"),
+    "triple of numbers": ((1, 2, 3), TypeError, "loss is a tuple, expected"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_losses_are_refused(case, refuses):
+    value, error, message = REFUSED[case]
+    refuses(message, losses.get, value, kind=error)
+    refuses(message, GaussianHalfspace, np.zeros(1), np.eye(1), value, kind=error)
+    refuses(message, EmpiricalHalfspace, np.eye(2), value, kind=error)
+
+
+def test_derivatives_that_are_none_are_refused(refuses):
+    wrong = (np.sin, lambda a: np.cos(a) + 1e-3, lambda a: -np.sin(a))
+    refuses("dphi(.*) is .*, expected .*, the derivative", losses.check_derivatives, wrong)
+    flat = (np.sin, lambda a: 1.0, lambda a: -np.sin(a))
+    refuses("dphi returns shape () for scores of shape (401,)", losses.check_derivatives, flat)
+    nan = (np.sin, lambda a: np.full_like(a, np.nan), lambda a: -np.sin(a))
+    refuses("dphi(-10) is nan, expected", losses.check_derivatives, nan)
+    refuses("largest is 0, expected", losses.check_derivatives, "tanh", 0)
+    refuses("tolerance is -1, expected", losses.check_derivatives, "tanh", 1.0, -1)

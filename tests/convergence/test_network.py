@@ -263,3 +263,48 @@ def test_gdnp_of_a_unit_is_gdnp_of_the_network_with_that_unit(seed, cloud):
     alone = gdnp(network.unit(0, W0), W0[0], steps=5, bisection_steps=30)
     np.testing.assert_allclose(trace.traces[0].weights, alone.weights, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(trace.weights[0], alone.weights[-1], rtol=1e-12)
+
+
+def test_networks_are_refused(refuses):
+    theta = np.array([1.0, -0.5, 0.3])
+    network = GaussianNetwork(np.array([0.3, -0.2, 0.1]), np.eye(3), theta)
+    refuses(
+        "W spans 3 dimensions of scores, expected at most 2",
+        network.value,
+        np.eye(3),
+        kind=ValueError,
+    )
+    refuses("W has shape (2, 3)", network.value, np.ones((2, 3)))
+    refuses("nan", network.value, np.full((3, 3), np.nan))
+    refuses(
+        "theta has shape (1, 3), expected 1 axis",
+        GaussianNetwork,
+        np.array([0.3, -0.2]),
+        np.eye(2),
+        theta[None],
+    )
+    refuses("theta[0] is nan", EmpiricalNetwork, np.eye(2), np.array([np.nan]))
+    refuses(
+        "S is not symmetric",
+        GaussianNetwork,
+        np.array([0.3, -0.2]),
+        np.array([[1.0, 0.3], [0.2, 0.8]]),
+        theta,
+    )
+    refuses("u'S^-1 u is", GaussianNetwork, 10 * np.array([0.3, -0.2]), np.eye(2), theta)
+    refuses("loss is 'hinge'", EmpiricalNetwork, np.eye(2), theta, "hinge")
+    even = (np.cosh, np.sinh, np.cosh)
+    refuses("odd", EmpiricalNetwork, np.eye(2), theta, "softplus", even)
+    sample = EmpiricalNetwork(np.eye(2), theta)
+    refuses("W has shape (3, 3)", sample.gradient, np.ones((3, 3)))
+    refuses("3", sample.unit, 3, np.ones((3, 2)), kind=(ValueError, IndexError))
+    refuses("steps is -1", gdnp_network, sample, np.ones((3, 2)), steps=-1, bisection_steps=5)
+    refuses(
+        "sweeps is -1",
+        gdnp_network,
+        sample,
+        np.ones((3, 2)),
+        steps=1,
+        bisection_steps=5,
+        sweeps=-1,
+    )

@@ -95,3 +95,14 @@ def test_at_length_zero_the_direction_has_no_gradient(g, moments):
     u, S = moments(0)
     dw, _ = rp.gradients(np.ones(5), g, S, u)
     assert np.any(dw) == (g != 0)
+
+
+def test_reparametrizations_are_refused(refuses):
+    S = np.array([[1.0, 0.2], [0.2, 0.8]])
+    refuses("0", rp.decouple, np.zeros(2), S)
+    refuses("0", rp.couple, np.zeros(2), 1.0, S)
+    refuses("shape (3,), expected (2,)", rp.decouple, np.ones(3), S)
+    refuses("shape (3,), expected (2,)", rp.couple, np.ones(3), 1.0, S)
+    refuses("is nan, expected", rp.couple, np.ones(2), np.nan, S)
+    refuses("S is not symmetric", rp.decouple, np.ones(2), np.array([[1.0, 0.3], [0.2, 0.8]]))
+    refuses("shape (3,), expected (2,)", rp.gradients, np.ones(2), 1.0, S, np.ones(3))

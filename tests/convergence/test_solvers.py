@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import LogisticRegression
 
 from bncore.convergence import (
     EmpiricalHalfspace,
@@ -488,28 +486,6 @@ def test_at_the_solution_it_stays(moments):
         directions(trace, problem.S), directions(trace, problem.S)[[0] * len(trace.w)], atol=1e-9
     )
     assert trace.gradient_norm[-1] < 1e-9
-
-
-# ---- yardsticks ----
-
-
-def test_the_weights_are_those_of_logistic_regression_on_real_data():
-    data = load_breast_cancer()
-    X = data.data[:, [1, 5, 8, 9]]
-    X = (X - X.mean(axis=0)) / X.std(axis=0)
-    y = 2.0 * data.target - 1
-    problem = EmpiricalHalfspace.from_data(X, y, "softplus")
-    expected = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000)
-    expected = expected.fit(X, y).coef_[0]
-    start = problem.u * 0 + np.array([1.0, -0.3, 0.2, 0.5])
-    for trace in (
-        gdnp(problem, start, steps=3000, tolerance=1e-9),
-        accelerated_gradient_descent(problem, start, steps=3000, tolerance=1e-9),
-        yardsticks.lbfgs(problem, start, steps=200, tolerance=1e-9),
-        yardsticks.logistic_regression(problem),
-    ):
-        np.testing.assert_allclose(trace.weights[-1], expected, atol=2e-5)
-    assert np.linalg.norm(problem.gradient(expected)) < 1e-6
 
 
 # ---- degenerate data ----

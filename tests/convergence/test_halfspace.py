@@ -1,0 +1,169 @@
+"""Halfspaces of Gaussian examples and of samples."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, LeastSquares, losses
+
+NAMES = ["softplus", "sigmoid", "tanh", "squared"]
+SEEDS = st.integers(0, 10**6)
+few = settings(max_examples=12)
+U, S = np.array([0.3, -0.2]), np.array([[1.0, 0.2], [0.2, 0.8]])
+Z = np.random.default_rng(0).normal(-0.3, 1, size=(40, 2))
+LABELS = np.where(Z[:, 0] > 0, 1.0, -1.0)
+
+
+def with_entry(a, index, value):
+    a = a.copy()
+    a[index] = value
+    return a
+
+
+@few
+@given(seed=SEEDS)
+def test_the_squared_loss_makes_every_problem_one_of_least_squares(seed, moments, cloud):
+    u, S = moments(seed, 4)
+    sample = EmpiricalHalfspace(cloud(seed), "squared")
+    for problem in (GaussianHalfspace(u, S, "squared"), sample):
+        twin = LeastSquares(problem.u, problem.S, 1.0)
+        w, v = np.random.default_rng(seed).normal(size=(2, 4))
+        assert problem.value(w) == pytest.approx(twin.value(w), rel=1e-11)
+        np.testing.assert_allclose(problem.gradient(w), twin.gradient(w), rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(
+            problem.hessian_product(w, v), twin.hessian_product(w, v), rtol=1e-10, atol=1e-11
+        )
+        assert problem.smoothness == pytest.approx(twin.smoothness, rel=1e-12)
+
+
+@few
+@given(seed=SEEDS, name=st.sampled_from(NAMES))
+def test_relabelling_both_classes_changes_nothing(seed, name):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(40, 3)), rng.choice([-1.0, 1.0], size=40)
+    w = rng.normal(size=3)
+    one, other = (EmpiricalHalfspace.from_data(s * X, s * y, name) for s in (1.0, -1.0))
+    assert one.value(w) == other.value(w)
+    np.testing.assert_array_equal(one.gradient(w), other.gradient(w))
+    np.testing.assert_array_equal(one.u, other.u)
+
+
+def test_the_sample_comes_near_the_gaussian_at_the_rate_of_monte_carlo(moments):
+    """The error of value and gradient falls like n^-1/2."""
+    u, S = moments(1, 4, condition=5, share=0.4)
+    root = np.linalg.cholesky(S - np.outer(u, u))
+    w = np.array([0.6, -1.2, 0.4, 0.8])
+    sizes = np.array([100, 1000, 10000, 100000])
+    for name in NAMES:
+        exact = GaussianHalfspace(u, S, name)
+        errors = np.zeros((2, len(sizes), 12))
+        for i, n in enumerate(sizes):
+            for seed in range(errors.shape[2]):
+                rng = np.random.default_rng([seed, n])
+                sample = EmpiricalHalfspace(u + rng.normal(size=(n, 4)) @ root.T, name)
+                errors[0, i, seed] = sample.value(w) - exact.value(w)
+                errors[1, i, seed] = np.linalg.norm(sample.gradient(w) - exact.gradient(w))
+        spread = np.sqrt((errors**2).mean(axis=2))
+        for row in spread:
+            rate = np.polyfit(np.log(sizes), np.log(row), 1)[0]
+            assert -0.6 < rate < -0.4, (name, rate)
+        # The standard error of the value is known: that of phi(z'w) over the square root of n.
+        a = (u + np.random.default_rng(0).normal(size=(10**5, 4)) @ root.T) @ w
+        expected = np.std(losses.get(name).phi(a)) / np.sqrt(sizes)
+        assert (spread[0] < 1.8 * expected).all()
+        assert (spread[0] > 0.4 * expected).all()
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csc_array, sparse.csr_matrix])
+@pytest.mark.parametrize("name", NAMES)
+def test_sparse_rows_equal_dense_ones(kind, name):
+    rng = np.random.default_rng(0)
+    Z = np.where(rng.random((80, 6)) < 0.3, rng.normal(-0.3, 1, size=(80, 6)), 0)
+    w, v = rng.normal(size=(2, 6))
+    dense, thin = EmpiricalHalfspace(Z, name), EmpiricalHalfspace(kind(Z), name)
+    np.testing.assert_allclose(thin.u, dense.u, atol=1e-14)
+    np.testing.assert_allclose(thin.S, dense.S, atol=1e-14)
+    assert type(thin.S) is np.ndarray
+    assert thin.value(w) == pytest.approx(dense.value(w), rel=1e-12)
+    np.testing.assert_allclose(thin.gradient(w), dense.gradient(w), atol=1e-13)
+    np.testing.assert_allclose(thin.hessian_product(w, v), dense.hessian_product(w, v), atol=1e-13)
+    assert sparse.issparse(thin.Z)
+    y = rng.choice([-1.0, 1.0], size=80)
+    one = EmpiricalHalfspace.from_data(Z, y, name)
+    other = EmpiricalHalfspace.from_data(kind(Z), y, name)
+    assert sparse.issparse(other.Z)
+    np.testing.assert_allclose(other.u, one.u, atol=1e-14)
+
+
+def test_single_precision_data_stay_single_precision(cloud):
+    Z = cloud(0, 300).astype(np.float32)
+    problem = EmpiricalHalfspace(Z, "softplus")
+    assert problem.Z is Z or np.shares_memory(problem.Z, Z)
+    assert problem.Z.dtype == np.float32
+    double = EmpiricalHalfspace(Z.astype(float), "softplus")
+    w = np.array([0.5, -1.0, 0.3, 0.2])
+    assert problem.value(w) == pytest.approx(double.value(w), rel=1e-5)
+    np.testing.assert_allclose(problem.gradient(w), double.gradient(w), atol=1e-5)
+    for y in (np.ones(300), np.ones(300, np.float32), np.ones(300, int)):
+        for X in (-Z, sparse.csr_array(-Z)):
+            assert EmpiricalHalfspace.from_data(X, y, "softplus").Z.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_integer_data_are_taken_as_double_precision(kind):
+    rng = np.random.default_rng(0)
+    X, y, w = rng.integers(-3, 4, size=(30, 3)), rng.choice([-1, 1], size=30), rng.normal(size=3)
+    expected = EmpiricalHalfspace.from_data(X.astype(float), y.astype(float), "softplus")
+    for problem in (
+        EmpiricalHalfspace.from_data(kind(X), y, "softplus"),
+        EmpiricalHalfspace(kind(-y[:, None] * X), "softplus"),
+    ):
+        assert problem.value(w) == pytest.approx(expected.value(w), rel=1e-12)
+        np.testing.assert_allclose(problem.gradient(w), expected.gradient(w), atol=1e-14)
+
+
+def test_a_single_precision_problem_needs_no_second_copy_of_the_data():
+    Z = np.random.default_rng(0).standard_normal((20000, 200), dtype=np.float32)
+    w = np.full(200, 0.05)
+    tracemalloc.start()
+    try:
+        problem = EmpiricalHalfspace(Z, "softplus")
+        problem.gradient(w)
+        problem.hessian_product(w, w)
+        assert problem.condition_number < 2
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < Z.nbytes
+
+
+def test_a_problem_keeps_its_own_moments(moments):
+    u, S = moments(0)
+    problems = [LeastSquares(u, S), GaussianHalfspace(u, S, "tanh")]
+    w = np.ones(5)
+    before = [p.gradient(w) for p in problems]
+    u[:] = 0
+    S[:] = np.eye(5)
+    for problem, gradient in zip(problems, before, strict=True):
+        np.testing.assert_array_equal(problem.gradient(w), gradient)
+
+
+def test_a_covariance_that_is_none_is_refused(refuses):
+    long = np.array([1.0, 0.0]) * np.sqrt(1 / np.linalg.inv(S)[0, 0])
+    for factor in (1.0, 2.0):
+        refuses("u'S^-1 u is .*, expected below 1", GaussianHalfspace, factor * long, S, "tanh")
+    GaussianHalfspace(0.999 * long, S, "tanh")
+    LeastSquares(2 * long, S)
+
+
+@pytest.mark.parametrize("X", [Z, sparse.csr_array(Z)], ids=["dense", "sparse"])
+def test_labels_are_refused(X, refuses):
+    from_data = EmpiricalHalfspace.from_data
+    refuses("y contains 0, expected labels of -1 and 1", from_data, X, with_entry(LABELS, 5, 0))
+    refuses("y contains 2, expected labels of -1 and 1", from_data, X, 2 * np.abs(LABELS))
+    refuses("y has shape (39,), expected (40,)", from_data, X, LABELS[1:])
+    refuses("y[0] is nan, expected finite", from_data, X, with_entry(LABELS, 0, np.nan))

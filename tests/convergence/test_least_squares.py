@@ -1,0 +1,56 @@
+"""Least squares of moments and of data."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bncore.convergence import EmpiricalHalfspace, LeastSquares
+
+SEEDS = st.integers(0, 10**6)
+few = settings(max_examples=12)
+U, S = np.array([0.3, -0.2]), np.array([[1.0, 0.2], [0.2, 0.8]])
+Z = np.random.default_rng(0).normal(-0.3, 1, size=(40, 2))
+LABELS = np.where(Z[:, 0] > 0, 1.0, -1.0)
+
+
+def with_entry(a, index, value):
+    a = a.copy()
+    a[index] = value
+    return a
+
+
+@few
+@given(seed=SEEDS)
+def test_moments_of_data_are_sample_means(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
+    problem = LeastSquares.from_data(X, y)
+    np.testing.assert_allclose(problem.u, -X.T @ y / 30, atol=1e-14)
+    np.testing.assert_allclose(problem.S, X.T @ X / 30, atol=1e-14)
+    w = rng.normal(size=4)
+    assert problem.value(w) == pytest.approx(np.mean((y - X @ w) ** 2), rel=1e-12)
+    expected = np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(problem.closed_form, expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(problem.gradient(problem.closed_form), 0, atol=1e-12)
+    labels = np.where(y > 0, 1.0, -1.0)
+    halfspace = EmpiricalHalfspace.from_data(X, labels, "softplus")
+    np.testing.assert_allclose(halfspace.u, -X.T @ labels / 30, atol=1e-14)
+    np.testing.assert_allclose(halfspace.S, X.T @ X / 30, atol=1e-14)
+    expected = np.mean(np.log1p(np.exp(-labels * (X @ w))))
+    assert halfspace.value(w) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_constant_is_a_number(refuses):
+    refuses("constant is nan, expected a finite number", LeastSquares, U, S, np.nan)
+    refuses("constant is a str, expected a real number", LeastSquares, U, S, "1", kind=TypeError)
+
+
+def test_data_of_least_squares_are_refused(refuses):
+    from_data = LeastSquares.from_data
+    refuses("X has shape (0, 2), expected at least one sample", from_data, Z[:0], LABELS[:0])
+    refuses("y has shape (39,), expected (40,)", from_data, Z, LABELS[1:])
+    refuses("X[0, 0] is nan, expected finite", from_data, with_entry(Z, (0, 0), np.nan), LABELS)
+    twice = np.c_[Z, Z[:, 0]]
+    refuses("has 2 independent columns, expected all 3", from_data, twice, LABELS)
+    refuses("has 1 independent columns, expected all 2", from_data, Z[:1], LABELS[:1])
