@@ -1,7 +1,9 @@
 """Walk over an array in blocks that stay in the processor's cache.
 
 Each pass over a large array is a trip to memory; several operations on one block are one trip.
-Features are on axis 1, and a block may hold some of the samples, features and positions.
+However its axes lie in memory, an array without gaps is seen as ``lines`` of three: what lies
+outside the features, the features, what lies inside them. Channels last, (N, C, H, W) becomes
+(N H W, C, 1), a matrix; a matrix in Fortran's order becomes (1, C, N). Nothing is copied for that.
 """
 
 import math
@@ -18,27 +20,28 @@ WIDTH = 2 * 1024
 REUSE = 4
 SMALL = 64 * 1024
 LONGEST_SUM = 32
+LONGEST_LINE = 2 * 1024
 BUFFER = 512
 
 _kept = threading.local()
 
 
 class Block(NamedTuple):
-    """A part of an array: where it is, the shapes to compute and to sum it in, its features' columns.
+    """A part of the lines: where it is, the shapes to compute and to sum it in, its features' columns.
 
-    ``lines`` has three axes. Sums run along the second in a matrix (``by_column``), whose features
-    are on the last, and along the last in images.
+    Sums run along the second of the three axes to sum in if the features are last (``by_column``),
+    and along the last if not.
     """
 
     index: tuple
     shape: tuple
-    lines: tuple
+    summed: tuple
     by_column: bool
     columns: slice
 
-    def of(self, array):
-        """This part of the array."""
-        return array[self.index].reshape(self.shape)
+    def of(self, lines):
+        """This part of the lines."""
+        return lines[self.index].reshape(self.shape)
 
     def add_sums(self, piece, other, totals):
         """Add the sums of each feature in piece, and in piece * other, to its two totals.
@@ -47,50 +50,101 @@ class Block(NamedTuple):
         No product with ones: a BLAS would round differently for each number of threads.
         """
         features = self.index[1]
-        piece, other = piece.reshape(self.lines), other.reshape(self.lines)
+        piece, other = piece.reshape(self.summed), other.reshape(self.summed)
         if self.by_column:
-            sums = np.empty((2, self.lines[0], self.lines[2]), piece.dtype)
+            sums = np.empty((2, self.summed[0], self.summed[2]), piece.dtype)
             np.add.reduce(piece, axis=1, out=sums[0])
             if piece.size > SMALL:
                 np.einsum("kij,kij->kj", piece, other, out=sums[1])
             else:
                 np.add.reduce(piece * other, axis=1, out=sums[1])
         else:
-            sums = np.empty((2, *self.lines[:2]), piece.dtype)
+            sums = np.empty((2, *self.summed[:2]), piece.dtype)
             np.einsum("ncl->nc", piece, out=sums[0])
             np.einsum("ncl,ncl->nc", piece, other, out=sums[1])
         sums = sums.reshape(2, -1, features.stop - features.start)
         totals[:, features] += np.add.reduce(sums, axis=1, dtype=np.float64)
 
 
-def blocks(shape, room):
-    """Blocks of at most ``room`` entries that together cover an array of this shape.
+class Walk(NamedTuple):
+    """How to go through arrays of one shape and order in memory: the same for every call.
+
+    ``order`` names the axes from the farthest apart in memory to the closest, ``back`` undoes it.
+    Passes that write go backwards, because the blocks read last are the ones still in the cache,
+    and in smaller blocks, because they hold more arrays at a time.
+    """
+
+    order: tuple
+    back: tuple
+    shape: tuple
+    lines: tuple
+    repeats: int
+    reading: list
+    writing: list
+
+    def over(self, array):
+        """The lines of an array: a view where the memory of the array allows it."""
+        return array.transpose(self.order).reshape(self.lines)
+
+    def empty(self, dtype):
+        """A new array in this order, and its lines."""
+        lines = np.empty(self.lines, dtype)
+        return lines.reshape(self.shape).transpose(self.back), lines
+
+    def columns(self, dtype, *vectors):
+        """Vectors of features, repeated and shaped so that their columns fit each block."""
+        _, features, inner = self.lines
+        rows = np.empty((len(vectors), self.repeats, features), dtype)
+        for row, vector in zip(rows, vectors, strict=True):
+            row[...] = vector
+        return rows.reshape(len(vectors), -1) if inner == 1 else rows.reshape(-1, features, 1)
+
+
+def walk(array):
+    """The walk over an array that has features on axis 1."""
+    return _walk(array.shape, array.strides)
+
+
+@lru_cache(maxsize=64)
+def _walk(shape, strides):
+    axes = range(len(shape))
+    order = tuple(sorted(axes, key=lambda axis: -abs(strides[axis])))
+    back = tuple(map(order.index, axes))
+    ordered, at = tuple(shape[axis] for axis in order), order.index(1)
+    lines = math.prod(ordered[:at]), shape[1], math.prod(ordered[at + 1 :])
+    reading, writing = blocks(lines, BLOCK), blocks(lines, WRITTEN)[::-1]
+    return Walk(order, back, ordered, lines, _rows_glued(lines), reading, writing)
+
+
+def blocks(lines, room):
+    """Blocks of at most ``room`` entries that together cover lines of this shape.
 
     The last axes, which lie closest in memory, are kept whole as far as they fit. Short rows of a
     matrix are computed end to end, several as one: NumPy broadcasts best along long rows.
     """
-    return _plan(shape, _rows_glued(shape), room)
-
-
-@lru_cache(maxsize=32)
-def _plan(shape, glued, room):
-    steps, plan = [], []
-    for length in reversed(shape):
-        steps.insert(0, min(length, max(room, 1)))
-        room //= steps[0]
-    rows = shape[0] - shape[0] % glued
-    cuts = [_cut(0, rows, steps[0] - steps[0] % glued) + _cut(rows, shape[0], glued)]
-    cuts += [_cut(0, length, step) for length, step in zip(shape[1:], steps[1:], strict=True)]
+    outer, features, inner = lines
+    glued = _rows_glued(lines)
+    length = min(inner, room, LONGEST_LINE)
+    width = min(features, room // max(length, 1))
+    height = min(outer, room // max(length * width, 1))
+    rows = outer - outer % glued
+    cuts = (
+        _cut(0, rows, height - height % glued) + _cut(rows, outer, glued),
+        _cut(0, features, width),
+        _cut(0, inner, length),
+    )
+    plan = []
     for index in product(*cuts):
-        extent = tuple(part.stop - part.start for part in index)
-        if len(shape) > 2:
-            lines = (*extent[:2], math.prod(extent[2:]))
-            plan.append(Block(index, extent, lines, False, index[1]))
-        elif extent[0] < glued or glued == 1:
-            plan.append(Block(index, extent, _by_column(extent), True, index[1]))
+        shape = tuple(part.stop - part.start for part in index)
+        columns = index[1]
+        if inner == 1:
+            shape = shape[:2]
+            if 1 < glued <= shape[0]:
+                shape = shape[0] // glued, glued * features
+                columns = slice(0, shape[1])
+            plan.append(Block(index, shape, _by_column(shape), True, columns))
         else:
-            joined = extent[0] // glued, glued * shape[1]
-            plan.append(Block(index, joined, _by_column(joined), True, slice(0, joined[1])))
+            plan.append(Block(index, shape, shape, False, columns))
     return plan
 
 
@@ -112,26 +166,17 @@ class short_buffers(np.errstate):
         np.setbufsize(BUFFER)
 
 
-def patterns(vectors, shape):
-    """Vectors of features, repeated and shaped so that their columns fit each block of the shape."""
-    repeated = vectors[:, np.newaxis].repeat(_rows_glued(shape), axis=1)
-    return repeated.reshape(len(vectors), -1, *(1 for _ in shape[2:]))
-
-
-def centred(x, shift, dtype, out=None):
+def centred(walk, x, shift, dtype, out=None):
     """Yield (block, x - shift there, room for results of that shape), block by block.
 
-    ``dtype`` is the one computed in; ``shift`` has one entry a feature in it, or is None for 0.
-    What is left in the room goes to ``out``; the room may hold x - shift itself. Where the shift is
-    0 nothing is subtracted, nor copied if x has the right dtype already. Passes that write go
-    backwards, because the blocks read last are the ones still in the cache, and in smaller blocks,
-    because they hold more arrays at a time.
+    ``x`` and ``out`` are lines, ``dtype`` is the one computed in; ``shift`` has one entry a feature
+    in it, or is None for 0. What is left in the room goes to ``out``; the room may hold x - shift
+    itself. Where the shift is 0 nothing is subtracted, nor copied if x has the right dtype already.
     """
     if shift is not None:
-        (shift,) = patterns(shift[np.newaxis], x.shape)
+        (shift,) = walk.columns(dtype, shift)
     in_place = out is not None and out.dtype == dtype
-    plan = blocks(x.shape, BLOCK) if out is None else blocks(x.shape, WRITTEN)[::-1]
-    for block in plan:
+    for block in walk.reading if out is None else walk.writing:
         piece = block.of(x)
         room = block.of(out) if in_place else _scratch(dtype)[: piece.size].reshape(block.shape)
         if shift is not None:
@@ -144,10 +189,11 @@ def centred(x, shift, dtype, out=None):
             block.of(out)[...] = room
 
 
-def _rows_glued(shape):
-    if len(shape) > 2:
+def _rows_glued(lines):
+    outer, features, inner = lines
+    if inner != 1:
         return 1
-    rows = max(1, min(shape[0] // REUSE, WIDTH // shape[1]))
+    rows = max(1, min(outer // REUSE, WIDTH // features))
     return rows if rows < 4 else rows - rows % 4
 
 
@@ -161,4 +207,4 @@ def _scratch(dtype):
 
 
 def _cut(start, stop, step):
-    return [slice(at, min(at + step, stop)) for at in range(start, stop, step)]
+    return [slice(at, min(at + step, stop)) for at in range(start, stop, max(step, 1))]

@@ -34,6 +34,25 @@ def backward(dy: Batch, cache: tuple) -> tuple[Batch, Vector, Vector]:
     return dx, dgamma, dbeta
 
 
+def forward_fixed(
+    x: Batch, mean: Vector, var: Vector, gamma: Vector, beta: Vector, eps: float = 1e-5
+) -> tuple[Batch, tuple]:
+    """Normalise each feature with statistics that are given: batch norm at inference, or frozen."""
+    _, columns = batch_axes(x)
+    inv_std = 1 / np.sqrt(var + eps).reshape(columns)
+    x_hat = (x - mean.reshape(columns)) * inv_std
+    y = gamma.reshape(columns) * x_hat + beta.reshape(columns)
+    return y, (x_hat, inv_std, gamma)
+
+
+def backward_fixed(dy: Batch, cache: tuple) -> tuple[Batch, Vector, Vector]:
+    """Carry the gradient back past statistics that count as constants."""
+    x_hat, inv_std, gamma = cache
+    axes, columns = batch_axes(dy)
+    dx = gamma.reshape(columns) * inv_std * dy
+    return dx, (dy * x_hat).sum(axis=axes), dy.sum(axis=axes)
+
+
 def batch_axes(x: Batch) -> tuple[tuple, tuple]:
     """Every axis but the features', and the shape in which a vector of features meets x."""
     return (0, *range(2, x.ndim)), (-1, *(1 for _ in x.shape[2:]))

@@ -158,41 +158,6 @@ def test_gradients_are_finite_differences(shape, seed, eps):
         assert slope == pytest.approx((gradient * direction).sum(), rel=1e-5, abs=1e-5 * x.size)
 
 
-@pytest.mark.parametrize("block", [1, 7, 64, 1000, 64 * 1024])
-@pytest.mark.parametrize(
-    "shape", [(50, 3), (33, 70), (2, 300), (5, 3, 20), (3, 4, 5, 7), (1, 2, 9)]
-)
-@pytest.mark.parametrize("offset", [0.0, 5.0])
-@pytest.mark.parametrize("small", [0, 64 * 1024])
-def test_blocks_of_any_size_give_the_textbook_result(shape, block, offset, small, monkeypatch):
-    monkeypatch.setattr(_blocks, "BLOCK", block)
-    monkeypatch.setattr(_blocks, "WRITTEN", max(1, block // 2))
-    monkeypatch.setattr(_blocks, "SMALL", small)
-    monkeypatch.setattr(_blocks, "WIDTH", max(1, min(block // 2, 80)))
-    x, dy, gamma, beta = batch(shape, 0, offset=offset)
-    y, cache = transform.forward(x, gamma, beta)
-    expected, textbook_cache = textbook.forward(x, gamma, beta)
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-13)
-    for ours, theirs in zip(
-        transform.backward(dy, cache), textbook.backward(dy, textbook_cache), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-13 * x.size)
-
-
-@settings(max_examples=50)
-@given(shape=st.lists(st.integers(1, 12), min_size=2, max_size=4), block=st.integers(1, 500))
-def test_blocks_cover_an_array_once_and_stay_small(shape, block):
-    counts = np.zeros(shape, int)
-    width, _blocks.WIDTH = _blocks.WIDTH, min(block, 100)
-    try:
-        for part in _blocks.blocks(tuple(shape), block):
-            assert part.of(counts).size <= block
-            counts[part.index] += 1
-    finally:
-        _blocks.WIDTH = width
-    assert (counts == 1).all()
-
-
 @given(shape=SHAPES, seed=st.integers(0, 10**6), eps=st.sampled_from([1e-5, 0.1]))
 def test_steps_are_the_derivatives_at_the_nodes_of_the_graph(shape, seed, eps):
     x, dy, gamma, beta = batch(shape, seed)

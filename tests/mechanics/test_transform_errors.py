@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+import scipy.sparse
+import torch
 
 from bncore.mechanics import transform
 
@@ -18,23 +20,24 @@ def with_entry(a, index, value):
 
 
 BAD_FORWARD = {
-    "list": (([[1.0, 2.0]],), TypeError, "x is a list, expected a plain numpy.ndarray"),
-    "None": ((None,), TypeError, "x is a None, expected"),
-    "matrix": ((np.matrix(X),), TypeError, "x is a matrix, expected a plain"),
-    "masked": ((np.ma.array(X),), TypeError, "x is a MaskedArray, expected a plain"),
-    "integers": ((np.ones((3, 2), int),), TypeError, "x has dtype int64, expected float16"),
-    "booleans": ((np.ones((3, 2), bool),), TypeError, "x has dtype bool, expected float16"),
-    "objects": ((X.astype(object),), TypeError, "x has dtype object, expected float16"),
-    "complex": ((X.astype(complex),), TypeError, "x has dtype complex128, expected float16"),
-    "extended": ((X.astype(np.longdouble),), TypeError, "expected float16, float32 or float64"),
-    "big-endian": ((X.astype(">f4"),), TypeError, "x has dtype >f4, .* in native byte order"),
+    "ragged": (([[1.0, 2.0], [3.0]],), ValueError, "x is a list whose rows do not form an array"),
+    "None": ((None,), TypeError, "x is a None, expected a numpy.ndarray or a list of numbers"),
+    "matrix": ((np.matrix(X),), TypeError, "x is a matrix, expected a plain numpy.ndarray"),
+    "masked": ((np.ma.array(X),), TypeError, "x is a MaskedArray, expected a plain numpy.ndarray"),
+    "tensor": ((torch.ones(3, 2),), TypeError, "x is a torch Tensor, expected a numpy.ndarray: hand "
+               "in x.detach().numpy(force=True)"),
+    "sparse": ((scipy.sparse.eye_array(3),), TypeError, "x is a sparse dia_array, expected a dense"),
+    "booleans": ((np.ones((3, 2), bool),), TypeError, "x has dtype bool, expected real numbers"),
+    "objects": ((X.astype(object),), TypeError, "x has dtype object, expected real numbers"),
+    "complex": ((X.astype(complex),), TypeError, "x has dtype complex128, expected real numbers"),
     "one axis": ((X[0],), ValueError, "x has shape (4,), expected at least two axes"),
     "no axis": ((np.array(1.0),), ValueError, "x has shape (), expected at least two axes"),
     "no features": ((X[:, :0],), ValueError, "x has shape (6, 0), expected at least one feature"),
-    "empty": ((X[:0],), ValueError, "x has shape (0, 4), an empty batch; expected at least two"),
-    "no positions": ((np.ones((3, 2, 0)),), ValueError, "x has shape (3, 2, 0), an empty batch"),
-    "one sample": ((X[:1],), ValueError, "x has shape (1, 4), one value a feature, expected at"),
-    "one value": ((np.ones((1, 4, 1, 1)),), ValueError, "(1, 4, 1, 1), one value a feature"),
+    "empty": ((X[:0],), ValueError, "x has shape (0, 4), 0 values of each feature, expected at"),
+    "no positions": ((np.ones((3, 2, 0)),), ValueError, "x has shape (3, 2, 0), 0 values of each"),
+    "one sample": ((X[:1],), ValueError, "x has shape (1, 4), 1 values of each feature, expected at "
+                   "least 2"),
+    "one value": ((np.ones((1, 4, 1, 1)),), ValueError, "(1, 4, 1, 1), 1 values of each feature"),
     "NaN": ((with_entry(X, (3, 1), np.nan),), ValueError, "x[3, 1] is nan, expected finite"),
     "infinity": ((with_entry(X, (5, 0), -np.inf),), ValueError, "x[5, 0] is -inf, expected"),
     "wide": (
@@ -48,19 +51,16 @@ BAD_FORWARD = {
         ValueError,
         "x runs from -1.7e+308 to 1.7e+308 in feature 1, expected .* less than 1.8e+308",
     ),
-    "gamma list": ((X, [1.0] * 4), TypeError, "gamma is a list, expected a plain"),
     "gamma scalar": ((X, np.array(1.0)), ValueError, "gamma has shape (), expected (4,): one"),
-    "gamma float": ((X, 1.0), TypeError, "gamma is a float, expected a plain numpy.ndarray"),
+    "gamma float": ((X, 1.0), TypeError, "gamma is a float, expected a numpy.ndarray or a list"),
     "gamma (1,)": ((X, ONES[:1]), ValueError, "gamma has shape (1,), expected (4,): one entry for "
                    "each of the 4 features of x"),
     "gamma (4, 1)": ((X, ONES[:, None]), ValueError, "gamma has shape (4, 1), expected (4,)"),
+    "gamma list": ((X, [1, 2]), ValueError, "gamma has shape (2,), expected (4,)"),
+    "gamma integer": ((X.astype("f2"), [1, 2, 3, 4099]), ValueError, "gamma[3] is 4099, which "
+                      "float16 cannot hold exactly"),
     "beta (1, 4)": ((X, ONES, ONES[None]), ValueError, "beta has shape (1, 4), expected (4,)"),
     "beta NaN": ((X, None, with_entry(ONES, 2, np.nan)), ValueError, "beta[2] is nan, expected"),
-    "gamma integer": ((X, np.ones(4, int)), TypeError, "gamma has dtype int64, expected float16"),
-    "gamma single": ((X, ONES.astype("f4")), TypeError, "gamma has dtype float32, expected "
-                     "float64, because x has dtype float64"),
-    "beta double": ((X.astype("f2"), None, ONES), TypeError, "beta has dtype float64, expected "
-                    "float16 or float32, because x has dtype float16"),
     "eps zero": ((X, None, None, 0.0), ValueError, "eps is 0.0, expected a finite number above 0"),
     "eps negative": ((X, None, None, -1), ValueError, "eps is -1, expected a finite number above"),
     "eps NaN": ((X, None, None, np.nan), ValueError, "eps is nan, expected a finite number above"),
@@ -85,13 +85,13 @@ def test_forward_refuses(case, unchecked):
 
 
 BAD_BACKWARD = {
-    "list": (lambda dy: dy.tolist(), TypeError, "dy is a list, expected a plain numpy.ndarray"),
-    "integers": (lambda dy: dy.astype(int), TypeError, "dy has dtype int64, expected float16"),
+    "text": (lambda dy: "dy", TypeError, "dy is a str, expected a numpy.ndarray or a list"),
+    "booleans": (lambda dy: dy > 0, TypeError, "dy has dtype bool, expected real numbers"),
     "one row": (lambda dy: dy[:1], ValueError, "dy has shape (1, 4), expected (6, 4), that of the "
                 "x in the cache: is the cache from another call?"),
     "more axes": (lambda dy: dy[..., None], ValueError, "dy has shape (6, 4, 1), expected (6, 4)"),
-    "single": (lambda dy: dy.astype("f4"), ValueError, "dy has dtype float32, expected float64, "
-               "that of the x in the cache: is the cache from another call?"),
+    "a row as a list": (lambda dy: dy[0].tolist(), ValueError, "dy has shape (4,), expected (6, 4)"),
+    "extended": (lambda dy: dy.astype(np.longdouble) / 3, ValueError, "which float64 cannot hold"),
     "NaN": (lambda dy: with_entry(dy, (2, 3), np.nan), ValueError, "dy[2, 3] is nan, expected"),
     "infinity": (lambda dy: with_entry(dy, (0, 0), np.inf), ValueError, "dy[0, 0] is inf"),
     "huge": (lambda dy: np.full_like(dy, 1.7e308), ValueError, "dy reaches 1.7e+308 in magnitude, "
