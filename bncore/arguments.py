@@ -64,6 +64,13 @@ def narrowed(name, value, dtype):
     return result
 
 
+def result(name, value, main):
+    """The finite result ``value`` in the dtype and memory order of the main array."""
+    kept = np.empty_like(main)
+    kept[...] = narrowed(name, value, main.dtype)
+    return kept
+
+
 def finite(name, value):
     """Refuse NaN and infinity, and say where the first one is."""
     if np.count_nonzero(np.isfinite(value)) == value.size:

@@ -7,11 +7,12 @@ Source: the closed form that follows from Ioffe and Szegedy (2015), section 3.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from bncore import arguments as check
 
 Batch = Float[np.ndarray, "batch features *spatial"]
+BatchLike = Real[np.ndarray, "batch features *spatial"] | check.Listed
 Vector = Float[np.ndarray, "features"]
 
 
@@ -33,7 +34,7 @@ class Parts(NamedTuple):
     rest: Batch
 
 
-def split(dy: Batch, x: Batch) -> Parts:
+def split(dy: BatchLike, x: BatchLike) -> Parts:
     """Split a gradient into the two parts that batch norm removes and the part that it passes.
 
     level = mean(dy)
@@ -46,41 +47,31 @@ def split(dy: Batch, x: Batch) -> Parts:
     Parameters
     ----------
     dy : Float[ndarray, "batch features *spatial"]
-        Gradient of a loss with respect to the output of batch norm.
+        Gradient of a loss with respect to the output of batch norm; converted to the dtype of x.
     x : Float[ndarray, "batch features *spatial"]
         Its input.
 
     Returns
     -------
     Parts
-        In the widest dtype among the arguments.
+        In the dtype and memory order of x, computed in double precision.
 
     Raises
     ------
     TypeError
-        If an argument is not a plain floating-point array.
+        If an argument holds no real numbers.
     ValueError
-        If x has fewer than two axes or no values, the shapes differ, or a value is not finite.
+        If x has fewer than two axes or no values, the shapes differ, a value is not finite, the
+        dtype of x cannot hold dy exactly, or a part leaves its range.
     """
-    check.batch("x", x)
-    check.array("dy", dy)
-    if dy.shape != x.shape:
-        raise ValueError(f"dy has shape {dy.shape}, expected {x.shape}, that of x")
-    check.finite("dy", dy)
-
-    def mean(values):
-        return values.mean(axis=(0, *range(2, x.ndim)), keepdims=True)
-
-    first = x[(slice(1), slice(None), *(slice(1) for _ in x.shape[2:]))]
-    centred = x - first
-    centred = centred - mean(centred)
-    square = mean(centred**2)
-    slope = np.divide(mean(dy * centred), square, out=np.zeros_like(square), where=square > 0)
-    level, tilt = np.broadcast_to(mean(dy), dy.shape), slope * centred
-    return Parts(level, tilt, dy - level - tilt)
+    dy, x = _checked(dy, x)
+    exponent, *parts = _split(dy, x)
+    with np.errstate(over="ignore"):
+        parts = [np.ldexp(part, exponent) for part in parts]
+    return Parts(*(check.result(*named, x) for named in zip(Parts._fields, parts, strict=True)))
 
 
-def leak(var: Vector, eps: float) -> Vector:
+def leak(var: check.VectorLike, eps: float | int) -> Vector:
     """Share of the part along x - mean that passes because of eps: eps / (var + eps).
 
     Parameters
@@ -93,25 +84,24 @@ def leak(var: Vector, eps: float) -> Vector:
     Returns
     -------
     Float[ndarray, "features"]
-        Between 0 and 1; 1 for a feature that is constant over the batch.
+        Between 0 and 1, in the dtype of var; 1 for a feature that is constant over the batch.
 
     Raises
     ------
     TypeError
-        If var is not a plain floating-point array or eps not a real number.
+        If var holds no real numbers or eps is none.
     ValueError
         If an entry of var is negative or not finite, or eps is not positive.
     """
-    check.array("var", var)
+    var, eps = check.array("var", var, ndim=1), check.positive("eps", eps)
     check.finite("var", var)
-    if (var < 0).any():
-        j = int((var < 0).argmax())
-        raise ValueError(f"var[{j}] is {var[j]}, expected at least 0")
-    check.positive("eps", eps)
-    return eps / (var + eps)
+    check.no_negative("var", var)
+    double = var.astype(np.float64)
+    ratio = np.minimum(double, eps) / np.maximum(double, eps)
+    return (np.where(double <= eps, 1, ratio) / (1 + ratio)).astype(var.dtype)
 
 
-def surviving_share(dy: Batch, x: Batch) -> Vector:
+def surviving_share(dy: BatchLike, x: BatchLike) -> Vector:
     """Share of a gradient's squared length, feature by feature, that lies in ``split(dy, x).rest``.
 
     If dy has no preferred direction (independent of x, rotationally symmetric), the share of a
@@ -126,14 +116,47 @@ def surviving_share(dy: Batch, x: Batch) -> Vector:
     Returns
     -------
     Float[ndarray, "features"]
-        Between 0 and 1; 0 where dy is zero.
+        Between 0 and 1, in the dtype of x; 0 where dy is zero.
 
     Raises
     ------
     TypeError, ValueError
         As ``split``.
     """
-    rest = split(dy, x).rest
-    axes = (0, *range(2, x.ndim))
-    passed, whole = (rest**2).sum(axis=axes), (dy**2).sum(axis=axes)
-    return np.divide(passed, whole, out=np.zeros_like(passed), where=whole > 0)
+    dy, x = _checked(dy, x)
+    _, level, tilt, rest = _split(dy, x)
+    passed, whole = (_total(part**2).reshape(-1) for part in (rest, level + tilt + rest))
+    share = np.divide(passed, whole, out=np.zeros_like(passed), where=whole > 0)
+    return np.minimum(share, 1).astype(x.dtype)
+
+
+def _checked(dy, x):
+    x = check.batch("x", x)
+    dy = check.exactly("dy", dy, x.dtype)
+    if dy.shape != x.shape:
+        raise ValueError(f"dy has shape {dy.shape}, expected {x.shape}, that of x")
+    return dy, x
+
+
+def _split(dy, x):
+    """The exponents and the three parts, in double precision and each divided by 2^exponent."""
+    dy, exponent = _scaled(dy.astype(np.float64))
+    x, _ = _scaled(x.astype(np.float64))
+    m = check.values_per_feature(x)
+    centred = x - x[:1, :, *(slice(1) for _ in x.shape[2:])]
+    centred, _ = _scaled(centred - _total(centred) / m)
+    square = _total(centred**2)
+    slope = np.divide(_total(dy * centred), square, out=np.zeros_like(square), where=square > 0)
+    level, tilt = np.broadcast_to(_total(dy) / m, dy.shape), slope * centred
+    return exponent, level, tilt, dy - level - tilt
+
+
+def _scaled(values):
+    """The values times powers of two, which cost no digits, below 1 in each feature."""
+    largest = np.abs(values).max(axis=(0, *range(2, values.ndim)), keepdims=True)
+    _, exponent = np.frexp(largest)
+    return np.ldexp(values, -exponent), exponent
+
+
+def _total(values):
+    return values.sum(axis=(0, *range(2, values.ndim)), keepdims=True)

@@ -207,10 +207,10 @@ def backward_steps(dy: BatchLike, cache: Cache) -> Steps:
         dbeta = _total(dy)
     _refuse_large(dy, dgamma, dbeta)
     return Steps(
-        check.narrowed("dx_hat", dx_hat, cache.x.dtype),
+        check.result("dx_hat", dx_hat, cache.x),
         check.narrowed("dvar", dvar.reshape(-1), np.float64),
         check.narrowed("dmean", dmean.reshape(-1), np.float64),
-        check.narrowed("dx", dx, cache.x.dtype),
+        check.result("dx", dx, cache.x),
         _narrowed_like(cache.gamma, "dgamma", dgamma),
         _narrowed_like(cache.beta, "dbeta", dbeta),
     )
@@ -354,7 +354,7 @@ def _gradients_in_double(dy, cache, fixed=False):
     if not fixed:
         _refuse_large(dy, dgamma, dbeta)
     return Gradients(
-        check.narrowed("dx", dx, cache.x.dtype),
+        check.result("dx", dx, cache.x),
         _narrowed_like(cache.gamma, "dgamma", dgamma),
         _narrowed_like(cache.beta, "dbeta", dbeta),
     )

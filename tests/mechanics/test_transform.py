@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bncore.mechanics import _blocks, textbook, transform
+from bncore.mechanics import _blocks, transform
 
 SHAPES = st.one_of(
     st.tuples(st.integers(2, 40), st.integers(1, 12)),
