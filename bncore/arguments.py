@@ -6,7 +6,8 @@
   on the way, but that Python's own numbers are rounded, as NumPy rounds them.
 - Booleans, complex numbers, strings and objects are refused, and so are NaN and infinity, tensors,
   sparse matrices and NumPy's subclasses, each by its name and with what to hand in instead.
-- Results come in the dtype and the memory order of the main array. ``narrowed`` checks what leaves.
+- Results come in the dtype and the memory order of the main array. ``result`` and ``narrowed`` check
+  what leaves.
 
 Each refusal says which argument is wrong, what it was and what it should be, before anything is
 computed. Wrong types raise TypeError, wrong values ValueError.
@@ -201,6 +202,11 @@ def integer(name, value, least):
     return int(value)
 
 
+def is_tensor(value):
+    """Whether the value is a tensor of torch, told without importing torch."""
+    return any(base.__module__.partition(".")[0] == "torch" for base in type(value).__mro__)
+
+
 def type_name(value):
     """What the value is called in an error."""
     return "None" if value is None else type(value).__name__
@@ -234,7 +240,7 @@ def _converted(name, value, dtype):
 
 
 def _from_list(name, value, dtype):
-    if any(_is_tensor(entry) for entry in value):
+    if any(is_tensor(entry) for entry in value):
         raise TypeError(f"{name} is a {type_name(value)} of tensors, expected numbers")
     try:
         found = np.array(value)
@@ -277,7 +283,7 @@ def _without_loss(name, value, dtype):
 
 def _refusal(name, value):
     kind = type_name(value)
-    if _is_tensor(value):
+    if is_tensor(value):
         return (
             f"{name} is a torch {kind}, expected a numpy.ndarray: hand in "
             f"{name}.detach().numpy(force=True)"
@@ -290,7 +296,3 @@ def _refusal(name, value):
             "computes as arrays do"
         )
     return f"{name} is a {kind}, expected a numpy.ndarray or a list of numbers"
-
-
-def _is_tensor(value):
-    return any(base.__module__.partition(".")[0] == "torch" for base in type(value).__mro__)

@@ -3,10 +3,14 @@
 Source: unrolling the update of Ioffe and Szegedy's (2015) moving averages, in torch's convention.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
 from bncore import arguments as check
+
+MOST = 10**8
 
 
 def weights(momentum: float | int | None, updates: int) -> Float[np.ndarray, "updates_and_initial"]:
@@ -31,9 +35,11 @@ def weights(momentum: float | int | None, updates: int) -> Float[np.ndarray, "up
     TypeError
         If momentum is not a real number or updates not an integer.
     ValueError
-        If momentum lies outside [0, 1] or updates is below 1.
+        If momentum lies outside [0, 1], or updates is below 1 or too large for an array.
     """
     check.positive_integer("updates", updates)
+    if updates > MOST:
+        raise ValueError(f"updates is above {MOST:,}, expected at most that: each has a weight")
     if momentum is None:
         return np.append(0.0, np.full(updates, 1 / updates))
     momentum = check.fraction("momentum", momentum)
@@ -44,7 +50,9 @@ def weights(momentum: float | int | None, updates: int) -> Float[np.ndarray, "up
 def effective_batches(momentum: float | int | None, updates: int) -> float:
     """How many batches a plain average needs for the same variance, the initial value aside.
 
-    (sum of weights)² / (sum of squared weights), which tends to (2 - momentum) / momentum.
+    (sum of weights)² / (sum of squared weights) = (2 - momentum) / momentum * (1 - k) / (1 + k)
+
+    with k = (1 - momentum)^t, what is left of the initial value: two geometric sums.
 
     Parameters
     ----------
@@ -60,8 +68,18 @@ def effective_batches(momentum: float | int | None, updates: int) -> float:
     ValueError
         If momentum lies outside (0, 1] or updates is below 1.
     """
-    if momentum is not None and check.fraction("momentum", momentum) == 0:
+    updates = check.number("updates", check.positive_integer("updates", updates))
+    if momentum is None:
+        return updates
+    momentum = check.fraction("momentum", momentum)
+    if momentum == 0:
         raise ValueError("momentum is 0, expected a number in (0, 1]: no batch counts")
-    batches = weights(momentum, updates)[1:]
-    batches /= batches.max()
-    return float(batches.sum() ** 2 / np.square(batches).sum())
+    if momentum == 1:
+        return 1.0
+    # (1 - k) / (1 + k) is a hyperbolic tangent, which does not cancel where k is nearly 1.
+    rate = -math.log1p(-momentum)
+    half = updates * rate / 2
+    if half > 1:
+        return (2 - momentum) / momentum * math.tanh(half)
+    relative = math.tanh(half) / half if half > 0 else 1.0
+    return (2 - momentum) / 2 * updates * (rate / momentum) * relative

@@ -5,20 +5,21 @@ Source: Ioffe and Szegedy (2015), Algorithm 2, line 11; weight layouts are torch
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from bncore import arguments as check
 
 __all__ = ["affine_map", "fold_conv", "fold_linear"]
 
 Vector = Float[np.ndarray, "features"]
+VectorLike = check.VectorLike
 
 
 def affine_map(
-    mean: Vector,
-    var: Vector,
-    gamma: Vector | None = None,
-    beta: Vector | None = None,
+    mean: VectorLike,
+    var: VectorLike,
+    gamma: VectorLike | None = None,
+    beta: VectorLike | None = None,
     eps: float | int = 1e-5,
 ) -> tuple[Vector, Vector]:
     """Write normalisation with fixed statistics as ``scale * x + shift``.
@@ -37,32 +38,34 @@ def affine_map(
     Returns
     -------
     scale, shift : Float[ndarray, "features"]
-        In the widest dtype among the arguments.
+        In the widest dtype among the arguments; lists and integers take that of mean.
 
     Raises
     ------
     TypeError
-        If an argument is not floating point, or eps is not a real number.
+        If an argument is not an array of real numbers, or eps is not a real number.
     ValueError
-        If shapes disagree, a value is not finite, var is negative, or eps <= 0.
+        If shapes disagree, a value is not finite, var is negative, eps <= 0, or the result leaves
+        the range of its dtype.
 
     References
     ----------
     Ioffe and Szegedy (2015), Algorithm 2, line 11.
     """
-    check.fixed_statistics(mean, var, gamma, beta, eps)
-    dtype = np.result_type(*(array for array in (mean, var, gamma, beta) if array is not None))
-    scale = _scale(var, gamma, eps)
-    return scale.astype(dtype), _shift(None, mean, beta, scale).astype(dtype)
+    mean = check.array("mean", mean)
+    fixed = check.fixed_statistics(mean, var, gamma, beta, eps, dtype=mean.dtype)
+    dtype = np.result_type(*(array for array in fixed[:4] if array is not None))
+    scale, shift = _scale_and_shift(None, fixed)
+    return check.narrowed("scale", scale, dtype), check.narrowed("shift", shift, dtype)
 
 
 def fold_linear(
-    weight: Float[np.ndarray, "features inputs"],
-    bias: Vector | None,
-    mean: Vector,
-    var: Vector,
-    gamma: Vector | None = None,
-    beta: Vector | None = None,
+    weight: Real[np.ndarray, "features inputs"] | check.Listed,
+    bias: VectorLike | None,
+    mean: VectorLike,
+    var: VectorLike,
+    gamma: VectorLike | None = None,
+    beta: VectorLike | None = None,
     eps: float | int = 1e-5,
 ) -> tuple[Float[np.ndarray, "features inputs"], Vector]:
     """Fold a batch norm with fixed statistics into the linear layer before it.
@@ -88,19 +91,19 @@ def fold_linear(
     TypeError, ValueError
         As ``affine_map``, and if weight is not a finite matrix whose rows match mean.
     """
-    check.array("weight", weight)
+    weight = check.array("weight", weight)
     if weight.ndim != 2:
         raise ValueError(f"weight has shape {weight.shape}, expected (features, inputs)")
-    return _fold(weight, bias, mean, var, gamma, beta, eps, groups=1, transposed=False)
+    return _fold(weight, bias, (mean, var, gamma, beta, eps), groups=1, transposed=False)
 
 
 def fold_conv(
-    weight: Float[np.ndarray, "_ _ *kernel"],
-    bias: Vector | None,
-    mean: Vector,
-    var: Vector,
-    gamma: Vector | None = None,
-    beta: Vector | None = None,
+    weight: Real[np.ndarray, "_ _ *kernel"] | check.Listed,
+    bias: VectorLike | None,
+    mean: VectorLike,
+    var: VectorLike,
+    gamma: VectorLike | None = None,
+    beta: VectorLike | None = None,
     eps: float | int = 1e-5,
     *,
     groups: int = 1,
@@ -134,7 +137,7 @@ def fold_conv(
     TypeError, ValueError
         As ``affine_map``, and if weight is not a finite kernel of the layout above.
     """
-    check.array("weight", weight)
+    weight = check.array("weight", weight)
     if weight.ndim < 3:
         layout = "inputs, features / groups" if transposed else "features, inputs / groups"
         raise ValueError(f"weight has shape {weight.shape}, expected ({layout}, *kernel)")
@@ -144,30 +147,36 @@ def fold_conv(
         raise ValueError(
             f"groups is {groups}, expected a divisor of the {weight.shape[0]} {channels} of weight"
         )
-    return _fold(weight, bias, mean, var, gamma, beta, eps, groups, transposed)
+    return _fold(weight, bias, (mean, var, gamma, beta, eps), groups, transposed)
 
 
-def _scale(var, gamma, eps):
-    inverse = 1 / np.sqrt(var.astype(np.float64) + eps)
-    return inverse if gamma is None else gamma * inverse
+def _scale_and_shift(bias, fixed):
+    """What multiplies the layer without its bias, and what is added, in double precision."""
+    mean, var, gamma, beta, eps = fixed
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = check.narrowed("var + eps", var.astype(np.float64) + eps, np.float64)
+        scale = 1 / np.sqrt(spread)
+        if gamma is not None:
+            scale = gamma * scale
+        shift = -mean * scale if bias is None else (bias.astype(np.float64) - mean) * scale
+        return scale, shift if beta is None else shift + beta
 
 
-def _shift(bias, mean, beta, scale):
-    shift = -mean * scale if bias is None else (bias.astype(np.float64) - mean) * scale
-    return shift if beta is None else shift + beta
-
-
-def _fold(weight, bias, mean, var, gamma, beta, eps, groups, transposed):
+def _fold(weight, bias, fixed, groups, transposed):
     features = weight.shape[1] * groups if transposed else weight.shape[0]
-    check.fixed_statistics(mean, var, gamma, beta, eps, features, "weight")
+    fixed = check.fixed_statistics(*fixed, features, "weight", weight.dtype)
     if bias is not None:
-        check.vector("bias", bias, features, "weight")
+        bias = check.vector("bias", bias, features, "weight", weight.dtype)
     check.finite("weight", weight)
 
-    scale = _scale(var, gamma, eps)
+    scale, shift = _scale_and_shift(bias, fixed)
     if transposed:
         by_kernel = np.repeat(scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)
     else:
-        by_kernel = scale[:, None]
-    folded = weight * by_kernel.reshape(*by_kernel.shape, *[1] * (weight.ndim - 2))
-    return folded.astype(weight.dtype), _shift(bias, mean, beta, scale).astype(weight.dtype)
+        by_kernel = scale[:, np.newaxis]
+    with np.errstate(over="ignore", invalid="ignore"):
+        folded = weight * by_kernel.reshape(*by_kernel.shape, *[1] * (weight.ndim - 2))
+    return (
+        check.result("the folded weight", folded, weight),
+        check.narrowed("the folded bias", shift, weight.dtype),
+    )

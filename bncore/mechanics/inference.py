@@ -7,7 +7,7 @@ Source: Ioffe and Szegedy (2015), section 3.1 and Algorithm 2.
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from numpy.typing import DTypeLike
 
 from bncore import arguments as check
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Vector = Float[np.ndarray, "features"]
-Batch = Float[np.ndarray, "_ features *_spatial"]
+Batch = Real[np.ndarray, "_ _ *_"] | check.Listed
 
 
 class RunningStatistics:
@@ -44,7 +44,7 @@ class RunningStatistics:
     momentum : float or None
         Weight of the newest batch, in [0, 1]; None for the cumulative average.
     dtype : dtype
-        Of mean and var. torch keeps float32.
+        Of mean and var: float16, float32 or float64. torch keeps float32.
 
     Attributes
     ----------
@@ -68,16 +68,13 @@ class RunningStatistics:
         momentum: float | int | None = 0.1,
         dtype: DTypeLike = np.float64,
     ):
-        check.positive_integer("num_features", num_features)
-        if momentum is not None:
-            check.fraction("momentum", momentum)
+        self.num_features = check.positive_integer("num_features", num_features)
+        self.momentum = None if momentum is None else check.fraction("momentum", momentum)
         if np.dtype(dtype) not in check.FLOATS:
             raise TypeError(f"dtype is {dtype!r}, expected float16, float32 or float64")
-        self.num_features = num_features
-        self.momentum = momentum
         self.num_batches_tracked = 0
-        self.mean = np.zeros(num_features, dtype)
-        self.var = np.ones(num_features, dtype)
+        self.mean = np.zeros(self.num_features, dtype)
+        self.var = np.ones(self.num_features, dtype)
 
     def update(self, x: Batch) -> None:
         """Take one training batch into the averages.
@@ -85,22 +82,35 @@ class RunningStatistics:
         Raises
         ------
         TypeError
-            If x is not an array of floating-point numbers.
+            If x is not an array of real numbers.
         ValueError
-            If x has another number of features, fewer than two values of each, or a value that is
-            not finite. The averages then stay as they were.
+            If x has another number of features, fewer than two values of each, a value that is
+            not finite, or an average leaves the range of its dtype. The averages then stay as they
+            were. Also if ``momentum`` is None and mean and var were restored, but not the number of
+            batches that they average: it would be taken for 0.
         """
         x = check.batch("x", x, self.num_features, least=2)
         m = check.values_per_feature(x)
+        self._check_counter()
         mean, var = _moments(x)
         weight = 1 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
+        mean = self._average(weight, self.mean, mean)
+        var = self._average(weight, self.var, m * var / (m - 1))
+        self.mean, self.var = mean, var
         self.num_batches_tracked += 1
-        self.mean = self._average(weight, self.mean, mean)
-        self.var = self._average(weight, self.var, m * var / (m - 1))
 
     def _average(self, weight, running, batch):
         average = weight * batch + (1 - weight) * running.astype(np.float64)
-        return average.astype(running.dtype)
+        return check.narrowed("the average", average, running.dtype)
+
+    def _check_counter(self):
+        seen = check.integer("num_batches_tracked", self.num_batches_tracked, least=0)
+        if self.momentum is None and seen == 0 and (self.mean.any() or (self.var != 1).any()):
+            raise ValueError(
+                "num_batches_tracked is 0, but mean and var have moved from 0 and 1: with "
+                "momentum None the new batch would replace them; set num_batches_tracked to the "
+                "number of batches that they average"
+            )
 
 
 def population_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
@@ -126,15 +136,16 @@ def population_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
     Returns
     -------
     mean, var : Float[ndarray, "features"]
-        In the widest dtype of the batches, float32 at least.
+        In the widest dtype of the batches, float32 at least; lists and integers are float64.
 
     Raises
     ------
     TypeError
-        If a batch is not an array of floating-point numbers.
+        If a batch is not an array of real numbers.
     ValueError
         If there is no batch, or one has fewer than two values a feature, another number of
-        features than the first, or a value that is not finite.
+        features than the first, or a value that is not finite; or if a result leaves the range of
+        its dtype, as the variance of float32 values near 1e20 does: hand in float64 then.
 
     References
     ----------
@@ -146,7 +157,7 @@ def population_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
         mean = mean + (batch_mean - mean) / k
         var = var + (m * batch_var / (m - 1) - var) / k
         dtype = np.promote_types(dtype, x.dtype)
-    return mean.astype(dtype), var.astype(dtype)
+    return check.narrowed("mean", mean, dtype), check.narrowed("var", var, dtype)
 
 
 def exact_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
@@ -169,15 +180,12 @@ def exact_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
     Returns
     -------
     mean, var : Float[ndarray, "features"]
-        In the widest dtype of the batches, float32 at least.
+        As from ``population_statistics``.
 
     Raises
     ------
-    TypeError
-        If a batch is not an array of floating-point numbers.
-    ValueError
-        If there is no batch, or one is empty, has another number of features than the first, or a
-        value that is not finite.
+    TypeError, ValueError
+        As ``population_statistics``, but that one value a feature is enough.
 
     References
     ----------
@@ -187,22 +195,23 @@ def exact_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
     n, mean, deviations, origin, dtype = 0, 0.0, 0.0, None, np.float32
     for m, x in _checked(batches, least=1):
         if origin is None:
-            origin = _moments(x)[0]
+            origin, _ = _moments(x)
         batch_mean, batch_var = _moments(x - _beside(origin, x))
         delta = batch_mean - mean
         mean = mean + m / (n + m) * delta
         deviations = deviations + m * batch_var + n * m / (n + m) * np.square(delta)
         n += m
         dtype = np.promote_types(dtype, x.dtype)
-    return (origin + mean).astype(dtype), (deviations / n).astype(dtype)
+    var = deviations / n
+    return check.narrowed("mean", origin + mean, dtype), check.narrowed("var", var, dtype)
 
 
 def normalize(
-    x: Float[np.ndarray, "batch features *spatial"],
-    mean: Vector,
-    var: Vector,
-    gamma: Vector | None = None,
-    beta: Vector | None = None,
+    x: Real[np.ndarray, "batch features *spatial"] | check.Listed,
+    mean: check.VectorLike,
+    var: check.VectorLike,
+    gamma: check.VectorLike | None = None,
+    beta: check.VectorLike | None = None,
     eps: float | int = 1e-5,
 ) -> Float[np.ndarray, "batch features *spatial"]:
     """Normalise each feature with fixed statistics, then scale and shift it.
@@ -227,28 +236,33 @@ def normalize(
     Returns
     -------
     y : Float[ndarray, "batch features *spatial"]
-        In the dtype of x; half precision is computed in float32.
+        In the dtype and memory order of x; half precision is computed in float32. Empty where x
+        is.
 
     Raises
     ------
     TypeError
-        If an argument is not floating point, or eps is not a real number.
+        If an argument is not an array of real numbers, or eps is not a real number.
     ValueError
-        If x is empty, shapes disagree, a value is not finite, var is negative, or eps <= 0.
+        If shapes disagree, a value is not finite, var is negative, eps <= 0, or y leaves the range
+        of the dtype of x.
 
     References
     ----------
     Ioffe and Szegedy (2015), Algorithm 2, line 11.
     """
-    x = check.batch("x", x)
-    check.fixed_statistics(mean, var, gamma, beta, eps, x.shape[1], "x")
+    x = check.batch("x", x, least=0)
+    mean, var, gamma, beta, eps = check.fixed_statistics(
+        mean, var, gamma, beta, eps, x.shape[1], "x", x.dtype
+    )
     scale, _ = affine_map(mean.astype(np.float64), var, gamma, None, eps)
     dtype = np.result_type(x, mean, np.float32)
-    y = x - _beside(mean.astype(dtype), x)
-    y *= _beside(scale, x)
-    if beta is not None:
-        y += _beside(beta, x)
-    return y.astype(x.dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = x - _beside(mean.astype(dtype), x)
+        y *= _beside(scale, x)
+        if beta is not None:
+            y += _beside(beta, x)
+    return check.result("y", y, x)
 
 
 def _moments(x):
@@ -257,10 +271,20 @@ def _moments(x):
     The second pass removes the rounding error that the first left in the mean.
     """
     axes = (0, *range(2, x.ndim))
-    mean = x.mean(axis=axes, dtype=np.float64)
-    deviation = x - _beside(mean, x)
-    error = deviation.mean(axis=axes)
-    return mean + error, np.square(deviation).mean(axis=axes) - np.square(error)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = x.mean(axis=axes, dtype=np.float64)
+        deviation = x - _beside(mean, x)
+        error = deviation.mean(axis=axes)
+        squares = np.square(deviation).sum(axis=axes)
+    if not np.isfinite(squares).all():
+        values = x[:, int(np.isfinite(squares).argmin())]
+        raise ValueError(
+            f"a batch runs from {values.min():.3g} to {values.max():.3g} in a feature, expected "
+            f"values whose squared deviations sum to less than {np.finfo(np.float64).max:.3g}: "
+            "divide it by a constant"
+        )
+    var = squares / check.values_per_feature(x) - np.square(error)
+    return mean + error, np.maximum(var, 0)
 
 
 def _beside(vector, x):

@@ -311,12 +311,9 @@ def _matrix(name, X, like=None):
 
 
 def _result(name, compute, like):
-    """What ``compute`` gives, in the dtype and memory order of ``like``, finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         value = compute()
-    result = np.empty_like(like)
-    result[...] = check.narrowed(name, value, like.dtype)
-    return result
+    return check.result(name, value, like)
 
 
 def _centre(X):

@@ -10,40 +10,71 @@ from bncore.mechanics.inference import RunningStatistics
 
 MOMENTA = st.none() | st.floats(0.001, 1)
 UPDATES = st.integers(1, 40)
+EPS = float(np.finfo(np.float64).eps)
 
 
 @given(MOMENTA, UPDATES)
 def test_the_weights_are_those_of_running_statistics(momentum, updates):
     batches = np.random.default_rng(updates).normal(size=(updates, 3, 2))
     running = RunningStatistics(2, momentum)
-    running.mean = np.array([5.0, -7.0])
+    if momentum is not None:
+        running.mean = np.array([5.0, -7.0])
     values = [running.mean, *batches.mean(axis=1)]
     for batch in batches:
         running.update(batch)
     expected = averaging.weights(momentum, updates) @ values
-    np.testing.assert_allclose(running.mean, expected, rtol=1e-9, atol=1e-9)
+    rounding = (4 * updates + 8) * EPS * np.abs(values).max()
+    np.testing.assert_allclose(running.mean, expected, atol=rounding)
 
 
 @given(st.none() | st.floats(0, 1), UPDATES)
 def test_the_weights_sum_to_one(momentum, updates):
-    assert averaging.weights(momentum, updates).sum() == pytest.approx(1)
+    total = averaging.weights(momentum, updates).sum()
+    assert total == pytest.approx(1, rel=(4 * updates + 8) * EPS)
+
+
+@given(st.floats(0, 1), UPDATES)
+def test_the_weights_are_the_powers_written_out(momentum, updates):
+    initial, batches = [1.0], []
+    for _ in range(updates):
+        batches = [(1 - momentum) * weight for weight in batches] + [momentum]
+        initial = [(1 - momentum) * initial[0]]
+    rounding = 4 * updates * EPS
+    np.testing.assert_allclose(
+        averaging.weights(momentum, updates), initial + batches, rtol=rounding, atol=1e-300
+    )
 
 
 @given(st.floats(0.02, 1))
 def test_a_long_average_is_worth_its_window(momentum):
-    expected = (2 - momentum) / momentum
-    assert averaging.effective_batches(momentum, 2000) == pytest.approx(expected, rel=1e-9)
+    worth = averaging.effective_batches(momentum, 2000)
+    assert worth == pytest.approx((2 - momentum) / momentum, rel=16 * EPS)
 
 
-@given(MOMENTA, UPDATES)
-def test_no_average_is_worth_more_than_the_batches_it_saw(momentum, updates):
+@given(st.none() | st.floats(0, 1, exclude_min=True), st.integers(1, 3000))
+def test_what_an_average_is_worth_is_the_ratio_of_its_sums(momentum, updates):
+    batches = averaging.weights(momentum, updates)[1:]
+    batches /= batches.max()
+    expected = batches.sum() ** 2 / np.square(batches).sum()
     worth = averaging.effective_batches(momentum, updates)
-    assert 1 - 1e-9 <= worth <= updates * (1 + 1e-9)
-    assert averaging.effective_batches(None, updates) == pytest.approx(updates)
+    # Powers of 1 - momentum, which is rounded, are off by that many eps.
+    rounding = (4 * updates + 16) * EPS
+    assert worth == pytest.approx(expected, rel=rounding)
+    assert 1 - rounding <= worth <= updates * (1 + rounding)
+
+
+def test_integers_of_any_size_are_answered_or_refused_in_words():
+    assert averaging.effective_batches(0.1, 10**30) == pytest.approx(19)
+    assert averaging.effective_batches(None, 10**30) == pytest.approx(1e30)
+    with pytest.raises(ValueError, match="updates is above 100,000,000, expected at most that"):
+        averaging.weights(0.1, 10**30)
+    for momentum in (None, 0.1):
+        with pytest.raises(ValueError, match="updates is an integer beyond the largest float64"):
+            averaging.effective_batches(momentum, 10**400)
 
 
 def test_a_tiny_momentum_does_not_underflow():
-    assert averaging.effective_batches(1e-200, 10) == pytest.approx(10)
+    assert averaging.effective_batches(1e-200, 10) == pytest.approx(10, rel=16 * EPS)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([np.float32, np.float64])
+EPS = float(np.finfo(np.float64).eps)
 
 
 def tensor(array):
@@ -123,7 +124,12 @@ def test_folding_twice_is_folding_the_product_of_the_maps():
     x = rng.normal(size=(5, 2))
     twice = fold_linear(*fold_linear(weight, None, *first), *second)
     y = inference.normalize(inference.normalize(x @ weight.T, *first), *second)
-    np.testing.assert_allclose(x @ twice[0].T + twice[1], y, rtol=1e-9, atol=1e-9)
+    sizes = [np.abs(parameter) for parameter in (x, weight, *first, *second)]
+    (size, weight), first, second = sizes[:2], sizes[2:6], sizes[6:]
+    for mean, *rest in (first, second):
+        size = inference.normalize(size @ weight.T, -mean, *rest)
+        weight = np.eye(3)
+    assert (np.abs(x @ twice[0].T + twice[1] - y) <= 16 * EPS * size).all()
 
 
 def test_half_precision_layers_fold_in_wider_arithmetic():
@@ -132,8 +138,69 @@ def test_half_precision_layers_fold_in_wider_arithmetic():
     folded = fold_linear(weight, one * 60000, -one * 60000, one * 60000, one * 2, None, 0.5)
     scale = 2 / np.sqrt(60000.5)
     assert folded[0].dtype == folded[1].dtype == np.float16
-    np.testing.assert_allclose(folded[0], [[60000 * scale]], rtol=1e-3)
-    np.testing.assert_allclose(folded[1], [120000 * scale], rtol=1e-3)
+    eps = np.finfo(np.float16).eps
+    np.testing.assert_allclose(folded[0], [[60000 * scale]], rtol=eps)
+    np.testing.assert_allclose(folded[1], [120000 * scale], rtol=eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_folded_layer_beyond_its_dtype_is_refused(dtype):
+    """float16: 300 / sqrt(1e-8 + 1e-5) is 9.5e4."""
+    one, zero, largest = np.ones(1, dtype), np.zeros(1, dtype), np.finfo(dtype).max
+    weight, huge = np.full((1, 1), largest, dtype), np.full(1, largest, dtype)
+    if dtype == np.float16:
+        with pytest.raises(ValueError, match=r"weight\[0, 0\] is 9\.49e\+04, beyond the largest f"):
+            fold_linear(np.full((1, 1), 300, dtype), None, zero, np.full(1, 1e-8, dtype))
+    for fold, kernel in ((fold_linear, weight), (fold_conv, weight[..., np.newaxis])):
+        with pytest.raises(ValueError, match=r"the folded weight\[0, 0.* beyond the largest float"):
+            fold(kernel, None, zero, zero)
+        for bias, fixed in (
+            (huge, (zero, zero)),
+            (None, (huge, zero)),
+            (huge, (-huge, one)),
+            (None, (-huge, one, one, huge)),
+        ):
+            with pytest.raises(ValueError, match=r"the folded bias\[0\] is .* beyond the largest"):
+                fold(0 * kernel, bias, *fixed)
+
+
+@given(seed=seeds, dtype=dtypes, other=st.sampled_from([np.float16, np.float32, np.float64]))
+def test_parameters_of_another_precision_are_taken_and_weight_says_the_dtype(seed, dtype, other):
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(3, 2)).astype(dtype)
+    bias, mean, var, gamma, beta = rng.uniform(0.5, 2, (5, 3)).astype(other)
+    folded = fold_linear(weight, bias, mean, var, gamma, beta)
+    wide = (array.astype(float) for array in (weight, bias, mean, var, gamma, beta))
+    for got, expected in zip(folded, fold_linear(*wide), strict=True):
+        assert got.dtype == dtype
+        # At most 2 / sqrt(0.5) times values of size 4: gamma, var and weight, bias, mean or beta.
+        np.testing.assert_allclose(got, expected, atol=16 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_lists_and_integers_are_their_arrays_bit_for_bit(dtype):
+    vectors = [np.array(v, dtype) for v in ([1, 2], [3, 4], [5, 6], [-1, 1], [0, 2])]
+    for fold, shape in ((fold_linear, (2, 3)), (fold_conv, (2, 3, 1))):
+        weight = np.arange(6, dtype=dtype).reshape(shape)
+        for as_before in (lambda v: v.tolist(), lambda v: v.astype(int)):
+            same = fold(weight, *(as_before(v) for v in vectors))
+            for a, b in zip(same, fold(weight, *vectors), strict=True):
+                assert a.dtype == b.dtype == dtype
+                np.testing.assert_array_equal(a, b)
+        wide = fold(weight.astype(float), *vectors)
+        for a, b in zip(fold(weight.tolist(), *vectors), wide, strict=True):
+            assert a.dtype == np.float64
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_channels_last_kernels_stay_channels_last(transposed):
+    weight = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).transpose(0, 3, 1, 2)
+    features = 2 if transposed else 4
+    folded, _ = fold_conv(
+        weight, None, np.zeros(features), np.ones(features), transposed=transposed
+    )
+    assert folded.strides == weight.strides
 
 
 def test_strided_read_only_and_zero_stride_arrays_fold_and_stay():
@@ -147,8 +214,8 @@ def test_strided_read_only_and_zero_stride_arrays_fold_and_stay():
         folded = fold_conv(weight, fixed[0], *fixed, groups=2, transposed=transposed)
         plain = [np.full(features, 2.0)] * 4
         again = fold_conv(kept, plain[0], *plain, groups=2, transposed=transposed)
-        np.testing.assert_array_equal(folded[0], again[0])
-        np.testing.assert_array_equal(folded[1], again[1])
+        np.testing.assert_allclose(folded[0], again[0], rtol=4 * EPS)
+        np.testing.assert_allclose(folded[1], again[1], rtol=4 * EPS)
     np.testing.assert_array_equal(weight, kept)
 
 
@@ -169,8 +236,11 @@ WEIGHTS = [
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ({"weight": [[1.0]]}, TypeError, "weight is a list, expected a plain numpy.ndarray"),
-        ({"weight": np.ones((4, 2, 2), int)}, TypeError, "weight has dtype int64, expected"),
+        ({"weight": [["a"]]}, TypeError, "weight is a list of <U1, expected real numbers"),
+        ({"weight": np.ones((4, 2, 2), bool)}, TypeError, "weight has dtype bool, expected"),
+        ({"weight": torch.ones(4, 2)}, TypeError, r"weight is a torch Tensor.* weight\.detach\(\)"),
+        ({"mean": torch.ones(4)}, TypeError, r"mean is a torch Tensor.* mean\.detach\(\)"),
+        ({"mean": ["0"] * 4}, TypeError, "mean is a list of <U1, expected real numbers"),
         ({"weight": np.ones(4)}, ValueError, r"weight has shape \(4,\), expected \("),
         ({"bias": np.ones(1)}, ValueError, r"bias has shape \(1,\), expected \(4,\): one entry"),
         ({"bias": np.ones((4, 1))}, ValueError, r"bias has shape \(4, 1\), expected \(4,\)"),
