@@ -11,6 +11,7 @@ from jaxtyping import Float, Real
 from numpy.typing import DTypeLike
 
 from bncore import arguments as check
+from bncore.mechanics import transform
 from bncore.mechanics.folding import affine_map, fold_conv, fold_linear
 
 __all__ = [
@@ -251,18 +252,8 @@ def normalize(
     ----------
     Ioffe and Szegedy (2015), Algorithm 2, line 11.
     """
-    x = check.batch("x", x, least=0)
-    mean, var, gamma, beta, eps = check.fixed_statistics(
-        mean, var, gamma, beta, eps, x.shape[1], "x", x.dtype
-    )
-    scale, _ = affine_map(mean.astype(np.float64), var, gamma, None, eps)
-    dtype = np.result_type(x, mean, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        y = x - _beside(mean.astype(dtype), x)
-        y *= _beside(scale, x)
-        if beta is not None:
-            y += _beside(beta, x)
-    return check.result("y", y, x)
+    y, _ = transform.forward_fixed(x, mean, var, gamma, beta, eps)
+    return y
 
 
 def _moments(x):
