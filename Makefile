@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: site  ## build the book and serve it on localhost
 	$(PY) book/_ext/serve.py --port $(PORT) $(SITE)
@@ -30,6 +30,12 @@ bench: $(ENV)  ## time bncore beside its peers
 record: $(ENV)  ## run chapters and keep their text outputs; CHAPTER=mechanics/forward for one
 	$(PY) book/_ext/record.py $(CHAPTER)
 
+check: $(ENV)  ## check one chapter, in a minute or so; CHAPTER=mechanics/forward
+	$(PY) book/_ext/check.py $(CHAPTER)
+
+chapter: $(ENV)  ## lay out a new chapter; NAME=practice/small_batches, TITLE="Small batches" if need be
+	$(PY) book/_ext/layout.py $(NAME) $(if $(TITLE),"$(TITLE)")
+
 full: $(ENV)  ## repeat the long runs that a chapter shows from a file; CHAPTER=explanations/depth; ARGS=--paper
 	$(PY) -m bncore.chapters.$(subst /,.,$(CHAPTER)).full_size $(ARGS)
 
@@ -39,6 +45,10 @@ site: $(ENV)  ## build the site without serving it
 lint: $(ENV)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --exclude "*.ipynb" .
+
+format: $(ENV)  ## bring code into style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format --exclude "*.ipynb" .
 
 unit: $(ENV)  ## test bncore
 	$(BIN)/pytest tests -n 2 --ignore tests/site --cov --cov-report=term
@@ -69,4 +79,4 @@ endif
 	$(PY) -m pip install --quiet --editable .
 	@touch $@
 
-.PHONY: help book test lab bench record full site lint unit notebooks browse browser clean
+.PHONY: help book test lab bench record check chapter full site lint format unit notebooks browse browser clean

@@ -177,6 +177,12 @@ def publish_frames(app, exception):
             shutil.copytree(frames, target)
 
 
+def _without_search(app):
+    """One page alone has nothing to be searched, and Sphinx would warn of it."""
+    if app.config.execution_only:
+        app.builder.search = False
+
+
 def _root(app):
     return Path(app.config.execution_root or app.srcdir)
 
@@ -185,6 +191,7 @@ def setup(app):
     app.add_config_value("execution_store", "_build/executed", "")
     app.add_config_value("execution_root", "", "")
     app.add_config_value("execution_only", "", "")
+    app.connect("builder-inited", _without_search)
     app.connect("env-get-outdated", execute_stale_chapters)
     app.connect("source-read", use_outputs)
     app.connect("build-finished", publish_frames)

@@ -1,0 +1,3 @@
+"""The chapter on length and direction."""
+
+MODULES = ("convergence/reparametrization",)

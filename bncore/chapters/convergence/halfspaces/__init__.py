@@ -1,0 +1,3 @@
+"""The chapter on halfspaces."""
+
+MODULES = ("convergence/halfspace",)

@@ -1,0 +1,6 @@
+"""The chapter on least squares."""
+
+MODULES = (
+    "convergence/least_squares",
+    "convergence/bounds",
+)

@@ -1,0 +1,3 @@
+"""The chapter on neural networks."""
+
+MODULES = ("convergence/network",)

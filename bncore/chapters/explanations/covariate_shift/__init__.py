@@ -1,1 +1,1 @@
-"""The claims, exercises, experiments, figures and recorded run of the covariate shift chapter."""
+"""The chapter on internal covariate shift."""

@@ -1,1 +1,6 @@
-"""The depth chapter: its experiments, recorded run, figures, claims and exercises."""
+"""The chapter on depth."""
+
+MODULES = (
+    "explanations/depth",
+    "explanations/gradient_independence",
+)

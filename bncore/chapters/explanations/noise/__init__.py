@@ -1,1 +1,7 @@
-"""The chapter on the noise of batch norm and what it does."""
+"""The chapter on the noise of batch statistics."""
+
+MODULES = (
+    "explanations/noise",
+    "explanations/uncertainty",
+    "explanations/variance_shift",
+)

@@ -1,1 +1,6 @@
-"""The smoothness chapter: its claims, exercises, experiments and figures."""
+"""The chapter on smoothness."""
+
+MODULES = (
+    "explanations/smoothness",
+    "explanations/spectrum",
+)

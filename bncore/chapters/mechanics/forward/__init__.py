@@ -1,0 +1,6 @@
+"""The chapter on the transform."""
+
+MODULES = (
+    "mechanics/transform",
+    "mechanics/textbook",
+)

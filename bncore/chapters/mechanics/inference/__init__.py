@@ -1,0 +1,9 @@
+"""The chapter on inference."""
+
+MODULES = (
+    "mechanics/inference",
+    "mechanics/averaging",
+    "mechanics/folding",
+    "mechanics/conventions",
+    "lab/inference",
+)
