@@ -36,12 +36,12 @@ def steps(chapter, root=ROOT):
         "format": [*ruff, "format", "--quiet", "--check", "--exclude", "*.ipynb", "."],
         "notebook": [*pytest, "--nbval", "--nbval-current-env", notebook],
         "page": ["book/_ext/check.py", "--page", notebook.removesuffix(".ipynb")],
-        "tests": [*pytest, *tests_of(chapter, root)],
+        "tests": [*pytest, *paths_of_tests(chapter, root)],
         "claims and exercises": [*pytest, *own, "-k", f"{chapter}-"],
     }
 
 
-def tests_of(chapter, root=ROOT):
+def paths_of_tests(chapter, root=ROOT):
     """The test files of a chapter and of the modules behind it.
 
     Raises

@@ -11,6 +11,7 @@ the reference of the package.
 import keyword
 import re
 import string
+import subprocess
 import sys
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def _in_the_contents(layout, text):
         caption = layout.wing.capitalize()
         pattern = rf"^  - caption: {caption}\n    chapters:\n(      - file: .*\n)+"
         part, behind = f"  - caption: {caption}\n    chapters:\n", None
-    part = part.replace("- chapters:\n", "- chapters:\n") + entry
+    part += entry
     if (found := _after_last(text, pattern, entry)) is not None:
         return found
     if behind:
@@ -227,6 +228,13 @@ _ENTRIES = {
 }
 
 
+def _bring_into_style(paths, root):
+    """Sort imports, whose order depends on the chapter's name, and break lines."""
+    code = [path for path in paths if path.endswith(".py")]
+    for command in (["check", "--fix", *paths], ["format", *code]):
+        subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet"], cwd=root, check=True)
+
+
 def lay_out(chapter, title="", root=ROOT):
     """Write the chapter, record it, say what to do next, and return the exit status."""
     try:
@@ -234,6 +242,7 @@ def lay_out(chapter, title="", root=ROOT):
     except Refused as error:
         print(error, file=sys.stderr)
         return 1
+    _bring_into_style(new, root)
     for path in new:
         print(path)
     if main([chapter], root):

@@ -1,0 +1,92 @@
+"""One thing, one name: a chapter is called the same wherever it is listed, and stands in one order."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from bncore.chapters import WINGS, ledger, modules, names
+from bncore.chapters.contents import TITLES
+from bncore.page.claims import Evidence
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def page(chapter):
+    """Where a chapter's page lies below `book`."""
+    return chapter.removeprefix("front/")
+
+
+@pytest.fixture
+def book_ledger(monkeypatch):
+    """The ledger of the whole book, without its evidence."""
+    evidence = Evidence(reason="not judged here")
+    monkeypatch.setattr("bncore.page.claims.Claim.evidence", lambda entry: evidence)
+    return ledger().html()
+
+
+def test_every_chapter_has_a_package_and_an_entry():
+    assert names() == list(TITLES)
+
+
+def test_the_table_of_contents_lists_the_chapters_in_their_order_under_their_wings():
+    contents = read("_toc.yml").split("  - caption: The book\n")[0]
+    listed = re.findall(r"- file: book/([\w/]+)$", contents, re.MULTILINE)
+    assert listed == [page(chapter) for chapter in TITLES]
+    for part in re.split(r"^  - caption: ", contents, flags=re.MULTILINE)[1:]:
+        caption = part.splitlines()[0]
+        assert set(re.findall(r"book/(\w+)/", part)) == {caption.lower()}
+
+
+def test_the_wings_stand_in_the_order_of_the_book():
+    assert list(dict.fromkeys(chapter.split("/")[0] for chapter in TITLES)) == [
+        wing for wing in WINGS if any(chapter.startswith(f"{wing}/") for chapter in TITLES)
+    ]
+
+
+@pytest.mark.parametrize("chapter", TITLES)
+def test_the_title_says_the_name_of_the_module(chapter):
+    words = re.sub(r"[\W_]+", "_", TITLES[chapter].lower())
+    name = chapter.split("/")[1]
+    assert words == name or words.endswith(f"_{name}")
+
+
+@pytest.mark.parametrize("chapter", TITLES)
+def test_the_notebook_has_the_title(chapter):
+    notebook = nbformat.read(ROOT / "book" / f"{page(chapter)}.ipynb", as_version=4)
+    assert notebook.cells[0].source.splitlines()[0] == f"# {TITLES[chapter]}"
+
+
+def test_the_front_page_and_the_readme_call_the_chapters_by_their_titles_in_their_order():
+    expected = [(TITLES[chapter], page(chapter)) for chapter in TITLES]
+    card = r"^:::\{grid-item-card\} (.*)\n:link: ([\w/]+)$"
+    assert re.findall(card, read("book/intro.md"), re.MULTILINE) == expected
+    line = r"^- \[(.*?)\]\(book/([\w/]+)\.ipynb\)"
+    assert re.findall(line, read("README.md"), re.MULTILINE) == expected
+
+
+def test_the_ledger_calls_the_chapters_by_their_titles_in_their_order(book_ledger):
+    expected = [title for name, title in TITLES.items() if f'data-chapter="{name}"' in book_ledger]
+    assert len(expected) >= 13
+    assert re.findall(r"<h4>(.*?)</h4>", book_ledger) == expected
+    rows = re.findall(r'<th scope="row">(?:<a [^>]*>)?(.*?)(?:</a>)?</th>', book_ledger)
+    assert rows == [*expected, "The book"]
+
+
+@pytest.mark.parametrize("chapter", TITLES)
+def test_a_chapter_has_a_module_of_its_name_or_says_on_which_it_rests(chapter):
+    declared = modules(chapter)
+    assert declared or chapter.startswith("front/")
+    for module in declared:
+        file = ROOT / "bncore" / f"{module}.py"
+        assert file.exists() or file.with_suffix("").is_dir(), module
+
+
+def test_no_two_chapters_have_one_name():
+    last = [chapter.split("/")[1] for chapter in TITLES]
+    assert len(set(last)) == len(last)
