@@ -38,7 +38,7 @@ def repository_address(environ=os.environ, root="."):
     remote = subprocess.run(
         ["git", "-C", str(root), "remote", "get-url", "origin"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     ).stdout.strip()
     match = _REMOTE.search(remote)

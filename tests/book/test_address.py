@@ -72,10 +72,11 @@ def test_pages_link_to_the_repository_only_where_it_is_known(tmp_path, repositor
         target.parent.mkdir(exist_ok=True)
         target.symlink_to(ROOT / name)
     (tmp_path / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nchapters:\n- file: book/chapter\n"
+        "format: jb-book\nroot: book/intro\nchapters:\n- file: book/chapter\n",
+        encoding="utf-8",
     )
-    (tmp_path / "book" / "references.bib").write_text("")
-    (tmp_path / "book" / "intro.md").write_text("# Intro\n")
+    (tmp_path / "book" / "references.bib").write_text("", encoding="utf-8")
+    (tmp_path / "book" / "intro.md").write_text("# Intro\n", encoding="utf-8")
     cells = [new_markdown_cell("# Chapter"), new_code_cell("print(1)")]
     metadata = {
         "language_info": {"name": "python"},
@@ -84,10 +85,12 @@ def test_pages_link_to_the_repository_only_where_it_is_known(tmp_path, repositor
     nbformat.write(new_notebook(cells=cells, metadata=metadata), tmp_path / "book/chapter.ipynb")
     environment = {**os.environ, "GITHUB_REPOSITORY": repository}
     command = [Path(sys.executable).parent / "jupyter-book", "build", str(tmp_path), "-W"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
-    page = (tmp_path / "_build/html/book/chapter.html").read_text()
+    page = (tmp_path / "_build/html/book/chapter.html").read_text(encoding="utf-8")
     links = set(re.findall(r'href="(https://[^"]*)"', page))
     launched = tmp_path / "_build/launch/book/chapter.ipynb"
     if repository:

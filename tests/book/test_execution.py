@@ -74,13 +74,13 @@ def test_nothing_changed_nothing_runs(executed, package, chapter):
 
 @pytest.mark.parametrize("name", ["used.py", "indirect.py", "__init__.py"])
 def test_one_line_of_an_imported_module_makes_it_stale(executed, package, chapter, name):
-    with (package / name).open("a") as file:
+    with (package / name).open("a", encoding="utf-8") as file:
         file.write("# a line\n")
     assert not store(executed, package).is_fresh("chapter", chapter)
 
 
 def test_running_again_shows_the_new_number(executed, package, chapter):
-    (package / "indirect.py").write_text("number = 42\n")
+    (package / "indirect.py").write_text("number = 42\n", encoding="utf-8")
     again = store(executed, package)
     again.execute("chapter", chapter)
     assert again.is_fresh("chapter", chapter)
@@ -88,7 +88,7 @@ def test_running_again_shows_the_new_number(executed, package, chapter):
 
 
 def test_a_module_that_it_does_not_import_leaves_it_fresh(executed, package, chapter):
-    (package / "unused.py").write_text("other = 2\n")
+    (package / "unused.py").write_text("other = 2\n", encoding="utf-8")
     assert store(executed, package).is_fresh("chapter", chapter)
 
 
@@ -193,7 +193,7 @@ def test_code_makes_it_stale_and_prose_does_not(executed, package, chapter):
 
 
 def test_a_run_that_broke_off_leaves_nothing_to_reuse(executed, package, chapter):
-    (package / "used.py").write_text("raise RuntimeError('broken')\n")
+    (package / "used.py").write_text("raise RuntimeError('broken')\n", encoding="utf-8")
     with pytest.raises(execution.CellExecutionError, match="broken"):
         store(executed, package).execute("chapter", chapter)
     assert not store(executed, package).is_fresh("chapter", chapter)

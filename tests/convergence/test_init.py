@@ -10,7 +10,7 @@ import pytest
 def test_importing_the_wing_imports_no_heavy_library(module):
     code = f"import sys, {module}; print(*sorted(sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120
     )
     loaded = set(done.stdout.split())
     assert module in loaded

@@ -76,7 +76,7 @@ def elsewhere():
     environment = os.environ | {"PYTHONHASHSEED": "12", "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", PROGRAM, os.path.dirname(__file__)]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True, timeout=300
+        command, env=environment, capture_output=True, encoding="utf-8", check=True, timeout=300
     )
     return json.loads(done.stdout)
 
