@@ -267,9 +267,7 @@ def _smallest_failure(asked: Exercise, answer: Callable) -> _Trial | None:
             return _try(asked, answer, generated).problem is not None
 
     def find(condition, *phases):
-        limits = hypothesis.settings(
-            max_examples=asked.examples, database=None, deadline=None, phases=phases
-        )
+        limits = hypothesis.settings(max_examples=asked.examples, deadline=None, phases=phases)
         return hypothesis.find(asked.inputs, condition, settings=limits, random=Random(0))
 
     with contextlib.redirect_stdout(io.StringIO()):

@@ -10,6 +10,7 @@ only text is recorded; without it a reader and a kernel are assumed to be there.
 import inspect
 import os
 import re
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,10 +204,14 @@ def _require_text(name, text):
 
 
 def _require_fields(alt, grids):
-    for match in re.finditer(r"(?<!\{)\{(\w*)", alt):
-        if match[1] not in grids:
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(alt) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"alt is {alt!r} ({error}): write a brace of the text as two") from None
+    for field in fields:
+        if field not in grids:
             raise ValueError(
-                f"alt names {{{match[1]}}}, expected one of the parameters {', '.join(grids)}"
+                f"alt names {{{field}}}, expected one of the parameters {', '.join(grids)}"
             )
 
 

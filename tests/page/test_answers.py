@@ -112,6 +112,7 @@ def test_forms_that_mean_the_same_agree(expected, answer):
     [
         (1, 1.0),
         (np.zeros(2), np.zeros((2, 1))),
+        (np.ones(2), np.array([1, 1 + 1e-15])),
         ([1, 2], [1]),
         ({"a": 1}, {"a": 2}),
         (SimpleNamespace(x=1), SimpleNamespace(x=2)),

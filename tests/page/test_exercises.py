@@ -1,9 +1,11 @@
 """The checker accepts right answers, and answers wrong ones with a small counterexample."""
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from bncore.page import exercises
 from bncore.page.exercises import arguments, check, exercise, numbers
@@ -191,6 +193,47 @@ def test_an_unknown_name_where_there_is_no_exercise():
     assert repr(check("zzz", abs)).endswith("The exercises are: none.")
 
 
+def test_the_same_inputs_are_tried_every_time(mean):
+    tried = []
+    for _ in range(2):
+        seen = []
+
+        def right(x, shift, seen=seen):
+            seen.append((x.tobytes(), shift))
+            return mean(x, shift)
+
+        assert check("the-exercise", right)
+        tried.append(seen)
+    assert tried[0] == tried[1]
+
+
+@pytest.mark.parametrize("examples", [7, 60])
+def test_as_many_inputs_are_tried_as_the_exercise_says(examples):
+    seen = []
+
+    def same(x):
+        seen.append(x)
+        return x
+
+    pose(lambda x: x, st.tuples(st.integers(0, 10**9)), examples=examples)
+    assert check("the-exercise", same)
+    assert len(seen) == examples + 1, "one more looks whether there is an answer at all"
+
+
+def test_nothing_is_left_in_the_readers_folder(mean, tmp_path, monkeypatch):
+    """Hypothesis keeps what it finds in a database, unless it is given a generator."""
+    chosen = hypothesis.settings.default
+    kept = DirectoryBasedExampleDatabase(tmp_path / "kept")
+    hypothesis.settings.register_profile("reader", derandomize=False, database=kept)
+    hypothesis.settings.load_profile("reader")
+    try:
+        assert not check("the-exercise", lambda x, shift: x.max(axis=0) + shift)
+    finally:
+        hypothesis.settings.register_profile("book", chosen)
+        hypothesis.settings.load_profile("book")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_function_that_changes_its_mind_is_found_out(mean):
     calls = []
 
@@ -257,6 +300,15 @@ def test_tolerances_are_those_of_the_exercise():
     pose(lambda x: x, st.tuples(numbers(1, 4)), rtol=0.1, atol=0)
     assert check("the-exercise", lambda x: 1.09 * x)
     assert not check("the-exercise", lambda x: 1.11 * x)
+
+
+def test_without_tolerances_a_millionth_and_a_billionth_are_let_pass():
+    pose(lambda x: x, st.tuples(numbers(1, 4)))
+    assert check("the-exercise", lambda x: x * (1 + 0.9e-6))
+    assert not check("the-exercise", lambda x: x * (1 + 1.2e-6))
+    pose(lambda x: 0 * x, st.tuples(numbers(1, 4)), name="nothing")
+    assert check("nothing", lambda x: 0.9e-9)
+    assert not check("nothing", lambda x: 1.1e-9)
 
 
 @pytest.mark.parametrize(

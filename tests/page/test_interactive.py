@@ -112,6 +112,8 @@ def one(x="c"):
         (undocumented, "x", {"x": [0, 1]}, ValueError, "the docstring of undocumented is None, expected a sentence"),
         (one, " ", {"x": ["c", "d"]}, ValueError, "alt is ' ', expected a sentence"),
         (one, "of {y}", {"x": ["c", "d"]}, ValueError, "alt names {y}, expected one of the parameters x"),
+        (one, "of {}", {"x": ["c", "d"]}, ValueError, "alt names {}, expected one of the parameters x"),
+        (one, "of {x", {"x": ["c", "d"]}, ValueError, r"alt is 'of \{x' \(.*\): write a brace of the text as two"),
         (one, "x", {"x": ["c"]}, ValueError, r"x has 1 value\(s\), expected at least two"),
         (one, "x", {"x": "cd"}, TypeError, "x is str, expected a sequence of values"),
         (one, "x", {"x": 3}, TypeError, "x is int, expected a sequence of values"),
@@ -121,6 +123,11 @@ def one(x="c"):
 def test_a_figure_that_cannot_be_explored_is_refused(function, alt, grids, error, message):
     with pytest.raises(error, match=message):
         explore(alt=alt, **grids)(function)
+
+
+def test_doubled_braces_are_braces_to_the_reader():
+    figure = explore(alt="The set {{y}} at {x}.", x=["c", "d"])(one)
+    assert figure.describe(x="d") == "The set {y} at d."
 
 
 def test_a_function_that_forgets_to_return_its_figure_is_told():

@@ -153,6 +153,20 @@ def test_each_row_carries_what_the_filters_need():
     assert len(tree.all("option")) == offered + len(tree.all("select"))
 
 
+def test_the_filters_offer_each_choice_once_and_sources_in_alphabetical_order():
+    first, *others = entries()
+    again = replace(first[0], id="again", source="first2015, (4)"), first[1]
+    html = Ledger([*others, again, first], whole_book=True).html()
+    offered = {
+        name: re.findall("<option>([^<]*)</option>", select)
+        for name, select in re.findall(r'<select name="(\w+)">(.*?)</select>', html)
+    }
+    keys = {claim.key for claim, _ in entries()}
+    assert offered["source"] == sorted(keys)
+    assert offered["chapter"] == ["mechanics/forward", "mechanics/backward"]
+    assert offered["verdict"] == list(SYMBOLS)
+
+
 def test_the_ledger_of_the_book_folds_each_chapter_under_its_wing():
     far = replace(entries()[0][0], id="far", chapter="far_away/last_place")
     there = [*entries(), (far, Evidence(printed=[bad]))]

@@ -77,7 +77,7 @@ class Parts(HTMLParser):
 def test_sliders_open_where_the_signature_says_in_the_order_of_the_parameters(
     order, first, second, page
 ):
-    sizes, kinds = [8, 16, 32], ["plain", "<large>"]
+    sizes, kinds = [8, 16, 32], ["plain", "<it's & large>"]
 
     def figure(batch_size=sizes[first], gamma=kinds[second]):
         """Look here."""
