@@ -1,0 +1,98 @@
+"""The version on the board: equal to the production version, and to torch by that."""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncore.mechanics import _blocks, textbook, transform
+
+EPS = 2.0**-52
+SHAPES = st.one_of(
+    st.tuples(st.integers(2, 40), st.integers(1, 12)),
+    st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(2, 9)),
+    st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(2, 5)),
+)
+SEEDS = st.integers(0, 10**6)
+BLOCKED = [(50, 3), (33, 70), (2, 300), (5, 3, 20), (3, 4, 5, 7), (1, 2, 9)]
+
+
+def batch(shape, seed, offset=0.0):
+    rng = np.random.default_rng(seed)
+    x, dy = rng.standard_normal((2, *shape))
+    gamma, beta = rng.standard_normal((2, shape[1]))
+    return x + offset, dy, gamma, beta
+
+
+def assert_same(ours, theirs, dy, x, cache, offset=0.0):
+    """(y, dx, dgamma, dbeta) agree to roundings of m terms, which grow with an offset of x."""
+    m = dy.size // dy.shape[1]
+    terms = (1 + np.abs(cache.x_hat).max()) * (1 + offset * cache.inv_std.max())
+    size = terms**2 * (1 + np.abs(dy).max()) * (1 + np.abs(cache.scale).max())
+    for name, a, b in zip(("y", "dx", "dgamma", "dbeta"), ours, theirs, strict=True):
+        assert (np.abs(a - b) <= 8 * (m + 8) * EPS * size).all(), name
+
+
+@given(shape=SHAPES, seed=SEEDS, eps=st.sampled_from([1e-5, 1.0]), offset=st.sampled_from([0, 5]))
+def test_training_is_that_of_the_production_version(shape, seed, eps, offset):
+    x, dy, gamma, beta = batch(shape, seed, offset)
+    y, kept = textbook.forward(x, gamma, beta, eps)
+    ours, cache = transform.forward(x, gamma, beta, eps)
+    assert_same(
+        (ours, *transform.backward(dy, cache)),
+        (y, *textbook.backward(dy, kept)),
+        dy,
+        x,
+        cache,
+        offset + 1,
+    )
+
+
+@given(shape=SHAPES, seed=SEEDS, eps=st.sampled_from([1e-5, 1.0]), of_batch=st.booleans())
+def test_fixed_statistics_are_those_of_the_production_version(shape, seed, eps, of_batch):
+    x, dy, gamma, beta = batch(shape, seed)
+    mean, var = np.random.default_rng(seed).uniform(0.5, 2, (2, shape[1]))
+    if of_batch:
+        y, kept = textbook.forward(x, gamma, beta, eps)
+        ours, cache = transform.forward(x, gamma, beta, eps)
+    else:
+        y, kept = textbook.forward_fixed(x, mean, var, gamma, beta, eps)
+        ours, cache = transform.forward_fixed(x, mean, var, gamma, beta, eps)
+    found, expected = transform.backward_fixed(dy, cache), textbook.backward_fixed(dy, kept)
+    assert_same((ours, *found), (y, *expected), dy, x, cache, 1.0)
+
+
+@pytest.mark.parametrize("layout", ["C", "F", "features last"])
+@pytest.mark.parametrize("block", [1, 7, 64, 1000, 64 * 1024])
+@pytest.mark.parametrize("shape", BLOCKED)
+def test_blocks_of_any_size_give_the_textbook_result(shape, block, layout, monkeypatch):
+    _blocks._walk.cache_clear()
+    monkeypatch.setattr(_blocks, "BLOCK", block)
+    monkeypatch.setattr(_blocks, "WRITTEN", max(1, block // 2))
+    monkeypatch.setattr(_blocks, "WIDTH", max(1, min(block // 2, 80)))
+    monkeypatch.setattr(_blocks, "LONGEST_LINE", 1 + block % 13)
+    try:
+        for small, offset in ((0, 0.0), (64 * 1024, 5.0)):
+            monkeypatch.setattr(_blocks, "SMALL", small)
+            x, dy, gamma, beta = batch(shape, 0, offset)
+            if layout == "F":
+                x = np.asfortranarray(x)
+            elif layout == "features last":
+                x = np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1)
+            ours, cache = transform.forward(x, gamma, beta)
+            y, kept = textbook.forward(x, gamma, beta)
+            found = (ours, *transform.backward(dy, cache))
+            assert_same(found, (y, *textbook.backward(dy, kept)), dy, x, cache, offset)
+            found = transform.backward_fixed(dy, cache)
+            expected = textbook.backward_fixed(dy, kept)
+            assert_same((ours, *found), (y, *expected), dy, x, cache, offset)
+    finally:
+        _blocks._walk.cache_clear()
+
+
+def test_the_board_holds_fifteen_lines():
+    for name in ("forward", "backward", "forward_fixed", "backward_fixed"):
+        source = inspect.unwrap(getattr(textbook, name))
+        assert len(inspect.getsource(source).splitlines()) <= 15
