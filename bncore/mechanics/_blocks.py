@@ -93,11 +93,10 @@ class Walk(NamedTuple):
 
     def columns(self, dtype, *vectors):
         """Vectors of features, repeated and shaped so that their columns fit each block."""
-        _, features, inner = self.lines
-        rows = np.empty((len(vectors), self.repeats, features), dtype)
-        for row, vector in zip(rows, vectors, strict=True):
-            row[...] = vector
-        return rows.reshape(len(vectors), -1) if inner == 1 else rows.reshape(-1, features, 1)
+        rows = np.array(vectors, dtype)
+        if self.lines[2] != 1:
+            return rows[:, :, np.newaxis]
+        return rows[:, np.newaxis].repeat(self.repeats, axis=1).reshape(len(rows), -1)
 
 
 def walk(array):
@@ -170,20 +169,25 @@ def centred(walk, x, shift, dtype, out=None):
     """Yield (block, x - shift there, room for results of that shape), block by block.
 
     ``x`` and ``out`` are lines, ``dtype`` is the one computed in; ``shift`` has one entry a feature
-    in it, or is None for 0. What is left in the room goes to ``out``; the room may hold x - shift
-    itself. Where the shift is 0 nothing is subtracted, nor copied if x has the right dtype already.
+    in it, or is None for 0. What is left in the room goes to ``out``, without which there may be
+    none; the room may hold x - shift itself. Where the shift is 0 nothing is subtracted, nor copied if x has the right dtype already.
     """
     if shift is not None:
         (shift,) = walk.columns(dtype, shift)
+    untouched = shift is None and x.dtype == dtype
     in_place = out is not None and out.dtype == dtype
+    room = None
     for block in walk.reading if out is None else walk.writing:
         piece = block.of(x)
-        room = block.of(out) if in_place else _scratch(dtype)[: piece.size].reshape(block.shape)
+        if in_place:
+            room = block.of(out)
+        elif out is not None or not untouched:
+            room = _scratch(dtype)[: piece.size].reshape(block.shape)
         if shift is not None:
             piece = np.subtract(piece, shift[block.columns], out=room)
-        elif x.dtype != dtype:
+        elif not untouched:
+            room[...] = piece
             piece = room
-            piece[...] = block.of(x)
         yield block, piece, room
         if out is not None and not in_place:
             block.of(out)[...] = room

@@ -365,10 +365,10 @@ def _checked(x, gamma, beta, eps):
     x = np.asarray(check.array("x", x))
     if x.ndim < 2 or not x.size >= 2 * x.shape[1] > 0:
         check.batch("x", x, least=2)
-    gamma, beta = (
-        None if value is None else np.array(check.vector(name, value, x.shape[1], "x", x.dtype))
-        for name, value in (("gamma", gamma), ("beta", beta))
-    )
+    if gamma is not None:
+        gamma = check.vector("gamma", gamma, x.shape[1], "x", x.dtype).copy()
+    if beta is not None:
+        beta = check.vector("beta", beta, x.shape[1], "x", x.dtype).copy()
     eps, smallest = check.positive("eps", eps), SMALLEST[WORKING[x.dtype]]
     if eps < smallest:
         raise ValueError(
