@@ -8,7 +8,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 120
+TIMEOUT = 600  # seconds; one cell of the ledger judges every claim of the book
 
 # Two chapters run at once on two cores; more threads than that would only wait.
 QUIET = {
