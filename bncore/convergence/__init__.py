@@ -4,7 +4,7 @@ NumPy and SciPy only. z = -y x is a labelled example, u = E[z], S = E[zz'].
 Kohler et al. (2019), "Exponential convergence rates for batch normalization".
 """
 
-from bncore.convergence import bounds, losses, reparametrization, yardsticks
+from bncore.convergence import bounds, losses, reparametrization, textbook, yardsticks
 from bncore.convergence.halfspace import EmpiricalHalfspace, GaussianHalfspace
 from bncore.convergence.least_squares import LeastSquares
 from bncore.convergence.network import EmpiricalNetwork, GaussianNetwork, gdnp_network
@@ -32,6 +32,7 @@ __all__ = [
     "gradient_descent",
     "losses",
     "reparametrization",
+    "textbook",
     "weight_normalization",
     "yardsticks",
 ]

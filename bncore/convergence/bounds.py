@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from bncore import arguments as check
+from bncore.convergence.halfspace import GaussianHalfspace
 from bncore.convergence.network import Unit
-from bncore.convergence.problem import Problem
+from bncore.convergence.problem import Problem, of_kind
 from bncore.convergence.trace import Trace
 
 
@@ -24,6 +26,7 @@ class Bound(NamedTuple):
 
 def rate(problem: Problem) -> float:
     """(1 - mu/L)^2: a step leaves at most this part of the Rayleigh gap."""
+    of_kind(problem)
     return (1 - problem.smallest_eigenvalue / problem.largest_eigenvalue) ** 2
 
 
@@ -34,6 +37,7 @@ def least_squares(problem: Problem, trace: Trace) -> Bound:
     ----------
     Kohler et al. (2019), theorem 1.
     """
+    _expect(problem, trace)
     return Bound(trace.rayleigh_gap, _decay(problem, trace) * trace.rayleigh_gap[0])
 
 
@@ -48,6 +52,8 @@ def length(problem: Problem, trace: Trace) -> Bound:
     ValueError
         If the trace has no brackets: it is not of GDNP.
     """
+    _expect(problem, trace)
+    _bounded("curvature", problem.curvature_bound)
     if trace.brackets is None:
         raise ValueError("trace has no brackets, expected a run of gdnp")
     slopes = np.array([line.slope(t) / line.norm for line, t in _iterates(problem, trace)])
@@ -62,6 +68,7 @@ def direction(problem: Problem, trace: Trace) -> Bound:
     The left side is g^2 c1^2 (rho(w_t) - rho*) exactly; abs(c1) <= Phi / sqrt(1 + rho(w)) by Stein's
     lemma and the Cauchy-Schwarz inequality. For a Gaussian halfspace; Phi = sup abs(phi').
     """
+    _expect(problem, trace, GaussianHalfspace)
     measured = [
         t * t * line.norm**2 * problem.dual_square(line.direction_gradient(t))
         for line, t in _iterates(problem, trace)
@@ -74,6 +81,7 @@ def combined(problem: Problem, trace: Trace) -> Bound:
 
     The two parts of the gradient, along S w and the rest, are orthogonal in S^-1.
     """
+    _expect(problem, trace, GaussianHalfspace)
     measured = [problem.dual_square(line.gradient(t)) for line, t in _iterates(problem, trace)]
     parts = _direction_part(problem, trace) + length(problem, trace).bound
     return Bound(np.array(measured), parts)
@@ -91,10 +99,13 @@ def network(problem: Unit, trace: Trace) -> Bound:
     ----------
     Kohler et al. (2019), theorem 3, which calls C a constant.
     """
+    _expect(problem, trace, Unit)
     loss, act, theta = problem.network.loss, problem.network.activation, problem.network.theta
     lengths = np.delete(np.abs(theta * (problem.W @ problem.u)), problem.i)
     lengths = lengths.sum() / -problem.rayleigh_optimum
     own = abs(theta[problem.i])
+    _bounded("slope", loss.slope_bound * act.slope_bound)
+    _bounded("curvature", loss.curvature_bound * act.curvature_bound)
     C = (
         own * loss.slope_bound * act.slope_bound
         + problem.curvature_bound * np.abs(trace.g)
@@ -106,12 +117,31 @@ def network(problem: Unit, trace: Trace) -> Bound:
 
 
 def _direction_part(problem, trace):
+    _bounded("slope", problem.loss.slope_bound)
     gap = least_squares(problem, trace).bound
     return problem.loss.slope_bound**2 * gap / (1 + problem.rayleigh_optimum)
 
 
 def _decay(problem, trace):
     return rate(problem) ** np.arange(len(trace.g))
+
+
+def _expect(problem, trace, *kinds):
+    of_kind(problem, *kinds)
+    if not isinstance(trace, Trace):
+        raise TypeError(f"trace is a {check.type_name(trace)}, expected a Trace, as solvers return")
+    if trace.w.shape[1] != problem.dimension:
+        raise ValueError(
+            f"trace has weights of {trace.w.shape[1]} dimensions, expected a run of the problem, "
+            f"which has {problem.dimension}"
+        )
+
+
+def _bounded(name, bound):
+    if not np.isfinite(bound):
+        raise ValueError(
+            f"the {name} of the loss has no known bound, expected a loss with a finite {name}_bound"
+        )
 
 
 def _iterates(problem, trace):

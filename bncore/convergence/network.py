@@ -405,6 +405,11 @@ def gdnp_network(
     ----------
     Kohler et al. (2019), section 5, theorem 3.
     """
+    if not isinstance(network, _Network):
+        raise TypeError(
+            f"network is a {check.type_name(network)}, expected a GaussianNetwork or an "
+            "EmpiricalNetwork; gdnp takes problems"
+        )
     if others not in ("zero", "start"):
         raise ValueError(f"others is {others!r}, expected 'zero' or 'start'")
     check.positive_integer("sweeps", sweeps)

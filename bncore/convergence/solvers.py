@@ -7,7 +7,7 @@ ones recorded: an iteration makes one forward and one adjoint product with the d
 import numpy as np
 
 from bncore import arguments as check
-from bncore.convergence.length import NoFiniteLength, search
+from bncore.convergence.length import NoFiniteLength, Unresolved, search
 from bncore.convergence.problem import Problem, WeightsLike, silent
 from bncore.convergence.start import plain_start, start
 from bncore.convergence.trace import Recorder, Trace
@@ -15,6 +15,7 @@ from bncore.convergence.trace import Recorder, Trace
 SEARCHES = ("bisection", "brentq")
 
 
+@silent()
 def gdnp(
     problem: Problem,
     w0: WeightsLike,
@@ -54,7 +55,8 @@ def gdnp(
     Returns
     -------
     Trace
-        With status "no finite length" if f falls for ever along a direction, which is then the last.
+        With status "no finite length" if f falls for ever along a direction, which is then the last,
+        and "unresolved" if f cannot be computed as far as its best length.
 
     Raises
     ------
@@ -81,6 +83,11 @@ def gdnp(
                 raise ValueError(f"w0 has no optimal length: {reason}") from None
             recorder.stop("no finite length", str(reason))
             break
+        except Unresolved as reason:
+            if not recorder.rows:
+                raise Unresolved(f"the optimal length of w0 is out of reach: {reason}") from None
+            recorder.stop("unresolved", str(reason))
+            break
         a, b = length.bracket
         left = abs(b - a) * 2.0**-length.halvings  # few halvings may return the end they began at
         width = max(2 * abs(length.g - near), left, 1e-12 * abs(length.g), np.finfo(float).tiny)
@@ -92,10 +99,11 @@ def gdnp(
         if not wanted:
             continue
         h = line.coefficients(t)[0] * line.mean
-        if h != 0:
-            step = line.norm**2 / (L * h)
-            w = w + step * (gradient - line.Sw * (w @ gradient / line.norm**2))
-            line = problem.line(w)
+        if h == 0:
+            recorder.stop("stalled", "h = c1 u'w is 0, so that the step is not defined")
+            continue
+        w = w + line.norm**2 / (L * h) * (gradient - line.Sw * (w @ gradient / line.norm**2))
+        line = problem.line(w)
     return recorder.trace((1 - problem.smallest_eigenvalue / L) ** 2)
 
 

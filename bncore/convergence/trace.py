@@ -36,8 +36,9 @@ class Trace:
     halvings : Int[ndarray, "iterates"] or None
         How often bisection halved it; fewer than asked for once its ends are neighbours.
     status : str
-        "tolerance" (the gradient is small enough), "budget" (all steps were made), "no finite
-        length" (f falls for ever along the last direction) or "diverged".
+        "tolerance" (the gradient is small enough), "budget" (all steps were made), "stalled" (the
+        method finds no further step), "diverged", and for GDNP "no finite length" (f falls for ever
+        along the last direction) or "unresolved" (its best length there cannot be computed).
     message : str
         The status in words.
     """

@@ -50,7 +50,8 @@ def lbfgs(
             options={"maxiter": max(steps, 1), "maxfun": 20 * (steps + 1), "ftol": 0.0, "gtol": 0.0},
         )  # fmt: skip
         if len(recorder.rows) <= steps:
-            recorder.stop("tolerance", f"L-BFGS can do no better: {found.message}")
+            status = "budget" if found.status == 1 else "stalled"
+            recorder.stop(status, f"L-BFGS ended: {found.message}")
     except Enough:
         pass
     return recorder.trace()

@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, LeastSquares
+
 
 @pytest.fixture(scope="session")
 def moments():
@@ -33,6 +35,19 @@ def cloud():
         Z = rng.normal(size=(n, dimension)) @ mixing
         Z[:, 0] += mean
         return Z
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def problem_of(moments, cloud):
+    """A problem of one of the three kinds in four dimensions, with the softplus for a loss."""
+
+    def draw(kind, seed, **options):
+        if kind == "sample":
+            return EmpiricalHalfspace(cloud(seed))
+        u, S = moments(seed, 4, **options)
+        return LeastSquares(u, S) if kind == "least squares" else GaussianHalfspace(u, S)
 
     return draw
 

@@ -28,7 +28,11 @@ SECOND_MOMENTS = {
         "S is not symmetric: S[0, 1] is 0.3 and S[1, 0] is 0.2",
     ),
     "singular": (np.ones((2, 2)), ValueError, "has the smallest eigenvalue .* positive definite"),
-    "indefinite": (np.diag([1.0, -1.0]), ValueError, "the diagonal of S[1] is -1.0, expected at least 0"),
+    "indefinite": (
+        np.diag([1.0, -1.0]),
+        ValueError,
+        "the diagonal of S[1] is -1.0, expected at least 0",
+    ),
     "negative": (-S, ValueError, "the diagonal of S[0] is -1.0, expected"),
     "zero": (0 * S, ValueError, "has the smallest eigenvalue 0, expected"),
 }

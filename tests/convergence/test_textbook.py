@@ -1,0 +1,81 @@
+"""The methods as they stand on the board give what the production versions give."""
+
+import ast
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bncore.convergence import (
+    accelerated_gradient_descent,
+    batch_norm_gradient_descent,
+    gdnp,
+    gradient_descent,
+    textbook,
+    weight_normalization,
+)
+
+SEEDS = st.integers(0, 10**6)
+KINDS = ["least squares", "Gaussian", "sample"]
+STEPS = 8
+# Twenty dimensions or fewer and a condition number of 10: a step loses some hundred roundings, and
+# neighbouring lengths at the end of the bisection are a few apart.
+CLOSE = {"rtol": 0, "atol": 1e-11}
+few = settings(max_examples=10)
+
+
+def agree(path, trace):
+    size = np.abs(trace.weights).max()
+    np.testing.assert_allclose(path / size, trace.weights / size, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS)
+def test_every_method_makes_the_steps_of_the_production_version(kind, seed, problem_of):
+    problem, rng = problem_of(kind, seed), np.random.default_rng(seed)
+    w0, g0 = rng.normal(size=4), rng.uniform(0.2, 2)
+    rate = rng.uniform(0.1, 1) / problem.smoothness
+    plain = {"steps": STEPS, "learning_rate": rate}
+    for name, production in (
+        ("gradient_descent", gradient_descent),
+        ("accelerated_gradient_descent", accelerated_gradient_descent),
+    ):
+        agree(getattr(textbook, name)(problem, w0, rate, STEPS), production(problem, w0, **plain))
+    for name, production in (
+        ("weight_normalization", weight_normalization),
+        ("batch_norm_gradient_descent", batch_norm_gradient_descent),
+    ):
+        path = getattr(textbook, name)(problem, w0, g0, rate, STEPS)
+        agree(path, production(problem, w0, g0=g0, **plain))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS)
+def test_gdnp_agrees_to_the_last_bisection(kind, seed, problem_of):
+    problem = problem_of(kind, seed)
+    w0 = np.random.default_rng(seed).normal(size=4)
+    agree(textbook.gdnp(problem, w0, STEPS), gdnp(problem, w0, steps=STEPS, bisection_steps=200))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS)
+def test_the_rayleigh_quotient_is_that_of_the_problem(kind, seed, problem_of):
+    problem = problem_of(kind, seed)
+    w = np.random.default_rng(seed).normal(size=4)
+    assert textbook.rayleigh(problem.u, problem.S, w) == pytest.approx(
+        problem.rayleigh(w), rel=1e-12
+    )
+
+
+def test_no_function_has_more_than_fifteen_lines():
+    for node in ast.parse(inspect.getsource(textbook)).body:
+        if isinstance(node, ast.FunctionDef):
+            first, last = node.body[1].lineno, node.end_lineno
+            head = node.body[0].lineno - node.lineno
+            lines = inspect.getsource(textbook).splitlines()[first - 1 : last]
+            assert head + len([line for line in lines if line.strip()]) <= 15, node.name
