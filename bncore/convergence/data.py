@@ -49,7 +49,7 @@ def rows(name: str, X: object) -> Rows:
 
 def precision(X: object) -> np.dtype:
     """The precision to which what callers hand in was rounded."""
-    dtype = getattr(X, "dtype", None)
+    dtype = getattr(X, "dtype", np.dtype(np.float64))
     return dtype if dtype in check.FLOATS else np.dtype(np.float64)
 
 

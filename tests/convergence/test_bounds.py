@@ -7,7 +7,15 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from bncore.convergence import GaussianHalfspace, LeastSquares, bounds, gdnp, losses
+from bncore.convergence import (
+    EmpiricalHalfspace,
+    GaussianHalfspace,
+    LeastSquares,
+    bounds,
+    gdnp,
+    gradient_descent,
+    losses,
+)
 from bncore.convergence.network import GaussianNetwork
 
 BOUNDED = [name for name, loss in losses.LOSSES.items() if np.isfinite(loss.slope_bound)]
@@ -200,3 +208,133 @@ def test_the_rate_is_reached():
     measured = (bound.measured[20] / bound.measured[10]) ** (1 / 10)
     assert measured == pytest.approx(bounds.rate(problem), rel=0.02)
     assert measured <= bounds.rate(problem) * (1 + 1e-9)
+
+
+# ---- the right-hand sides, written out ----
+
+
+def written_out(problem, trace):
+    """mu, L, rho* and the Rayleigh gap of the start, from u and S alone."""
+    u, S, w0 = problem.u, problem.S, trace.w[0]
+    values = np.linalg.eigvalsh(S)
+    best = -u @ np.linalg.solve(S, u)
+    gap = -((u @ w0) ** 2) / (w0 @ S @ w0) - best
+    return (1 - values[0] / values[-1]) ** (2 * np.arange(len(trace.g))), best, gap
+
+
+def equal(found, expected, scale=None):
+    """To 1e-10: a condition number of 10, times some hundred roundings, times the steps."""
+    scale = np.abs(expected).max() if scale is None else scale
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("loss", FINITE, ids=lambda loss: loss.name)
+@settings(max_examples=12)
+@given(seed=SEEDS, halvings=st.integers(1, 12), share=st.floats(0.05, 0.9))
+def test_the_bounds_of_a_halfspace_are_the_formulas(loss, seed, halvings, share, moments):
+    u, S = moments(seed, 4, condition=10, share=share)
+    problem = GaussianHalfspace(u, S, loss)
+    w0 = np.random.default_rng(seed).normal(size=4)
+    trace = gdnp(problem, w0, steps=6, bisection_steps=halvings)
+    decay, best, gap = written_out(problem, trace)
+    equal(trace.bound, decay * gap)
+    equal(bounds.least_squares(problem, trace).bound, decay * gap)
+    slope, bend = loss.slope_bound, loss.curvature_bound
+    across = decay * slope**2 * gap / (1 + best)
+    equal(bounds.direction(problem, trace).bound, trace.g**2 * across)
+    widths = trace.brackets[:, 1] - trace.brackets[:, 0]
+    along = bend**2 * 4.0**-trace.halvings * widths**2
+    equal(bounds.length(problem, trace).bound, along)
+    equal(bounds.combined(problem, trace).bound, across + along)
+
+
+@settings(max_examples=12)
+@given(seed=SEEDS, units=st.integers(1, 3))
+def test_the_bound_of_a_unit_is_the_formula(seed, units, moments):
+    rng = np.random.default_rng(seed)
+    u, S = moments(seed, 4, condition=10, share=0.5)
+    lengths, theta, i = rng.normal(size=units), 2 * rng.normal(size=units), int(rng.integers(units))
+    unit = GaussianNetwork(u, S, theta).unit(i, np.outer(lengths, np.linalg.solve(S, u)))
+    trace = gdnp(LeastSquares(u, S), rng.normal(size=4), steps=5)
+    decay, _, gap = written_out(unit, trace)
+    softplus, tanh = losses.get("softplus"), losses.get("tanh")
+    own = abs(theta[i])
+    kappa = own * (own * softplus.curvature_bound + tanh.curvature_bound)
+    others = sum(abs(theta[j] * lengths[j]) for j in range(units) if j != i)
+    C = own * (1 + softplus.curvature_bound * others) + kappa * np.abs(trace.g)
+    widths = trace.brackets[:, 1] - trace.brackets[:, 0]
+    expected = C**2 * decay * gap + (kappa * 0.5**trace.halvings * widths) ** 2
+    equal(bounds.network(unit, trace).bound, expected)
+    assert unit.curvature_bound == pytest.approx(kappa, rel=1e-14)
+
+
+@settings(max_examples=12)
+@given(seed=SEEDS, share=st.floats(0.05, 5))
+def test_the_bound_of_least_squares_is_the_formula(seed, share, moments):
+    problem = LeastSquares(*moments(seed, 4, condition=10, share=share))
+    trace = gdnp(problem, np.random.default_rng(seed).normal(size=4), steps=6)
+    decay, _, gap = written_out(problem, trace)
+    equal(trace.bound, decay * gap)
+    equal(bounds.least_squares(problem, trace).bound, decay * gap)
+    assert bounds.rate(problem) == pytest.approx(decay[1], rel=1e-12)
+
+
+@settings(max_examples=20)
+@given(seed=SEEDS, factor=st.sampled_from([1e-8, 1e8, 1e-100, 1e100]))
+def test_no_factor_on_the_loss_changes_a_ratio_of_measured_to_bound(seed, factor, moments):
+    u, S = moments(seed, 4, condition=5, share=0.5)
+    w0 = np.random.default_rng(seed).normal(size=4)
+    times = losses.Loss(
+        lambda a: factor * losses.LOSSES["softplus"].phi(a),
+        lambda a: factor * losses.LOSSES["softplus"].dphi(a),
+        lambda a: factor * losses.LOSSES["softplus"].d2phi(a),
+        factor,
+        factor / 4,
+    )
+    found = []
+    for loss in ("softplus", times):
+        problem = GaussianHalfspace(u, S, loss)
+        trace = gdnp(problem, w0, steps=4, bisection_steps=6)
+        for judge in (bounds.direction, bounds.length, bounds.combined):
+            measured, bound = judge(problem, trace)
+            found.append(measured / bound)
+    for plain, scaled in zip(found[:3], found[3:], strict=True):
+        np.testing.assert_allclose(scaled, plain, rtol=1e-6, atol=1e-12)
+
+
+# ---- what they take ----
+
+
+def test_other_problems_and_runs_are_refused(refuses, moments):
+    u, S = moments(0, 3)
+    plain, halfspace = LeastSquares(u, S), GaussianHalfspace(u, S)
+    network = GaussianNetwork(u, S, np.ones(1))
+    unit = network.unit(0, np.zeros((1, 3)))
+    trace = gdnp(plain, np.ones(3), steps=2)
+    wrong = {"kind": TypeError}
+    for judge in (bounds.direction, bounds.combined):
+        for problem in (plain, unit, EmpiricalHalfspace(np.eye(3))):
+            name = type(problem).__name__
+            message = f"problem is a {name}, expected a GaussianHalfspace"
+            refuses(message, judge, problem, trace, **wrong)
+    refuses("problem is a LeastSquares, expected a Unit", bounds.network, plain, trace, **wrong)
+    for judge in (bounds.length, bounds.least_squares):
+        refuses(
+            "problem is a GaussianNetwork, expected a problem: LeastSquares, .*, such as network.unit",
+            judge, network, trace, **wrong,
+        )  # fmt: skip
+    refuses("problem is a GaussianNetwork, expected a problem", bounds.rate, network, **wrong)
+    for judge, problem in (
+        (bounds.direction, halfspace), (bounds.length, plain), (bounds.network, unit)
+    ):  # fmt: skip
+        refuses("trace is a list, expected a Trace", judge, problem, [1.0], **wrong)
+        other = gdnp(LeastSquares(*moments(0, 2)), np.ones(2), steps=2)
+        refuses("trace has weights of 2 dimensions, expected a run", judge, problem, other)
+    bare = gradient_descent(halfspace, np.ones(3), steps=2)
+    refuses("trace has no brackets", bounds.length, halfspace, bare)
+    squared = GaussianHalfspace(u, S, "squared")
+    refuses("the slope of the loss has no known bound", bounds.direction, squared, trace)
+    unknown = GaussianHalfspace(u, S, (np.sin, np.cos, lambda a: -np.sin(a)))
+    refuses("the curvature of the loss has no known bound", bounds.length, unknown, trace)
+    loose = GaussianNetwork(u, S, np.ones(1), "squared").unit(0, np.zeros((1, 3)))
+    refuses("the slope of the loss has no known bound", bounds.network, loose, trace)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.datasets import load_wine
 
-from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, LeastSquares, losses
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, LeastSquares, gdnp, losses
 
 NAMES = ["softplus", "sigmoid", "tanh", "squared"]
 SEEDS = st.integers(0, 10**6)
@@ -167,3 +168,116 @@ def test_labels_are_refused(X, refuses):
     refuses("y contains 2, expected labels of -1 and 1", from_data, X, 2 * np.abs(LABELS))
     refuses("y has shape (39,), expected (40,)", from_data, X, LABELS[1:])
     refuses("y[0] is nan, expected finite", from_data, X, with_entry(LABELS, 0, np.nan))
+
+
+# ---- units and rank ----
+
+
+def wine():
+    data = load_wine()
+    X = (data.data - data.data.mean(axis=0)) / data.data.std(axis=0)
+    return X, np.where(data.target == 1, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e8, 1e-8, 1e100, 1e-100])
+def test_wine_in_other_units(factor):
+    """rho* and the gap of -u are computed with numpy from the features as they are."""
+    X, y = wine()
+    units = np.where(np.arange(13) == 0, factor, 1.0)
+    plain = EmpiricalHalfspace.from_data(X, y)
+    problem = EmpiricalHalfspace.from_data(X * units, y)
+    Q, _ = np.linalg.qr(X)
+    best = -np.sum((Q.T @ y) ** 2) / len(y)
+    assert best == pytest.approx(-0.772, abs=5e-4)
+    assert problem.rayleigh_optimum == pytest.approx(best, rel=1e-11)
+    assert problem.condition_number < np.inf
+    u = X.T @ y / len(y)
+    scores = X @ (u * units**2) / max(units[0], 1) ** 2  # those of u in the new units, scaled
+    gap = -((scores @ y) ** 2) / (scores @ scores) / len(y) - best
+    if factor == 1e8:
+        assert gap == pytest.approx(0.266, abs=5e-4)
+    assert problem.line(-problem.u / max(units[0], 1) ** 2).rayleigh_gap == pytest.approx(
+        gap, rel=1e-10
+    )
+    regression = LeastSquares.from_data(X * units, y)
+    assert regression.rayleigh_optimum == pytest.approx(best, rel=1e-11)
+    expected = np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(regression.closed_form * units, expected, rtol=0, atol=1e-12)
+    w0 = 0.1 * np.ones(13)
+    one, other = gdnp(plain, w0, steps=0), gdnp(problem, w0 / units, steps=0)
+    assert other.rayleigh_gap[0] == pytest.approx(one.rayleigh_gap[0], rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(500, 3), (12, 5), (3000, 2)])
+def test_dependent_columns_are_found_in_every_sample(shape, dtype):
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        A = (rng.normal(size=shape) + rng.normal(size=shape[1])).astype(dtype)
+        units = 2.0 ** rng.integers(-4, 5, size=shape[1] + 1)
+        if dtype == np.float64:
+            units = 10.0 ** rng.uniform(-8, 8, size=shape[1] + 1)
+        for factors in (np.ones(shape[1] + 1), units):
+            Z = np.c_[A, A.sum(axis=1)] * factors.astype(dtype)
+            kinds = [Z] if dtype == np.float16 else [Z, sparse.csr_array(Z)]
+            for data in kinds:
+                problem = EmpiricalHalfspace(data)
+                assert problem.smallest_eigenvalue == 0, seed
+                assert problem.condition_number == np.inf
+        independent = EmpiricalHalfspace(A * units[:-1].astype(dtype))
+        assert independent.smallest_eigenvalue > 0, seed
+
+
+@few
+@given(seed=SEEDS)
+def test_dependent_columns_change_no_gap(seed, cloud):
+    rng = np.random.default_rng(seed)
+    A = cloud(seed)
+    factors = 10.0 ** rng.uniform(-8, 8, size=5)
+    plain, problem = EmpiricalHalfspace(A), EmpiricalHalfspace(np.c_[A, A.sum(axis=1)] * factors)
+    assert problem.rayleigh_optimum == pytest.approx(plain.rayleigh_optimum, rel=1e-10)
+    w = rng.normal(size=5)
+    gap = plain.line(w[:4] + w[4]).rayleigh_gap
+    assert problem.line(w / factors).rayleigh_gap == pytest.approx(gap, rel=1e-9, abs=1e-12)
+    with pytest.raises(ValueError, match="w has length 0 in the norm of S"):
+        problem.rayleigh(np.array([1.0, 1, 1, 1, -1]) / factors)
+
+
+# ---- precision and range ----
+
+
+def test_single_precision_is_scaled_into_its_range():
+    """Weights and scores beyond the range of float32, exactly as in double precision."""
+    Z = np.random.default_rng(0).integers(-8, 9, size=(40, 3)).astype(np.float32)
+    single, double = (
+        EmpiricalHalfspace(Z, "squared"),
+        EmpiricalHalfspace(Z.astype(float), "squared"),
+    )
+    for w in (np.array([1.0, -2.0, 3.0]) * 2.0**200, np.array([1.0, -2.0, 3.0]) * 2.0**-200):
+        assert single.value(w) == pytest.approx(double.value(w), rel=1e-13)
+        np.testing.assert_allclose(single.gradient(w), double.gradient(w), rtol=1e-6)
+
+
+def test_half_precision_is_computed_in_single():
+    Z = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float16)
+    problem, twin = EmpiricalHalfspace(Z), EmpiricalHalfspace(Z.astype(np.float64))
+    w = np.array([300.0, -500.0, 20.0])
+    assert problem.Z.dtype == np.float32
+    assert problem.value(w) == pytest.approx(twin.value(w), rel=1e-6)
+
+
+def test_what_leaves_the_range_is_refused(refuses):
+    problem = EmpiricalHalfspace(Z, "squared")
+    refuses("f at w leaves the range of float64", problem.value, 1e200 * np.ones(2))
+    refuses(
+        "w makes scores of size .*, expected between 1e-150", problem.rayleigh, 1e200 * np.ones(2)
+    )
+    refuses("w makes scores of size", problem.rayleigh_gradient, 1e-200 * np.ones(2))
+    refuses("||w||_S at w leaves the range", problem.norm, 1e200 * np.ones(2))
+    refuses("Z is 0, expected examples", EmpiricalHalfspace, 0 * Z)
+    refuses("u is 0, expected a mean of z", lambda p: p.solution_direction, LeastSquares(0 * U, S))
+    refuses(
+        "u is 0, expected a mean of z",
+        lambda p: p.solution_direction,
+        EmpiricalHalfspace(np.r_[Z, -Z]),
+    )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from bncore.convergence import EmpiricalHalfspace, LeastSquares
 
@@ -54,3 +55,37 @@ def test_data_of_least_squares_are_refused(refuses):
     twice = np.c_[Z, Z[:, 0]]
     refuses("has 2 independent columns, expected all 3", from_data, twice, LABELS)
     refuses("has 1 independent columns, expected all 2", from_data, Z[:1], LABELS[:1])
+
+
+@few
+@given(seed=SEEDS, j=st.integers(0, 3), factor=st.sampled_from([1e-100, 1e-8, 1e8, 1e100]))
+def test_units_of_data_decide_nothing(seed, j, factor):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
+    units = np.where(np.arange(4) == j, factor, 1.0)
+    problem = LeastSquares.from_data(X * units, y)
+    expected = np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(problem.closed_form * units, expected, rtol=0, atol=1e-12)
+    twice = np.c_[X, X @ [1.0, 2.0, 3.0, 4.0]]
+    for data in (twice, twice * np.append(units, 1 / factor)):
+        with pytest.raises(ValueError, match="has 4 independent columns, expected all 5"):
+            LeastSquares.from_data(data, y)
+    # in other units of y, u differs from 0 as much as it did
+    for size in (1e-100, 1e100):
+        LeastSquares.from_data(X, size * y).expect_mean()
+        with pytest.raises(ValueError, match="u is 0"):
+            LeastSquares.from_data(np.r_[X, X], size * np.r_[y, -y]).expect_mean()
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, np.float32, sparse.csr_array, sparse.coo_matrix, list]
+)
+def test_data_are_taken_in_every_form(kind):
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(-4, 5, size=(30, 3)).astype(float), rng.integers(-4, 5, size=30)
+    expected = LeastSquares.from_data(X, y.astype(float))
+    problem = LeastSquares.from_data(X.tolist() if kind is list else kind(X), y.tolist())
+    # sums of integers are exact
+    np.testing.assert_array_equal(problem.S, expected.S)
+    np.testing.assert_array_equal(problem.u, expected.u)
+    assert problem.constant == expected.constant

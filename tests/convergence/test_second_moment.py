@@ -1,9 +1,17 @@
 """What may be a second moment, and what is asked of one."""
 
+import mpmath
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
 
 from bncore.convergence import GaussianHalfspace, LeastSquares
+from bncore.convergence.second_moment import Metric
+
+SEEDS = st.integers(0, 10**6)
 
 U, S = np.array([0.3, -0.2]), np.array([[1.0, 0.2], [0.2, 0.8]])
 
@@ -59,3 +67,116 @@ def test_second_moments_are_refused(case, kind, refuses):
 def test_means_are_refused(case, kind, refuses):
     value, error, message = MEANS[case]
     refuses(message, kind, value, S, kind=error)
+
+
+# ---- the metric, in any units ----
+
+
+def exactly(S, digits=420):
+    """Extreme eigenvalues and the inverse of S, in high precision."""
+    with mpmath.workdps(digits):
+        exact = mpmath.matrix(S.tolist())
+        values = sorted(mpmath.eigsy(exact, eigvals_only=True))
+        inverse = exact**-1
+        return float(values[0]), float(values[-1]), inverse
+
+
+@settings(max_examples=25)
+@given(seed=SEEDS, largest=st.sampled_from([0.0, 8.0, 100.0]), d=st.integers(1, 4))
+def test_eigenvalues_and_inverse_are_right_in_any_units(seed, largest, d, moments):
+    """Relative to each other, the features have sizes of 10^-largest to 10^largest."""
+    rng = np.random.default_rng(seed)
+    u, S = moments(seed, d, condition=10)
+    units = 10.0 ** rng.uniform(-largest, largest, size=d)
+    scaled = S * np.outer(units, units)
+    metric = Metric(scaled)
+    smallest, most, inverse = exactly(scaled)
+    assert not metric.singular
+    # a condition number of 100 at most once scaled, times the roundings of four dimensions
+    close = 1000 * np.finfo(float).eps
+    assert metric.smallest == pytest.approx(smallest, rel=close, abs=0)
+    assert metric.largest == pytest.approx(most, rel=close, abs=0)
+    np.testing.assert_allclose(metric.sizes, units * np.sqrt(np.diag(S)), rtol=close)
+    for v in (u, rng.normal(size=d)):
+        with mpmath.workdps(420):
+            column = mpmath.matrix((v * units).tolist())
+            solved = inverse * column
+            square = float((column.T * solved)[0])
+            expected = np.array([float(solved[j]) for j in range(d)])
+        assert metric.square(v * units) == pytest.approx(square, rel=close, abs=0)
+        size = np.abs(expected * units).max()
+        np.testing.assert_allclose(
+            metric.solve(v * units) * units, expected * units, atol=close * size
+        )
+
+
+@settings(max_examples=25)
+@given(seed=SEEDS, j=st.integers(0, 3), factor=st.sampled_from([1e-100, 1e-8, 1e8, 1e100]))
+def test_units_decide_nothing_about_moments(seed, j, factor, moments):
+    u, S = moments(seed, 4)
+    units = np.where(np.arange(4) == j, factor, 1.0)
+    for kind in (LeastSquares, GaussianHalfspace):
+        problem, other = kind(u, S), kind(u * units, S * np.outer(units, units))
+        for name in ("rayleigh_optimum",):
+            assert getattr(other, name) == pytest.approx(getattr(problem, name), rel=1e-11)
+        close = {"rtol": 0, "atol": 1e-11}
+        solution = other.solution_direction * units
+        np.testing.assert_allclose(solution, problem.solution_direction, **close)
+    twice = S[np.ix_([0, 1, 2, 3, j], [0, 1, 2, 3, j])]
+    units = np.append(units, 1 / factor)
+    _refused("expected a positive definite matrix", LeastSquares, np.ones(5), twice)
+    _refused(
+        "expected a positive definite matrix",
+        LeastSquares,
+        np.ones(5),
+        twice * np.outer(units, units),
+    )
+    skew = S.copy()
+    skew[0, 1] += 1e-6 * np.sqrt(S[0, 0] * S[1, 1])
+    _refused("S is not symmetric", LeastSquares, u, skew)
+    units = units[:4]
+    _refused("S is not symmetric", LeastSquares, u, skew * np.outer(units, units))
+
+
+def _refused(message, function, *arguments):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
+
+
+def test_a_singular_metric_says_so_and_inverts_over_its_range():
+    A = np.random.default_rng(0).normal(size=(50, 2))
+    Z = np.c_[A, A.sum(axis=1), np.zeros(50)]
+    metric, plain = Metric(Z.T @ Z / 50), Metric(A.T @ A / 50)
+    assert metric.singular
+    assert metric.smallest == 0
+    v = A.mean(axis=0)
+    wide = np.r_[v, v.sum(), 0.0]
+    assert metric.square(wide) == pytest.approx(plain.square(v), rel=1e-11)
+    solved = metric.solve(wide)
+    np.testing.assert_allclose(Z.T @ (Z @ solved) / 50, wide, atol=1e-13)
+
+
+def test_moments_out_of_range_are_refused(refuses):
+    for size in (1e-301, 1e301):
+        refuses(
+            "S[1, 1] is 1e.*, expected between 1e-300 and 1e300",
+            LeastSquares,
+            U,
+            np.diag([1, size]),
+        )
+    refuses("u'S^-1 u leaves the range of float64: scale u", LeastSquares, 1e200 * U, S)
+
+
+def test_lists_are_taken():
+    for kind in (LeastSquares, GaussianHalfspace):
+        one, other = kind(U, S), kind(U.tolist(), S.tolist())
+        np.testing.assert_array_equal(other.S, one.S)
+        np.testing.assert_array_equal(other.u, one.u)
+    assert LeastSquares([1, 2], [[2, 0], [0, 3]]).S.dtype == np.float64
+
+
+def test_tensors_get_a_hint(refuses):
+    message = "S is a torch Tensor, expected a numpy.ndarray: hand in S.detach()"
+    refuses(message, LeastSquares, U, torch.eye(2), kind=TypeError)
+    message = "S is a sparse csr_array, expected a dense array"
+    refuses(message, LeastSquares, U, sparse.csr_array(S), kind=TypeError)

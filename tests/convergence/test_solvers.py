@@ -17,9 +17,12 @@ from bncore.convergence import (
     accelerated_gradient_descent,
     gdnp,
     gradient_descent,
+    losses,
     solvers,
     yardsticks,
 )
+from bncore.convergence.length import Unresolved
+from bncore.convergence.network import GaussianNetwork, gdnp_network
 
 NAMES = ["softplus", "sigmoid", "tanh", "squared"]
 SEEDS = st.integers(0, 10**6)
@@ -515,3 +518,301 @@ def test_more_dimensions_than_points_are_separable_and_end_without_a_finite_leng
     trace = gdnp(problem, w0, steps=200)
     assert trace.status == "no finite length"
     assert trace.value[-1] <= trace.value[0]
+
+
+# ---- every step by hand ----
+
+KINDS = ["least squares", "Gaussian", "sample"]
+# A step of four dimensions at a condition number of 10 loses some hundred roundings.
+BY_HAND = 1e-11
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=BY_HAND * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS, bisection_steps=st.sampled_from([3, 20, 60]))
+def test_the_directions_of_gdnp_by_hand(kind, seed, bisection_steps, problem_of):
+    """w - s grad_w f(w, g), with s = -||w||_S^3 / (L g h), h = c1 u'w, from plain gradients of f."""
+    problem = problem_of(kind, seed)
+    u, S = problem.u, problem.S
+    w0 = np.random.default_rng(seed).normal(size=4)
+    trace = gdnp(problem, w0, steps=6, bisection_steps=bisection_steps)
+    L = np.linalg.eigvalsh(S)[-1]
+    np.testing.assert_array_equal(trace.w[0], w0)
+    for w, g, after in zip(trace.w[:-1], trace.g[:-1], trace.w[1:], strict=True):
+        if g == 0:  # the end of a bracket that few halvings left in place: no gradient in w
+            continue
+        norm = np.sqrt(w @ S @ w)
+        gradient = problem.gradient(g * w / norm)
+        by_w = g / norm * (gradient - S @ w * (w @ gradient) / norm**2)
+        h = problem.coefficients(g * w / norm)[0] * (u @ w)
+        close(after, w + norm**3 / (L * g * h) * by_w)
+
+
+@few
+@given(seed=SEEDS, bisection_steps=st.integers(1, 40))
+def test_the_lengths_of_gdnp_by_hand(seed, bisection_steps, problem_of):
+    """For least squares the slope 2 (g - g*) is known, and with it brackets and halvings."""
+    problem = problem_of("least squares", seed, share=0.5)
+    u, S = problem.u, problem.S
+    trace = gdnp(
+        problem,
+        np.random.default_rng(seed).normal(size=4),
+        steps=8,
+        bisection_steps=bisection_steps,
+    )
+    near, width = 0.0, 1.0
+    for w, g, bracket, halvings in zip(
+        trace.w, trace.g, trace.brackets, trace.halvings, strict=True
+    ):
+        best = -(u @ w) / np.sqrt(w @ S @ w)
+        if abs(abs(best - near) - width) < 1e-9 * width:
+            return  # too near the end of the bracket to be told apart by hand
+        a, b = near, near + np.copysign(width, best - near)
+        scale = BY_HAND * (abs(a) + abs(b) + np.abs(bracket).max())
+        if abs(best - near) < width:
+            np.testing.assert_allclose(bracket, sorted((a, b), key=abs), rtol=0, atol=scale)
+        a, b = bracket
+        assert abs(a) <= abs(b)
+        assert min(a, b) <= best <= max(a, b)
+        assert halvings <= bisection_steps
+        for _ in range(halvings):
+            middle = (a + b) / 2
+            if abs(best - middle) <= scale:
+                return  # the bisection has come down to rounding
+            a, b = (middle, b) if (best > middle) == (best > a) else (a, middle)
+        assert g == pytest.approx(a, rel=0, abs=scale)
+        changed, left = abs(g - near), abs(b - a)
+        near, width = g, max(2 * changed, left, 1e-12 * abs(g))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS)
+def test_plain_and_accelerated_descent_by_hand(kind, seed, problem_of):
+    problem, rng = problem_of(kind, seed), np.random.default_rng(seed)
+    w, bend = rng.normal(size=4), {"least squares": 2.0}.get(kind, 0.25)
+    step = 1 / (bend * np.linalg.eigvalsh(problem.S)[-1])
+    for rate in (None, 0.4 * step):
+        size = step if rate is None else rate
+        plain = gradient_descent(problem, w, steps=6, learning_rate=rate)
+        for before, after in itertools.pairwise(plain.weights):
+            close(after, before - size * problem.gradient(before))
+        fast = accelerated_gradient_descent(problem, w, steps=6, learning_rate=rate)
+        moved = [x - size * problem.gradient(x) for x in fast.weights[:-1]]
+        close(fast.weights[1], moved[0])
+        for t in range(1, 6):
+            close(fast.weights[t + 1], moved[t] + t / (t + 3) * (moved[t] - moved[t - 1]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS, g0=st.sampled_from([None, -0.7, 1.5]))
+def test_descent_on_direction_and_length_by_hand(kind, seed, g0, problem_of):
+    """f(g w / |w|) differentiated by hand, for both norms."""
+    problem = problem_of(kind, seed)
+    w0 = np.random.default_rng(seed).normal(size=4)
+    rate = 0.3 / problem.smoothness
+    for solver, M, default in (
+        (solvers.batch_norm_gradient_descent, problem.S, 1.0),
+        (solvers.weight_normalization, np.eye(4), np.sqrt(w0 @ w0)),
+    ):
+        given = {} if g0 is None else {"g0": g0}
+        trace = solver(problem, w0, steps=6, learning_rate=rate, **given)
+        g, w = (default if g0 is None else g0), w0
+        for t in range(7):
+            norm = np.sqrt(w @ M @ w)
+            close(trace.w[t], w)
+            assert trace.g[t] == pytest.approx(g, rel=BY_HAND, abs=BY_HAND)
+            close(trace.weights[t], g * w / norm)
+            gradient = problem.gradient(g * w / norm)
+            slope = gradient @ w / norm
+            by_w = g / norm * gradient - g * slope / norm**2 * (M @ w)
+            w, g = w - rate * by_w, g - rate * slope
+
+
+# ---- units ----
+
+TIMES = st.sampled_from([1e-8, 1e8])
+
+
+def of_units(problem, factors):
+    """The same problem with its features multiplied."""
+    if isinstance(problem, EmpiricalHalfspace):
+        return EmpiricalHalfspace(problem.Z * factors, problem.loss)
+    u, S = factors * problem.u, problem.S * np.outer(factors, factors)
+    if isinstance(problem, LeastSquares):
+        return LeastSquares(u, S)
+    return GaussianHalfspace(u, S, problem.loss)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS, factor=TIMES)
+def test_a_factor_on_all_features_changes_no_run(kind, seed, factor, problem_of):
+    """A common factor of the features is one of the weights: every method but one takes the same way."""
+    problem = problem_of(kind, seed)
+    other = of_units(problem, np.full(4, factor))
+    w0 = np.random.default_rng(seed).normal(size=4)
+    for solver in (gdnp, gradient_descent, accelerated_gradient_descent):
+        one, two = solver(problem, w0, steps=6), solver(other, w0 / factor, steps=6)
+        assert one.status == two.status
+        np.testing.assert_allclose(two.value, one.value, rtol=1e-9, atol=1e-10)
+        close(two.weights * factor, one.weights)
+        np.testing.assert_allclose(two.rayleigh_gap, one.rayleigh_gap, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@few
+@given(seed=SEEDS, j=st.integers(0, 3), factor=st.sampled_from([1e-100, 1e-8, 1e8, 1e100]))
+def test_a_factor_on_one_feature_changes_no_decision(kind, seed, j, factor, problem_of):
+    problem = problem_of(kind, seed)
+    factors = np.where(np.arange(4) == j, factor, 1.0)
+    other, w0 = of_units(problem, factors), np.random.default_rng(seed).normal(size=4)
+    one, two = gdnp(problem, w0, steps=0), gdnp(other, w0 / factors, steps=0)
+    assert two.status == one.status
+    for name in ("value", "g", "rayleigh_gap"):
+        expected = getattr(one, name)
+        np.testing.assert_allclose(getattr(two, name), expected, rtol=1e-8, atol=1e-11)
+    trace = gdnp(other, w0 / factors, steps=3)
+    for name in ("weights", "value", "gradient_norm", "rayleigh_gap", "bound"):
+        assert np.isfinite(getattr(trace, name)).all(), name
+
+
+def times(factor):
+    """The softplus, multiplied."""
+    phi, dphi, d2phi = (
+        functools.partial(lambda f, a: factor * f(a), f)
+        for f in (
+            losses.LOSSES["softplus"].phi,
+            losses.LOSSES["softplus"].dphi,
+            losses.LOSSES["softplus"].d2phi,
+        )
+    )
+    return losses.Loss(phi, dphi, d2phi, factor, factor / 4)
+
+
+@few
+@given(seed=SEEDS, factor=TIMES)
+def test_a_factor_on_the_loss_changes_no_run(seed, factor, moments, cloud):
+    w0 = np.random.default_rng(seed).normal(size=4)
+    u, S = moments(seed, 4)
+    for make in (
+        functools.partial(GaussianHalfspace, u, S),
+        functools.partial(EmpiricalHalfspace, cloud(seed)),
+    ):
+        for solver in (gdnp, gradient_descent, accelerated_gradient_descent):
+            one, two = (
+                solver(make("softplus"), w0, steps=6),
+                solver(make(times(factor)), w0, steps=6),
+            )
+            assert one.status == two.status
+            close(two.weights, one.weights)
+            close(two.gradient_norm / factor, one.gradient_norm)
+        stop = 3 * one.gradient_norm.min()
+        early = [
+            gdnp(make(times(c)), w0, steps=50, tolerance=c * stop).status for c in (1.0, factor)
+        ]
+        assert early[0] == early[1]
+
+
+@few
+@given(seed=SEEDS, factor=TIMES)
+def test_a_factor_on_a_loss_without_best_length_changes_no_status(seed, factor):
+    rng = np.random.default_rng(seed)
+    Z = rng.normal(size=(60, 3))
+    Z[:, 0] = -1 - np.abs(Z[:, 0])
+    w0 = np.array([0.05, 1.0, 0.3])
+    one, two = (
+        gdnp(EmpiricalHalfspace(Z * unit, times(loss)), w0 / unit, steps=50)
+        for loss, unit in ((1.0, 1.0), (factor, 1 / factor))
+    )
+    assert one.status == two.status
+    assert one.steps == two.steps
+
+
+# ---- lists ----
+
+
+def test_lists_are_taken_as_arrays_are(moments):
+    u, S = moments(0, 3)
+    one, other = LeastSquares(u, S), LeastSquares(u.tolist(), S.tolist())
+    for solver in (gdnp, gradient_descent, accelerated_gradient_descent):
+        for w0 in (
+            [1, 2, 3],
+            (1.0, 2.0, 3.0),
+            np.array([1, 2, 3]),
+            np.array([1, 2, 3], np.float32),
+        ):
+            expected = solver(one, np.array([1.0, 2.0, 3.0]), steps=3)
+            np.testing.assert_array_equal(solver(other, w0, steps=3).weights, expected.weights)
+
+
+# ---- statuses ----
+
+
+def test_where_the_step_is_not_defined_the_run_stalls(cloud):
+    """f(w) = E sin(z'w), where c1 = E cos + E sin u'w is made 0 by hand."""
+    problem = EmpiricalHalfspace(cloud(0), "softplus")
+    line = problem.line
+
+    def without_c1(w):
+        found = line(w)
+        found.coefficients = lambda t: (0.0, 1.0)
+        return found
+
+    problem.line = without_c1
+    trace = gdnp(problem, np.ones(4), steps=5)
+    assert trace.status == "stalled"
+    assert "h = c1 u'w is 0" in trace.message
+    assert trace.steps == 0
+
+
+def test_where_a_length_is_out_of_reach_the_run_says_so(cloud):
+    problem = EmpiricalHalfspace(cloud(0), "softplus")
+    line, made = problem.line, []
+
+    def fails(g):
+        raise Unresolved("too fine to follow")
+
+    def resolved(w, first):
+        found = line(w)
+        made.append(w)
+        if len(made) > first:
+            found.slope = fails
+        return found
+
+    problem.line = lambda w: resolved(w, 3)
+    trace = gdnp(problem, np.ones(4), steps=9)
+    assert trace.status == "unresolved"
+    assert "too fine to follow" in trace.message
+    assert trace.steps == 2
+    made.clear()
+    problem.line = lambda w: resolved(w, 0)
+    with pytest.raises(Unresolved, match=r"the optimal length of w0 is out of reach: .*too fine"):
+        gdnp(problem, np.ones(4), steps=9)
+
+
+def test_whatever_is_no_problem_is_refused(refuses, moments):
+    u, S = moments(0, 3)
+    network = GaussianNetwork(u, S, [1.0, 0.5])
+    for solver in ALL.values():
+        wrong = {"kind": TypeError}
+        refuses(
+            "problem is a GaussianNetwork, expected a problem: .*unit(i, W)",
+            solver,
+            network,
+            u,
+            **wrong,
+        )
+        refuses("problem is a ndarray, expected a problem: LeastSquares", solver, u, u, **wrong)
+    refuses(
+        "network is a LeastSquares, expected a GaussianNetwork",
+        gdnp_network,
+        LeastSquares(u, S),
+        u,
+        kind=TypeError,
+    )
