@@ -1,4 +1,5 @@
 # `make` lists the targets. TORCH=cpu or TORCH=cu130 chooses a build of torch, see README.md.
+# For a POSIX shell: Linux, macOS, and Windows with WSL (native Windows puts programs elsewhere than in bin).
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON ?= python3
