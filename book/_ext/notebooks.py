@@ -61,11 +61,23 @@ def run_observed(path, root, environment, on_cell=lambda: None):
 
     That is ``files`` and ``folders``, with what was found there (see `observe`), and ``modules``,
     the top-level names of everything imported.
+
+    Raises
+    ------
+    RuntimeError
+        If bncore comes from elsewhere: its changes would go unseen.
     """
     notebook = read(path)
     observe = _OBSERVE.format(folder=str(Path(__file__).parent), root=str(root))
     seen = run_cells(notebook, path.parent, environment, on_cell, observe, _WHAT_WAS_READ)
-    return notebook, json.loads(seen)
+    seen = json.loads(seen)
+    package = seen.pop("bncore")
+    if package and not Path(package).resolve().is_relative_to(Path(root).resolve()):
+        raise RuntimeError(
+            f"{path.name} imports bncore from {package}, expected it below {root}: install it "
+            "from there with `pip install --editable .`"
+        )
+    return notebook, seen
 
 
 def ask_after(path, code):

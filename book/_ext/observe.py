@@ -2,7 +2,8 @@
 
 An audit hook sees every file that Python opens, modules among them, and every folder that is listed.
 What is kept of a file is a digest of the content at that moment, of a folder its entries. What the
-import system lists to find a module is no reading: a new file there changes nothing.
+import system lists to find a module is no reading: a new file there changes nothing. What other
+processes read is not seen.
 """
 
 import hashlib
@@ -92,10 +93,11 @@ class Observer:
         return place if place.endswith(".pyc") or all(map(counts, place.split("/"))) else None
 
     def report(self):
-        """Files, folders and top-level modules as JSON."""
+        """Files, folders, top-level modules and where bncore comes from, as JSON."""
         for module in list(sys.modules.values()):
             source = getattr(module, "__file__", None)
             if source and os.path.isabs(source):
                 self._opened(source)
         modules = sorted({name.split(".")[0] for name in sys.modules})
-        return json.dumps({"files": self.files, "folders": self.folders, "modules": modules})
+        seen = {"files": self.files, "folders": self.folders, "modules": modules}
+        return json.dumps({**seen, "bncore": getattr(sys.modules.get("bncore"), "__file__", None)})

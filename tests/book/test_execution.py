@@ -224,6 +224,14 @@ def test_a_record_cut_off_in_the_middle_is_no_record(executed, package, chapter)
     assert not kept.is_fresh("chapter", chapter)
 
 
+def test_a_package_from_elsewhere_is_refused(tmp_path, package, chapter):
+    """Its changes would go unseen."""
+    elsewhere = execution.Store(tmp_path / "_build/executed", tmp_path / "other")
+    with pytest.raises(RuntimeError, match=r"expected it below .*other: install it"):
+        elsewhere.execute("chapter", chapter)
+    assert not elsewhere.is_fresh("chapter", chapter)
+
+
 def test_the_kernel_keeps_what_observes_it_out_of_the_chapter(tmp_path, package):
     path = write(tmp_path / "chapter.ipynb", "print(sorted(n for n in dir() if n[0] != '_'))", "1")
     kept = store(tmp_path, package)
