@@ -32,9 +32,9 @@ import bncore.lab
 unchanged = state() == before
 
 sys.path.insert(0, sys.argv[1])
-import test_determinism
-print(json.dumps({"unchanged": unchanged, "runs": test_determinism.runs(),
-                  "description": test_determinism.description()}))
+import test_training_determinism
+print(json.dumps({"unchanged": unchanged, "runs": test_training_determinism.runs(),
+                  "description": test_training_determinism.description()}))
 """
 
 
