@@ -3,6 +3,6 @@
 NumPy and SciPy only. Features lie on axis 1, as in torch.
 """
 
-from bncore.mechanics import conventions, folding, inference, rank, scaling, transform
+from bncore.mechanics import conventions, folding, frameworks, inference, rank, scaling, transform
 
-__all__ = ["conventions", "folding", "inference", "rank", "scaling", "transform"]
+__all__ = ["conventions", "folding", "frameworks", "inference", "rank", "scaling", "transform"]

@@ -1,18 +1,15 @@
-"""What torch, Keras, Flax and the paper mean by the same words, and how to go from one to another.
+"""How to go from one framework's settings and state of batch normalization to another's.
 
-The four disagree on momentum, on the variance they keep, on epsilon and on every name.
-Sources: each framework's own documentation, cited in ``CONVENTIONS``.
+What each framework means stands in ``frameworks``, whose names are offered here too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import Decimal
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 
 from bncore import arguments as check
+from bncore.mechanics.frameworks import CONVENTIONS, Convention, markdown, table
 
 __all__ = [
     "CONVENTIONS",
@@ -23,153 +20,6 @@ __all__ = [
     "rename_state",
     "table",
 ]
-
-
-@dataclass(frozen=True)
-class Convention:
-    """How one framework words, initialises and updates batch normalization.
-
-    Attributes
-    ----------
-    title : str
-        Name to print.
-    momentum : float or None
-        Default of the setting; None stands for the plain average over the batches.
-    momentum_weighs : "new", "old" or None
-        Which side of the update the setting multiplies: the newest batch or the old average.
-    plain_average : bool
-        Whether the framework offers the plain average over the batches.
-    eps : float or None
-        Default; None where none is given.
-    variance : "unbiased" or "biased"
-        Divisor of the variance that is kept for inference: m - 1 or m, with m values a feature.
-        In training all of them normalise with divisor m.
-    initial : tuple of float, or None
-        Mean and variance before the first batch.
-    feature_axis : int or None
-        Default axis of the features; None where the axis is not fixed.
-    optional_together : bool
-        Whether gamma and beta can only be dropped together.
-    names : mapping of str to str
-        Its word for each of gamma, beta, mean, var, updates, momentum and eps that it has.
-    source : str
-        Where this is documented.
-    """
-
-    title: str
-    momentum: float | None
-    momentum_weighs: Literal["new", "old"] | None
-    plain_average: bool
-    eps: float | None
-    variance: Literal["unbiased", "biased"]
-    initial: tuple[float, float] | None
-    feature_axis: int | None
-    optional_together: bool
-    names: Mapping[str, str]
-    source: str
-
-
-_KERAS_NAMES = {
-    "gamma": "gamma",
-    "beta": "beta",
-    "mean": "moving_mean",
-    "var": "moving_variance",
-    "momentum": "momentum",
-    "eps": "epsilon",
-}
-
-CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
-    {
-        "torch": Convention(
-            title="torch",
-            momentum=0.1,
-            momentum_weighs="new",
-            plain_average=True,
-            eps=1e-5,
-            variance="unbiased",
-            initial=(0.0, 1.0),
-            feature_axis=1,
-            optional_together=True,
-            names={
-                "gamma": "weight",
-                "beta": "bias",
-                "mean": "running_mean",
-                "var": "running_var",
-                "updates": "num_batches_tracked",
-                "momentum": "momentum",
-                "eps": "eps",
-            },
-            source="https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm1d.html",
-        ),
-        "keras": Convention(
-            title="Keras 3",
-            momentum=0.99,
-            momentum_weighs="old",
-            plain_average=False,
-            eps=1e-3,
-            variance="biased",
-            initial=(0.0, 1.0),
-            feature_axis=-1,
-            optional_together=False,
-            names=_KERAS_NAMES,
-            source="https://keras.io/api/layers/normalization_layers/batch_normalization/",
-        ),
-        "keras-fused": Convention(
-            title="fused Keras 2",
-            momentum=0.99,
-            momentum_weighs="old",
-            plain_average=False,
-            eps=1e-3,
-            variance="unbiased",
-            initial=(0.0, 1.0),
-            feature_axis=-1,
-            optional_together=False,
-            names=_KERAS_NAMES,
-            source="https://github.com/tensorflow/tensorflow/issues/55545",
-        ),
-        "flax": Convention(
-            title="Flax",
-            momentum=0.99,
-            momentum_weighs="old",
-            plain_average=False,
-            eps=1e-5,
-            variance="biased",
-            initial=(0.0, 1.0),
-            feature_axis=-1,
-            optional_together=False,
-            names={
-                "gamma": "scale",
-                "beta": "bias",
-                "mean": "mean",
-                "var": "var",
-                "momentum": "momentum",
-                "eps": "epsilon",
-            },
-            source=(
-                "https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/normalization.html"
-            ),
-        ),
-        "paper": Convention(
-            title="the paper",
-            momentum=None,
-            momentum_weighs=None,
-            plain_average=True,
-            eps=None,
-            variance="unbiased",
-            initial=None,
-            feature_axis=None,
-            optional_together=True,
-            names={
-                "gamma": "gamma",
-                "beta": "beta",
-                "mean": "E[x]",
-                "var": "Var[x]",
-                "eps": "epsilon",
-            },
-            source="https://arxiv.org/abs/1502.03167",
-        ),
-    }
-)
 
 _STATE = ("gamma", "beta", "mean", "var", "updates")
 
@@ -202,13 +52,13 @@ def convert_settings(
         Keras and Flax have no plain average, and the paper has nothing else.
     """
     old, new = _conventions(source, target)
-    _refuse_unknown("settings", settings, _setting_names(old), source)
+    _refuse_unknown("settings", settings, old.setting_names(), source)
     eps = settings.get(old.names["eps"], old.eps)
     if eps is None:
         raise ValueError(f"settings lacks {old.names['eps']!r}, for which {source} has no default")
     converted = {new.names["eps"]: check.positive(old.names["eps"], eps)}
 
-    weight = _newest_weight(old, settings.get("momentum", old.momentum))
+    weight = old.newest_weight(settings.get("momentum", old.momentum))
     if weight is None and not new.plain_average:
         raise ValueError(
             f"momentum is None, expected a number: {target} has no plain average over the batches"
@@ -219,14 +69,11 @@ def convert_settings(
             "averages all batches alike"
         )
     if "momentum" in new.names:
-        complement = weight is not None and new.momentum_weighs == "old"
-        converted[new.names["momentum"]] = _complement(weight) if complement else weight
+        converted[new.names["momentum"]] = new.momentum_for(weight)
     return converted
 
 
-def rename_state(
-    state: Mapping[str, np.ndarray | np.integer | int], source: str, target: str
-) -> dict[str, np.ndarray]:
+def rename_state(state: Mapping[str, object], source: str, target: str) -> dict[str, np.ndarray]:
     """Give a layer's arrays the target's names and leave their values alone.
 
     The layer then computes the same outputs at inference in the target, provided that it keeps its
@@ -237,7 +84,10 @@ def rename_state(
     ----------
     state : mapping of str to Float[ndarray, "features"]
         The layer's arrays by the source's names: mean and variance, and gamma and beta if the
-        layer has them. torch's ``num_batches_tracked`` may be there.
+        layer has them; lists and integers take the dtype of the mean. torch's
+        ``num_batches_tracked`` may be there, an integer or an array of no axes. A state dict of
+        torch holds tensors; hand in
+        ``{name: value.numpy(force=True) for name, value in state.items()}``.
     source, target : str
         Keys of ``CONVENTIONS``.
 
@@ -250,10 +100,11 @@ def rename_state(
     Raises
     ------
     TypeError
-        If an array is not floating point, or the number of batches not an integer.
+        If an array does not hold real numbers, or the number of batches is not an integer.
     ValueError
         If a convention or name is unknown, mean or variance is missing, shapes disagree, a value is
-        not finite, or the variance or the number of batches is negative.
+        not finite, the variance or the number of batches is negative, or that number is beyond the
+        64 bits of torch's counter.
     """
     old, new = _conventions(source, target)
     arrays, updates = _read(state, old, source)
@@ -261,7 +112,7 @@ def rename_state(
 
 
 def convert_state(
-    state: Mapping[str, np.ndarray | np.integer | int],
+    state: Mapping[str, object],
     source: str,
     target: str,
     *,
@@ -290,8 +141,8 @@ def convert_state(
         m, the number of values of each feature in a training batch: examples times positions. At
         least 2; needed when one convention keeps the biased variance and the other the unbiased.
     updates : int, optional
-        t, the number of training batches seen. By default torch's ``num_batches_tracked``, and
-        where that is missing so many that the initial value no longer counts.
+        t, the number of training batches seen, in place of ``num_batches_tracked``. By default
+        torch's counter, and where that is missing so many that the initial value no longer counts.
     settings : mapping
         As in ``convert_settings``. Its momentum says how much of the initial value is left.
 
@@ -306,99 +157,33 @@ def convert_state(
         As ``rename_state``, and if batch_size is not an integer or momentum not a number.
     ValueError
         As ``rename_state``, and if batch_size is missing or below 2, updates is negative, a setting
-        is unknown, momentum lies outside [0, 1], the variance is smaller than the initial value's
-        part in it, or nothing but the initial value is there to be converted to the paper.
+        is unknown, momentum lies outside [0, 1], epsilon is not positive, nothing but the initial
+        value is there to be converted to the paper, or a result leaves the range of its dtype.
+        Also if the number of updates contradicts the state and the result hangs on it: the state
+        moved, but there were none (checkpoints of torch's first versions have no counter, and
+        loading one sets it to 0); the state is the initial one, and t is not known; or the variance
+        is smaller than the initial value's part in it.
     """
     old, new = _conventions(source, target)
     arrays, tracked = _read(state, old, source)
-    updates = tracked if updates is None else check.integer("updates", updates, least=0)
+    updates = tracked if updates is None else _count("updates", updates)
     factor = _variance_factor(old, new, batch_size)
-    _refuse_unknown("settings", settings, _setting_names(old), source)
-    newest = _newest_weight(old, settings.get("momentum", old.momentum))
+    _refuse_unknown("settings", settings, old.setting_names(), source)
+    if old.names["eps"] in settings:
+        check.positive(old.names["eps"], settings[old.names["eps"]])
+    newest = old.newest_weight(settings.get("momentum", old.momentum))
     left = _initial_weight(old, newest, updates)
+    if old.initial is not None and (factor != 1 or new.initial != old.initial):
+        _refuse_contradiction(old, arrays, updates, left)
     if new.initial is None and left == 1:
         raise ValueError(
             f"the initial value weighs 1 after {updates} updates, expected less: {target} keeps no "
             "initial value, and there is nothing else"
         )
-    least = left * (1 - _rounding(arrays["var"], updates))
-    if (arrays["var"] < least).any():
-        raise ValueError(
-            f"{old.names['var']} is {arrays['var'].min():g}, expected at least {left:g}, the part "
-            f"of the initial value after {updates} updates: check momentum and updates"
-        )
-    arrays["mean"] = _convert(arrays["mean"], old, new, 0, left, 1.0)
-    arrays["var"] = _convert(arrays["var"], old, new, 1, left, factor)
+    for key, which, scale in (("mean", 0, 1.0), ("var", 1, factor)):
+        result = _convert(arrays[key], old, new, which, left, scale)
+        arrays[key] = check.narrowed(new.names[key], result, arrays[key].dtype)
     return _write(arrays, updates, new)
-
-
-def table() -> list[dict[str, str]]:
-    """The conventions side by side: one row for each question, one column for each framework.
-
-    Returns
-    -------
-    list of dict
-        Each row maps "" to the question and each framework's title to its answer.
-    """
-    questions = {
-        "momentum multiplies": lambda c: {
-            "new": "the newest batch",
-            "old": "the old average",
-            None: "no momentum",
-        }[c.momentum_weighs],
-        "default momentum": lambda c: _or_dash(c.momentum),
-        "update": _update_rule,
-        "batches looked back over": lambda c: (
-            "all" if c.momentum is None else f"{1 / _newest_weight(c, c.momentum):.0f}"
-        ),
-        "plain average": lambda c: (
-            "always"
-            if c.momentum_weighs is None
-            else "momentum=None"
-            if c.plain_average
-            else "not offered"
-        ),
-        "variance kept, divisor": lambda c: {"unbiased": "m − 1", "biased": "m"}[c.variance],
-        "variance in training, divisor": lambda c: "m",
-        "epsilon": lambda c: "unspecified" if c.eps is None else f"{c.eps:g}",
-        "initial mean, variance": lambda c: (
-            "none" if c.initial is None else "{:g}, {:g}".format(*c.initial)
-        ),
-        "axis of the features": lambda c: _or_dash(c.feature_axis),
-        "scale γ": lambda c: _code(c, "gamma"),
-        "shift β": lambda c: _code(c, "beta"),
-        "mean": lambda c: _code(c, "mean"),
-        "variance": lambda c: _code(c, "var"),
-        "number of batches": lambda c: _code(c, "updates"),
-        "name of epsilon": lambda c: _code(c, "eps"),
-        "source": lambda c: f"[{c.title}]({c.source})",
-    }
-    return [
-        {"": question} | {c.title: answer(c) for c in CONVENTIONS.values()}
-        for question, answer in questions.items()
-    ]
-
-
-def markdown() -> str:
-    """``table`` as a Markdown table: beside each question its answers, and who gives them.
-
-    Two columns fit on a phone, and frameworks that agree stand together.
-    """
-    lines = ["| question | answers |", "| --- | --- |"]
-    for row in table():
-        question, *answers = row.values()
-        given = {}
-        for title, answer in zip(list(row)[1:], answers, strict=True):
-            given.setdefault(answer.replace("—", "none"), []).append(title)
-        if question == "source":
-            cells = list(given)
-        else:
-            cells = [
-                f"{answer} ({'all' if len(who) == len(answers) else ', '.join(who)})"
-                for answer, who in given.items()
-            ]
-        lines.append(f"| {question} | {'<br>'.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _conventions(*keys):
@@ -416,26 +201,6 @@ def _refuse_unknown(name, mapping, known, source):
             )
 
 
-def _setting_names(convention):
-    return [convention.names[key] for key in ("momentum", "eps") if key in convention.names]
-
-
-def _complement(fraction):
-    return float(1 - Decimal(repr(fraction)))
-
-
-def _newest_weight(convention, momentum):
-    """Weight of the newest batch in the average; None for the plain average."""
-    if momentum is None:
-        if not convention.plain_average:
-            raise ValueError(
-                f"momentum is None, expected a number: {convention.title} has no plain average"
-            )
-        return None
-    momentum = check.fraction("momentum", momentum)
-    return momentum if convention.momentum_weighs == "new" else _complement(momentum)
-
-
 def _initial_weight(convention, newest, updates):
     if convention.initial is None or updates is None:
         return 0.0
@@ -447,6 +212,12 @@ def _initial_weight(convention, newest, updates):
 def _read(state, old, source):
     """The arrays of a state by the book's names, and its number of updates, all checked."""
     names = old.names
+    for key, value in state.items():
+        if check.is_tensor(value):
+            raise TypeError(
+                f"state holds the torch {check.type_name(value)} {key!r}, expected NumPy arrays: "
+                "hand in {name: value.numpy(force=True) for name, value in state.items()}"
+            )
     _refuse_unknown("state", state, [names[key] for key in _STATE if key in names], source)
     arrays = {key: state[names[key]] for key in _STATE if names.get(key) in state}
     for key in ("mean", "var"):
@@ -454,16 +225,49 @@ def _read(state, old, source):
             raise ValueError(f"state lacks {names[key]!r}")
     updates = arrays.pop("updates", None)
     if updates is not None:
-        scalar = isinstance(updates, np.ndarray) and updates.ndim == 0
-        updates = check.integer(names["updates"], updates[()] if scalar else updates, least=0)
-    mean = arrays["mean"]
-    check.array(names["mean"], mean)
-    if mean.ndim != 1:
-        raise ValueError(f"{names['mean']} has shape {mean.shape}, expected (features,)")
+        updates = _count(names["updates"], updates)
+    mean = arrays["mean"] = check.array(names["mean"], arrays["mean"], 1)
     for key, array in arrays.items():
-        check.vector(names[key], array, len(mean), names["mean"])
+        arrays[key] = check.vector(names[key], array, len(mean), names["mean"], mean.dtype)
     check.no_negative(names["var"], arrays["var"])
     return arrays, updates
+
+
+def _count(name, value):
+    """A number of updates that fits the 64 bits of a counter."""
+    scalar = isinstance(value, np.ndarray) and value.ndim == 0
+    value = check.integer(name, value[()] if scalar else value, least=0)
+    most = np.iinfo(np.int64).max
+    if value > most:
+        raise ValueError(f"{name} is above {most}, expected at most that: a counter has 64 bits")
+    return value
+
+
+def _refuse_contradiction(old, arrays, updates, left):
+    """Refuse a number of updates that the state gives the lie to."""
+    names = {key: old.names[key] for key in ("mean", "var")}
+    start = "{:g} and {:g}".format(*old.initial)
+    moved = (arrays["mean"] != old.initial[0]) | (arrays["var"] != old.initial[1])
+    if left == 1 and moved.any():
+        j = int(moved.argmax())
+        raise ValueError(
+            f"the initial value weighs 1 after {updates} updates, but {names['mean']}[{j}] is "
+            f"{arrays['mean'][j]:g} and {names['var']}[{j}] {arrays['var'][j]:g}, expected {start}: "
+            "there were updates, or momentum is wrong. Old checkpoints have no counter; hand in "
+            "updates=, the number of training batches, or leave the counter out of the state where "
+            "they were so many that the initial value no longer counts"
+        )
+    if updates is None and not moved.any():
+        raise ValueError(
+            f"{names['mean']} and {names['var']} are {start}, as before the first batch, and the "
+            "number of updates is not given: hand in updates=, 0 if there were none"
+        )
+    least = left * (1 - _rounding(arrays["var"], updates))
+    if (arrays["var"] < least * old.initial[1]).any():
+        raise ValueError(
+            f"{names['var']} is {arrays['var'].min():g}, expected at least {left:g}, the part of "
+            f"the initial value after {updates} updates: check momentum and updates"
+        )
 
 
 def _write(arrays, updates, new):
@@ -500,24 +304,10 @@ def _convert(value, old, new, which, left, factor):
     batches = value.astype(np.float64) - before
     if which == 1:
         batches = np.maximum(batches, 0)
-    return (batches * scale + after).astype(value.dtype)
+    with np.errstate(over="ignore"):
+        return batches * scale + after
 
 
 def _rounding(var, updates):
     """Relative error that a running average in var's dtype may have gathered."""
     return 2 * np.finfo(var.dtype).eps * ((updates or 0) + 1)
-
-
-def _update_rule(convention):
-    if convention.momentum is None:
-        return "mean over the batches"
-    weight = _newest_weight(convention, convention.momentum)
-    return f"{_complement(weight):g} × old + {weight:g} × batch"
-
-
-def _or_dash(value):
-    return "—" if value is None else f"{value:g}"
-
-
-def _code(convention, key):
-    return f"`{convention.names[key]}`" if key in convention.names else "—"
