@@ -140,6 +140,13 @@ def test_a_part_that_leaves_nothing_to_test_on_is_refused(served, tmp_path, trai
         data.openml("mnist", tmp_path, train=train)
 
 
+@pytest.mark.parametrize(("name", "train"), [("mnist", 60_000), ("cifar10", 50_000)])
+def test_by_default_as_many_are_to_learn_from_as_the_authors_say(served, tmp_path, name, train):
+    served(name)
+    with pytest.raises(ValueError, match=rf"train is {train}, expected at most 11"):
+        data.openml(name, tmp_path)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("train", "error", "message"),
