@@ -48,6 +48,8 @@ DIFFERENT = [
     *(np.zeros(2), np.zeros(2, np.float32), np.zeros((2, 1)), np.array([0.0, 1.0]), np.array("a")),
     *(torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16), torch.zeros(0), torch.tensor(0.0)),
     *(nn.ReLU, nn.ReLU(), nn.LeakyReLU(), nn.LeakyReLU(0.2), torch.relu, torch.nn.functional.relu),
+    *(np.zeros(2, "i8"), torch.zeros(2, dtype=torch.int32), torch.zeros(2, dtype=torch.float64)),
+    *(lambda x: x.real, lambda x: x.imag),
     *(np.sin, np.cos, max, [1].count, [2].count),
     *(made(1), made(2), made(1, 2.0), other(1), lambda x: x, lambda x: x + 1, recursive()),
     *(functools.partial(made, 1), functools.partial(made, 2), functools.partial(made, offset=1)),

@@ -81,6 +81,15 @@ def test_what_cannot_be_recorded_is_named_and_no_file_written(tmp_path, full, er
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_may_take_as_many_bytes_as_the_limit_says(tmp_path):
+    path, run = tmp_path / "recorded.json", {"configuration": {}, "full": {}, "reduced": {}}
+    recorded.save(path, **run)
+    size = path.stat().st_size
+    recorded.save(path, **run, limit=size)
+    with pytest.raises(ValueError, match=f"takes {size} bytes, expected at most {size - 1}"):
+        recorded.save(path, **run, limit=size - 1)
+
+
 def test_a_missing_run_is_said_to_be_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"recorded.json does not exist; full_size.py"):
         recorded.load(tmp_path / "recorded.json")
@@ -127,7 +136,12 @@ def command(tmp_path):
 
 
 def test_the_command_makes_the_recorded_run(command, tmp_path):
-    assert command() == [({"steps": 2},), ({"steps": 1},)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert command() == [({"steps": 2},), ({"steps": 1},)]
+    finally:
+        torch.set_num_threads(before)
     kept = recorded.load(tmp_path / "recorded.json")
     assert kept["configuration"] == {"steps": 2}
     assert kept["full"] == {"seen": {"steps": 2}}
