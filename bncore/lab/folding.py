@@ -80,13 +80,16 @@ def folded(
 
 def _folded(model, axes):
     graphs.check_model(model)
-    trace = graphs.traced(_evaluating(model))
+    still = _evaluating(model)
+    trace = graphs.traced(still)
     norms = graphs.batch_norms(model, trace.graph)
     layers = {}
     for name, calls in norms.items():
         norm = model.get_submodule(name)
         if norm.running_mean is None:
             raise ValueError(f"{name} keeps no running statistics, expected fixed ones to fold")
+        if still.get_submodule(name).training:
+            raise ValueError(f"{name} stays in training mode, expected model.eval() to fix it")
         for before in dict.fromkeys(_layer_before(model, name, call) for call in calls):
             layer = layers.get(before) or model.get_submodule(before)
             _check_use(trace.graph, before, name, calls)
@@ -95,7 +98,7 @@ def _folded(model, axes):
         for call in calls:
             call.replace_all_uses_with(call.all_input_nodes[0])
             trace.graph.erase_node(call)
-    expected = graphs.calls_of(_evaluating(model), norms)
+    expected = graphs.calls_of(still, norms)
     for cut in (trace.called, ()):
         short = _assembled(model, layers, norms, cut)
         try:

@@ -46,9 +46,8 @@ def check_model(model: object) -> None:
 
 
 def traced(model: nn.Module) -> Traced:
-    """What the model calls, in the mode that it is in. Optional arguments are left out.
+    """What the model calls, in the mode that it is in, without optional arguments and identities.
 
-    Identities are left out too.
     Modules of torch, batch norms, and modules that hold no batch norm and cannot be traced, count as
     one call.
 
@@ -196,12 +195,14 @@ def check_same(model: nn.Module, other: nn.Module, arguments: tuple, what: str) 
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             found.append(_leaves(copy.deepcopy(each)(*arguments)))
+    if not found[0]:
+        raise ValueError("the model returns no tensor on the example, expected one to compare")
     for first, second in zip(*found, strict=True):
         if not torch.isfinite(first).all():
             raise ValueError(
                 "the model's output on the example is not finite, expected finite values"
             )
-        if not first.is_floating_point() or first.shape != second.shape:
+        if not first.is_floating_point() or first.shape != second.shape or not first.numel():
             same = torch.equal(first, second)
         else:
             allowed = torch.finfo(first.dtype).eps ** 0.5 * first.abs().max()

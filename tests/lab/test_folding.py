@@ -418,6 +418,20 @@ def counting():
     return model
 
 
+class Restless(nn.Sequential):
+    """A network whose batch norm uses the batch's statistics at inference too."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].train()
+        return self
+
+
+class Silent(nn.Sequential):
+    def forward(self, x):
+        super().forward(x)
+
+
 def hooked(model, which):
     model[which].register_forward_hook(lambda layer, inputs, output: 2 * output)
     return model
@@ -473,6 +487,11 @@ REFUSED = {
     "unused": (Unused(), "norm is never called, expected it in use: remove it first"),
     "depending": (Depending(), r"model cannot be traced \(symbolically traced variables cannot"),
     "hidden": (counting(), "the folded network computes something else on the example"),
+    "restless": (
+        Restless(*pair()),
+        r"1 stays in training mode, expected model\.eval\(\) to fix it",
+    ),
+    "silent": (Silent(*pair()), "the model returns no tensor on the example, expected one to comp"),
     "features": (
         pair(norm=nn.BatchNorm1d(5)),
         r"model cannot be applied to the example, of shape \(5, 3\): running_mean should contain 4",
@@ -512,6 +531,22 @@ def test_an_example_may_be_an_array_or_a_list():
     for example in (np.ones((2, 2)), [[1, 1], [1.0, 1]], (torch.ones(2, 2),)):
         found = folded(model, example).state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+class Single(nn.Module):
+    """Computes in float32 whatever it is given, and cannot be applied in float64."""
+
+    def forward(self, x):
+        return x.float()
+
+
+def test_what_cannot_be_applied_in_double_precision_is_compared_in_its_own():
+    model = moved(nn.Sequential(Single(), nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)))
+    x = torch.randn(5, 3)
+    found, expected = evaluated(folded(model, x), x), evaluated(model, x)
+    # Two sums of few products in float32.
+    atol = 20 * torch.finfo(torch.float32).eps * expected.abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
 def test_what_cannot_be_traced_but_holds_no_norm_is_one_call():
