@@ -1,6 +1,7 @@
 """Sweeps in turn, in processes, and on a cluster whose workers die."""
 
 import functools
+import importlib
 import itertools
 import os
 import pickle
@@ -140,6 +141,22 @@ def test_a_run_that_another_process_has_stored_meanwhile_is_read(folders):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "bar", restored)
         assert sweep(counted(done), GRID, store=store) == whole
+    assert len(calls(done)) == len(PAIRS)
+
+
+def test_results_of_workers_on_another_disk_are_stored_where_the_sweep_was_called(
+    folders, monkeypatch
+):
+    done, store = folders
+    here = importlib.import_module("bncore.lab.sweep")
+
+    def call(i, function, parameters, path, threads):
+        return i, function(**parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here, "_call", call)
+        first = sweep(counted(done), GRID, store=store)
+    assert sweep(counted(done), GRID, store=store) == first
     assert len(calls(done)) == len(PAIRS)
 
 
