@@ -4,10 +4,15 @@ What torch refuses somewhere inside a model becomes an error that names the argu
 not finite pass: a network may have diverged, and then so has what is measured.
 """
 
+import numpy as np
 import torch
 from torch import nn
 
-from bncore.arguments import type_name
+from bncore import tensors
+from bncore.arguments import Listed, type_name
+from bncore.lab.modes import is_batch_norm
+
+Targets = torch.Tensor | np.ndarray | Listed
 
 REFUSALS = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
@@ -26,27 +31,36 @@ def check_model(model):
             raise TypeError(f"model's {name} is complex, expected real parameters")
 
 
-def check_batch(x, y):
-    """Refuse anything but two tensors as ``check_tensor`` wants them, where torch differentiates."""
+def batch(model, x, y):
+    """The examples and the targets of one batch, as the model takes them, where torch differentiates."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "torch.inference_mode is on, expected it off: derivatives are measured here"
         )
-    check_tensor("x", x)
-    check_tensor("y", y)
+    x = examples(model, x)
+    y = tensors.targets("y", y, x.dtype if x.is_floating_point() else None, x.device)
+    if y.numel() == 0:
+        raise ValueError(f"y has shape {tuple(y.shape)}, expected at least one example")
+    return x, y
 
 
-def check_tensor(name, value):
-    """Refuse anything but a tensor with at least one example and without NaN and infinity."""
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} is a {type_name(value)}, expected a tensor")
-    if value.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected at least one example")
-    bad = ~torch.isfinite(value)
-    if bad.any():
-        first = tuple(bad.nonzero()[0].tolist())
-        where = ", ".join(map(str, first))
-        raise ValueError(f"{name}[{where}] is {value[first].item()}, expected finite values only")
+def examples(model, x):
+    """What the model is to see: finite floats, or integers that stay what they are for an embedding."""
+    embeds = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
+    if embeds and isinstance(x, torch.Tensor) and not x.is_floating_point() and x.numel():
+        return tensors.targets("x", x)
+    return tensors.examples("x", x, model)
+
+
+def on_batches(model):
+    """The model with batch norms that use the statistics of the batch; other modules stay as they are.
+
+    In a model in training mode a batch norm in evaluation mode is frozen, and stays so.
+    """
+    if not model.training:
+        for module in model.modules():
+            module.training = module.training or is_batch_norm(module)
+    return model
 
 
 def outputs(apply, x):

@@ -1,11 +1,10 @@
 """How much a layer's gradient changes because the layers before it have moved.
 
-Internal covariate shift as Santurkar et al. (2018) measure it, and the noise with which they disturb
-batch norm. Source: Santurkar, Tsipras, Ilyas and Madry (2018), Definition 2.1 and section 2.1.
+Internal covariate shift as Santurkar, Tsipras, Ilyas and Madry (2018) measure it, Definition 2.1.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import NamedTuple
 
@@ -13,14 +12,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
-from torch.func import functional_call
 
 from bncore import arguments as check
+from bncore import tensors
 from bncore.explanations import _models
+from bncore.explanations.layering import Layers, check_layers, layers_of, output
 
 Loss = Callable[..., torch.Tensor]
-Parameters = Mapping[str, torch.Tensor]
-Layers = Mapping[str, Sequence[str]]
+Parameters = Mapping[str, torch.Tensor | np.ndarray | check.Listed]
 
 
 class Shift(NamedTuple):
@@ -54,8 +53,8 @@ class Shift(NamedTuple):
 def gradient_shift(
     model: nn.Module,
     loss: Loss,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: tensors.Examples,
+    y: _models.Targets,
     update: Real | Parameters,
     *,
     layers: Layers | None = None,
@@ -78,7 +77,7 @@ def gradient_shift(
     loss : callable
         From (outputs, targets) to a scalar tensor, for example ``cross_entropy``.
     x, y : Tensor
-        The batch, finite.
+        The batch, finite; or arrays or lists.
     update : float or mapping of str to Tensor
         What leads from t to t+1: the learning rate of a step along the gradient of this batch, or
         the new value of every trainable parameter by its name.
@@ -93,8 +92,8 @@ def gradient_shift(
     Raises
     ------
     TypeError
-        If model is not a module with real parameters, x or y not a tensor, loss not callable, or
-        update neither a number nor a mapping of tensors.
+        If model is not a module with real parameters, x or y are not numbers, loss not callable, or
+        update neither a number nor a mapping.
     ValueError
         If x or y is empty or not finite, the model or the loss cannot be applied, the loss is not a
         scalar, the learning rate is negative or not finite, a new value is missing, not expected or
@@ -106,8 +105,7 @@ def gradient_shift(
     ----------
     Santurkar et al. (2018), Definition 2.1.
     """
-    start, layers = _parts(model, x, y, layers)
-    gradient = _Gradient(model, loss, x, y)
+    start, layers, gradient = _parts(model, loss, x, y, layers)
     before = gradient(start, list(start))
     new = _updated(start, before, update)
     moved, afterwards = dict(start), []
@@ -121,8 +119,8 @@ def gradient_shift(
 def linearized_shift(
     model: nn.Module,
     loss: Loss,
-    x: torch.Tensor,
-    y: torch.Tensor,
+    x: tensors.Examples,
+    y: _models.Targets,
     update: Real | Parameters,
     *,
     layers: Layers | None = None,
@@ -136,8 +134,7 @@ def linearized_shift(
     Arguments, result and errors are those of ``gradient_shift``. The second derivatives exist where
     activations and loss have them; at a ReLU's kink torch takes them from one side.
     """
-    start, layers = _parts(model, x, y, layers)
-    gradient = _Gradient(model, loss, x, y)
+    start, layers, gradient = _parts(model, loss, x, y, layers)
     leaves, graph = gradient.with_graph(start)
     before = {name: value.detach() for name, value in graph.items()}
     new = _updated(start, before, update)
@@ -149,217 +146,6 @@ def linearized_shift(
         for name in names:
             product = product + (graph[name] * (new[name] - start[name])).sum()
     return _compared(layers, before, afterwards)
-
-
-def layers_of(model: nn.Module, x: torch.Tensor) -> dict[str, list[str]]:
-    """The trainable parameters of each layer, in the order in which a forward pass meets them.
-
-    A module whose parameters include a matrix or a kernel begins a layer and names it; one that has
-    vectors only, such as a normalisation, belongs to the layer before it, or to the first one.
-
-    Parameters
-    ----------
-    model : nn.Module
-        It stays as it is.
-    x : Tensor
-        A batch.
-
-    Raises
-    ------
-    TypeError
-        If model is not a module with real parameters, or x not a tensor.
-    ValueError
-        If x is empty or not finite, the model cannot be applied to it or has no trainable
-        parameters, or one takes no part in the forward pass, or one is used more than once and so
-        belongs to no single layer.
-    """
-    _models.check_model(model)
-    _models.check_tensor("x", x)
-    owners = {
-        module: (name, list(own))
-        for name, module in model.named_modules(remove_duplicate=False)
-        if (own := _own(name, module))
-    }
-    met = []
-    hooks = [
-        module.register_forward_pre_hook(lambda module, inputs: met.append(module))
-        for module in owners
-    ]
-    try:
-        with torch.no_grad():
-            _run(model, {}, x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    _check_forward_pass(owners, met, model)
-    layers, waiting = {}, []
-    for module in met:
-        name, own = owners[module]
-        if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
-            layers[name] = waiting + own
-            waiting = []
-        elif layers:
-            layers[list(layers)[-1]] += own
-        else:
-            waiting += own
-    return layers if layers else {owners[met[0]][0]: waiting}
-
-
-class NoisyBatchNorm(nn.Module):
-    """Batch norm whose outputs are moved and stretched at random, anew at every training step.
-
-    In training mode each step draws a distribution for each feature, and each value of the batch
-    its own noise from it. With a the output of batch norm,
-
-        mean ~ U(-shift, shift) and scale ~ U(1, stretch)                 for each feature,
-        m ~ U(mean - jitter, mean + jitter) and s ~ N(scale, jitter^2)    for each value,
-        output = s a + m.
-
-    In evaluation mode there is no noise.
-
-    Parameters
-    ----------
-    num_features : int
-        Features or channels, on axis 1 of (batch, features, *spatial).
-    shift : float
-        Largest mean of the noise.
-    stretch : float
-        Largest scale, at least 1.
-    jitter : float
-        How far single values stray from the distribution's mean and scale.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not a number; in a forward pass, if x is not a tensor of the layer's
-        dtype, or, where the layer is in single precision, of that or half precision.
-    ValueError
-        If num_features is below 1, shift or jitter negative, or stretch below 1; in a forward pass,
-        if x has other features than the layer, or in training mode fewer than two values of each.
-
-    References
-    ----------
-    Santurkar et al. (2018), section 2.1: batch norm with time-varying noise of non-zero mean and
-    non-unit variance.
-    """
-
-    is_batch_norm = True  # The lab's batch statistics put it in training mode, noise included.
-
-    def __init__(
-        self, num_features: int, shift: Real = 0.5, stretch: Real = 1.25, jitter: Real = 0.1
-    ):
-        super().__init__()
-        features = check.positive_integer("num_features", num_features)
-        self.shift = check.nonnegative("shift", shift)
-        self.stretch = check.positive("stretch", stretch)
-        self.jitter = check.nonnegative("jitter", jitter)
-        if self.stretch < 1:
-            raise ValueError(f"stretch is {stretch}, expected at least 1, which is no stretch")
-        self.norm = _BatchNorm(features)
-
-    def forward(
-        self, x: Float[torch.Tensor, "batch features *spatial"]
-    ) -> Float[torch.Tensor, "batch features *spatial"]:
-        """Normalise and, in training mode, disturb."""
-        a = self.norm(x)
-        if not self.training:
-            return a
-        each = (1, a.shape[1], *(1 for _ in a.shape[2:]))
-        mean = self.shift * (2 * torch.rand(each, device=a.device, dtype=a.dtype) - 1)
-        scale = 1 + (self.stretch - 1) * torch.rand(each, device=a.device, dtype=a.dtype)
-        m = mean + self.jitter * (2 * torch.rand_like(a) - 1)
-        s = scale + self.jitter * torch.randn_like(a)
-        return s * a + m
-
-
-class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """torch's batch norm for any number of trailing axes."""
-
-    def _check_input_dim(self, input):
-        if not isinstance(input, torch.Tensor):
-            raise TypeError(f"x is a {check.type_name(input)}, expected a tensor")
-        shape = tuple(input.shape)
-        if input.ndim < 2:
-            raise ValueError(f"x has shape {shape}, expected (batch, features, *spatial)")
-        if shape[1] != self.num_features:
-            raise ValueError(
-                f"x has {shape[1]} features on axis 1, expected {self.num_features}, those of the layer"
-            )
-        dtype = self.weight.dtype
-        # Torch mixes half precision with parameters in single precision, and nothing else.
-        halves = (torch.float16, torch.bfloat16) if dtype == torch.float32 else ()
-        if input.dtype not in (dtype, *halves):
-            raise TypeError(f"x has dtype {input.dtype}, expected {dtype}, that of the layer")
-        count = input.numel() // shape[1]
-        if count < 1 + self.training:
-            raise ValueError(
-                f"x has shape {shape}, {count} values of each feature, expected at least "
-                f"{1 + self.training}"
-            )
-
-
-class TwoLayers(NamedTuple):
-    """The second layer's gradient in a linear network of two layers, before and after a step."""
-
-    before: Float[np.ndarray, "outputs hidden"]
-    after: Float[np.ndarray, "outputs hidden"]
-
-
-def two_linear_layers(
-    W1: Float[np.ndarray, "hidden inputs"],
-    W2: Float[np.ndarray, "outputs hidden"],
-    C: Float[np.ndarray, "inputs inputs"],
-    D: Float[np.ndarray, "outputs inputs"],
-    learning_rate: Real,
-) -> TwoLayers:
-    """The shift of the second layer of x -> W2 W1 x in closed form.
-
-    For the loss E (W2 W1 x - y)^2 / 2 with C = E[x x'] and D = E[y x'], and R = W2 W1 C - D,
-
-        G  = R W1',
-        G' = (R - h W2 W2' R C) (W1 - h W2' R)'      after a step of learning rate h.
-
-    Parameters
-    ----------
-    W1, W2 : ndarray
-        The weights.
-    C, D : ndarray
-        Second moments of the inputs, and of outputs and inputs.
-    learning_rate : float
-        Of the first layer's step; at least 0.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not a plain array of floats, or learning_rate not a number.
-    ValueError
-        If shapes disagree, a value is not finite, entries of C differ from those of C' by more than
-        a thousandth of what they can be at most, (C_ii C_jj)^(1/2), or learning_rate is negative or
-        not finite.
-    """
-    h = check.nonnegative("learning_rate", learning_rate)
-    for name, value in (("W1", W1), ("W2", W2), ("C", C), ("D", D)):
-        check.array(name, value)
-        if value.ndim != 2 or 0 in value.shape:
-            raise ValueError(f"{name} has shape {value.shape}, expected a matrix with entries")
-        check.finite(name, value)
-    (hidden, inputs), outputs = W1.shape, len(W2)
-    for name, value, expected in (
-        ("W2", W2, (outputs, hidden)),
-        ("C", C, (inputs, inputs)),
-        ("D", D, (outputs, inputs)),
-    ):
-        if value.shape != expected:
-            raise ValueError(
-                f"{name} has shape {value.shape}, expected {expected} beside W1 and W2"
-            )
-    wide = C.astype(np.float64)
-    sizes = np.sqrt(np.abs(wide.diagonal()))
-    if (np.abs(wide - wide.T) > 1e-3 * np.outer(sizes, sizes)).any():
-        raise ValueError("C is not symmetric, expected second moments E[x x']")
-    R = W2 @ W1 @ C - D
-    moved = W1 - h * W2.T @ R
-    return TwoLayers(R @ W1.T, (R - h * W2 @ W2.T @ R @ C) @ moved.T)
 
 
 class _Gradient:
@@ -379,7 +165,7 @@ class _Gradient:
 
     def _found(self, values, leaves, create_graph):
         with torch.enable_grad():
-            found = _run(self.model, values | leaves, self.x)
+            found = output(self.model, values | leaves, self.x)
             value = _models.loss_of(self.loss, found, self.y)
             if not value.requires_grad:
                 raise ValueError(
@@ -402,15 +188,16 @@ def _derivative(scalar, leaf):
     return found
 
 
-def _parts(model, x, y, layers):
-    """The trainable parameters of a model, and its layers."""
+def _parts(model, loss, x, y, layers):
+    """The trainable parameters of a model, its layers, and the gradient of the loss."""
     _models.check_model(model)
-    _models.check_batch(x, y)
+    x, y = _models.batch(model, x, y)
     start = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     if layers is None:
-        return start, layers_of(model, x)
-    _check_layers(layers, start)
-    return start, layers
+        layers = layers_of(model, x)
+    else:
+        check_layers(layers, start)
+    return start, layers, _Gradient(model, loss, x, y)
 
 
 def _compared(layers, before, afterwards):
@@ -419,14 +206,6 @@ def _compared(layers, before, afterwards):
         for names, after in zip(layers.values(), afterwards, strict=True)
     ]
     return Shift(tuple(layers), *np.array(rows, dtype=float).reshape(-1, 4).T)
-
-
-def _run(model, parameters, x):
-    """The model's output for other parameters; its buffers and torch's random state stay."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = {value.device for value in model.parameters() if value.device.type == "cuda"}
-    with torch.random.fork_rng(devices=devices):
-        return _models.outputs(lambda x: functional_call(model, (parameters, buffers), (x,)), x)
 
 
 def _updated(start, gradients, update):
@@ -440,21 +219,7 @@ def _updated(start, gradients, update):
                 f"update lacks {', '.join(missing) or 'nothing'} and has {', '.join(unknown) or 'nothing'} "
                 "too many, expected the new value of every trainable parameter by its name"
             )
-        for name, value in update.items():
-            if not isinstance(value, torch.Tensor):
-                raise TypeError(
-                    f"update[{name!r}] is a {check.type_name(value)}, expected a tensor"
-                )
-            if value.shape != start[name].shape:
-                raise ValueError(
-                    f"update[{name!r}] has shape {tuple(value.shape)}, expected that of the "
-                    f"parameter, {tuple(start[name].shape)}"
-                )
-            if not value.is_floating_point():
-                raise TypeError(
-                    f"update[{name!r}] has dtype {value.dtype}, expected a floating-point one"
-                )
-        return {name: value.detach().to(start[name]) for name, value in update.items()}
+        return {name: _value(f"update[{name!r}]", update[name], old) for name, old in start.items()}
     if isinstance(update, bool) or not isinstance(update, Real):
         raise TypeError(
             f"update is a {check.type_name(update)}, expected a learning rate or a mapping from "
@@ -462,6 +227,17 @@ def _updated(start, gradients, update):
         )
     rate = check.nonnegative("update", update)
     return {name: value - rate * gradients[name] for name, value in start.items()}
+
+
+def _value(name, value, old):
+    """A new value of a parameter; floats of another kind are rounded to the parameter's."""
+    value = tensors.tensor(name, value)
+    if value.shape != old.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, expected that of the parameter, "
+            f"{tuple(old.shape)}"
+        )
+    return value.detach().to(old)
 
 
 def _compare(before, after):
@@ -484,57 +260,3 @@ def _length(vector):
     if largest == 0 or not np.isfinite(largest):
         return float(largest)
     return float(largest * np.linalg.norm(vector / largest))
-
-
-def _own(name, module):
-    prefix = f"{name}." if name else ""
-    return [prefix + key for key, p in module.named_parameters(recurse=False) if p.requires_grad]
-
-
-def _check_layers(layers, start):
-    if not isinstance(layers, Mapping):
-        raise TypeError(
-            f"layers is a {check.type_name(layers)}, expected a mapping from each layer's name to "
-            "the names of its parameters"
-        )
-    if not layers:
-        raise ValueError("layers is empty, expected at least one layer")
-    seen = set()
-    for layer, names in layers.items():
-        if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-            raise ValueError(
-                f"layers[{layer!r}] is {names!r}, expected a sequence of at least one parameter name"
-            )
-        for name in names:
-            if not isinstance(name, str) or name not in start:
-                raise ValueError(
-                    f"layers[{layer!r}] names {name!r}, expected one of the trainable parameters "
-                    f"{', '.join(start)}"
-                )
-            if name in seen:
-                raise ValueError(
-                    f"layers[{layer!r}] names {name!r} again, expected it in one layer"
-                )
-            seen.add(name)
-
-
-def _check_forward_pass(owners, met, model):
-    if not owners:
-        raise ValueError("model has no trainable parameters, expected at least one layer")
-    names = dict(model.named_parameters(remove_duplicate=False))
-    holders = {}
-    for name, parameter in names.items():
-        holders.setdefault(parameter, []).append(name)
-    for shared in holders.values():
-        if len(shared) > 1:
-            raise ValueError(
-                f"{' and '.join(shared)} are one parameter, expected each layer to have its own: "
-                "pass layers to say where it belongs"
-            )
-    for module, (name, _) in owners.items():
-        if met.count(module) != 1:
-            times = "no part" if module not in met else f"part {met.count(module)} times"
-            raise ValueError(
-                f"{name or type(module).__name__} takes {times} in the forward pass, expected "
-                "once: pass layers to say which parameters form a layer"
-            )

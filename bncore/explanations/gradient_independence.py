@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from bncore.explanations import _activation
-from bncore.explanations.depth import Activation
+from bncore.explanations.activation import Activation, Function
 
 
 def expected_gradients(
@@ -35,7 +34,7 @@ def expected_gradients(
     preactivations : sequence of Float[ndarray, "batch units"]
         h_1, h_2, ... from the input to the last layer with a batch norm.
     activation : str or callable
-        As for ``depth.growth_rate``.
+        As for ``depth.MeanField``.
 
     Returns
     -------
@@ -54,7 +53,7 @@ def expected_gradients(
     -----
     Costs of the order of layers times units times batch squared.
     """
-    function = _activation.Function(activation)
+    function = Function(activation)
     layers = [np.asarray(h, dtype=np.float64).T for h in preactivations]
     if not layers:
         raise ValueError("preactivations is empty, expected an array for each layer")

@@ -2,9 +2,8 @@
 
 A loss L is scale-invariant in w if L(a w) = L(w) for every a > 0. Batch norm makes it so in the
 weights of each unit that it normalises, up to epsilon. Then the gradient is orthogonal to w, and
-the length of w is the clock of its direction.
-Ioffe and Szegedy (2015), section 3.3; van Laarhoven (2017); Hoffer et al. (2018); Arora, Li and Lyu
-(2019); Li and Arora (2020); Wan et al. (2021).
+the length of w is the clock of its direction: see ``effective_rate``.
+Ioffe and Szegedy (2015), section 3.3; van Laarhoven (2017); Arora, Li and Lyu (2019).
 """
 
 import math
@@ -21,9 +20,6 @@ from bncore.lab.probes import evaluation
 
 Number = float | int
 Lengths = Float[np.ndarray, "steps_and_start"]
-
-# By which a product of two arguments may miss a bound that it meets.
-ROUNDING = 1e-12
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -207,79 +203,6 @@ def invariant_weights(
     return found
 
 
-def effective_rate(rate: Number, length: Number, decay: Number = 0.0) -> float:
-    """The learning rate that the direction feels, rate / ((1 - rate decay) length^2).
-
-    A step of gradient descent with weight decay, w -> (1 - rate decay) w - rate grad L(w), turns w
-    as a step with this rate and without decay turns w / length; see ``turn``.
-
-    Parameters
-    ----------
-    rate : float
-        Learning rate.
-    length : float
-        Length of w.
-    decay : float
-        Coefficient of weight decay.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not a real number.
-    ValueError
-        If rate or length is not positive, decay is negative, rate times decay is 1 or more, or the
-        effective rate leaves the range of floats.
-    """
-    rate, decay = _rate_and_decay(rate, decay)
-    length = check.positive("length", length)
-    return _in_range("length", length, rate / (1 - rate * decay) / length / length)
-
-
-def turn(
-    direction: Float[np.ndarray, "inputs"],
-    gradient: Float[np.ndarray, "inputs"],
-    rate: Number,
-) -> Float[np.ndarray, "inputs"]:
-    """The direction after one step, (v - rate g) / sqrt(1 + rate^2 norm(g)^2).
-
-    Parameters
-    ----------
-    direction : Float[ndarray, "inputs"]
-        v, of length 1.
-    gradient : Float[ndarray, "inputs"]
-        g, the gradient of a scale-invariant loss at v, hence orthogonal to v.
-    rate : float
-        The effective rate.
-
-    Raises
-    ------
-    TypeError
-        If an argument is of the wrong type.
-    ValueError
-        If shapes differ, v is not of length 1, g is not orthogonal to it, or the rate is not
-        positive.
-    """
-    rate = check.positive("rate", rate)
-    for name, value in (("direction", direction), ("gradient", gradient)):
-        check.array(name, value)
-        check.finite(name, value)
-    if direction.ndim != 1 or gradient.shape != direction.shape:
-        raise ValueError(
-            f"direction has shape {direction.shape} and gradient {gradient.shape}, expected two "
-            "vectors of one length"
-        )
-    length, slope = np.linalg.norm(direction), np.linalg.norm(gradient)
-    if abs(length - 1) > 1e-6:
-        raise ValueError(f"direction has length {length:.6g}, expected 1")
-    if abs(direction @ gradient) > 1e-6 * slope:
-        cosine = direction @ gradient / slope
-        raise ValueError(
-            f"gradient has the cosine {cosine:.3g} with direction, expected 0, as for a "
-            "scale-invariant loss"
-        )
-    return (direction - rate * gradient) / math.sqrt(1 + (rate * slope) ** 2)
-
-
 def squared_lengths(
     rate: Number,
     gradients: Float[np.ndarray, "steps"],
@@ -316,7 +239,7 @@ def squared_lengths(
         If rate or start is not positive, decay is negative, rate times decay is 1 or more, a
         gradient is negative or not finite, or a length leaves the range of floats.
     """
-    rate, decay = _rate_and_decay(rate, decay)
+    rate, decay = rate_and_decay(rate, decay)
     check.array("gradients", gradients)
     if gradients.ndim != 1:
         raise ValueError(f"gradients has shape {gradients.shape}, expected one number a step")
@@ -371,7 +294,7 @@ def smooth_squared_lengths(
         If rate or start is not positive, gradient or decay is negative, rate times decay is 1 or
         more, or a number of steps is negative.
     """
-    rate, decay = _rate_and_decay(rate, decay)
+    rate, decay = rate_and_decay(rate, decay)
     gradient, start = check.nonnegative("gradient", gradient), check.positive("start", start)
     check.array("steps", steps)
     check.finite("steps", steps)
@@ -382,78 +305,6 @@ def smooth_squared_lengths(
     counted = np.divide(-np.expm1(-decayed), decayed, where=decayed > 0, out=np.ones_like(decayed))
     # Squares of squared lengths could leave the range; these hypotenuses do not.
     return np.hypot(start * np.exp(-decayed / 2), rate * gradient * np.sqrt(2 * counted * steps))
-
-
-class Equilibrium(NamedTuple):
-    """Where weight decay and the growth of the weights balance.
-
-    Attributes
-    ----------
-    length : float
-        Length of w.
-    effective_rate : float
-        Learning rate of the direction there, see ``effective_rate``.
-    angle : float
-        By which one step turns w, in radians; with momentum its root mean square.
-    steps : float
-        Number of small steps in which a deviation of length^4 shrinks to 1/e, (1 - momentum) /
-        (4 rate decay).
-    """
-
-    length: float
-    effective_rate: float
-    angle: float
-    steps: float
-
-
-def equilibrium(
-    rate: Number, decay: Number, gradient: Number, momentum: Number = 0.0
-) -> Equilibrium:
-    """The length of w at which gradient descent with weight decay keeps it.
-
-    length^4 = rate G^2 / (decay (1 - momentum) (2 - rate decay / (1 + momentum))),
-    cos(angle) = 1 - rate decay / (1 + momentum).
-
-    Without momentum this is exact for gradients of constant length G at w / norm(w). With momentum,
-    v -> momentum v + grad L(w) + decay w and w -> w - rate v, it holds nearly, in the mean, if each
-    gradient is uncorrelated with the earlier ones, and is far off where gradients follow a pattern.
-
-    Parameters
-    ----------
-    rate : float
-        Learning rate.
-    decay : float
-        Coefficient of weight decay.
-    gradient : float
-        G, the root mean square length of the gradient at w / norm(w).
-    momentum : float
-        In [0, 1).
-
-    Raises
-    ------
-    TypeError
-        If an argument is not a real number.
-    ValueError
-        If rate, decay or gradient is not positive, rate times decay is 1 or more, or momentum is
-        outside [0, 1).
-
-    References
-    ----------
-    van Laarhoven (2017); Wan et al. (2021), with momentum.
-    """
-    rate, decay = _rate_and_decay(rate, decay)
-    if decay == 0:
-        raise ValueError("decay is 0, expected a number above 0: without it the length only grows")
-    gradient, momentum = check.positive("gradient", gradient), _momentum(momentum)
-    shrink = rate * decay / (1 + momentum)
-    # Root by root: the square of the gradient may leave the range of floats.
-    length = (rate / decay / ((1 - momentum) * (2 - shrink))) ** 0.25 * math.sqrt(gradient)
-    return Equilibrium(
-        length,
-        effective_rate(rate, length, decay),
-        2 * math.asin(math.sqrt(shrink / 2)),  # the arc cosine of 1 - shrink, also for tiny ones
-        (1 - momentum) / 4 / rate / decay,
-    )
 
 
 def length_bound(
@@ -494,87 +345,10 @@ def length_bound(
         for name, value in (("curvature", curvature), ("slope", slope), ("drop", drop))
     )
     push = rate * slope / start * (rate * slope)
-    return _in_range("rate", rate, max(start, rate * curvature + push) + 2 * rate * drop)
+    return within_floats("rate", rate, max(start, rate * curvature + push) + 2 * rate * drop)
 
 
-class Schedule(NamedTuple):
-    """Learning rates that do without weight decay what a fixed rate does with it.
-
-    Attributes
-    ----------
-    rates : Float[ndarray, "steps"]
-        For each step.
-    factor : float
-        q: after t steps the weights are q^-t times those of the run with weight decay.
-    velocity : float
-        What the momentum buffer has to hold before the first step, as a multiple of the weights; 0
-        without momentum.
-    """
-
-    rates: Float[np.ndarray, "steps"]
-    factor: float
-    velocity: float
-
-
-def exponential_schedule(
-    rate: Number, decay: Number, steps: int, momentum: Number = 0.0
-) -> Schedule:
-    """The growing learning rates that replace weight decay on a scale-invariant loss.
-
-    rates[t] = rate q^(-2 t - 1), where q, the factor, is the larger root of
-    x^2 - (1 + momentum - rate decay) x + momentum = 0; without momentum it is 1 - rate decay.
-    The run with decay starts with a momentum buffer of 0, v -> momentum v + grad L(w) + decay w,
-    w -> w - rate v; the run without starts with velocity times the weights.
-
-    Parameters
-    ----------
-    rate : float
-        Learning rate of the run with weight decay.
-    decay : float
-        Its coefficient.
-    steps : int
-        Number of steps.
-    momentum : float
-        In [0, 1).
-
-    Raises
-    ------
-    TypeError
-        If an argument is of the wrong type.
-    ValueError
-        If an argument is outside its range, or rate times decay exceeds (1 - sqrt(momentum))^2,
-        beyond which there is no real root.
-
-    References
-    ----------
-    Li and Arora (2020).
-    """
-    rate, decay = _rate_and_decay(rate, decay)
-    steps, momentum = check.positive_integer("steps", steps), _momentum(momentum)
-    largest = (1 - math.sqrt(momentum)) ** 2
-    if momentum and rate * decay > largest * (1 + ROUNDING):
-        raise ValueError(
-            f"rate * decay is {rate * decay:.3g}, expected at most (1 - sqrt(momentum))^2 = "
-            f"{largest:.3g}: beyond it no real learning rates do the same"
-        )
-    # 1 - q is the smaller root of x^2 - (1 - momentum + rate decay) x + rate decay = 0, and this form
-    # keeps its digits where q is close to 1.
-    middle = 1 - momentum + rate * decay
-    root = math.sqrt(max(middle**2 - 4 * rate * decay, 0.0))
-    short = 2 * rate * decay / (middle + root)
-    factor = 1 - short
-    with np.errstate(over="ignore"):  # refused below
-        rates = rate * np.exp(-math.log1p(-short) * (2.0 * np.arange(steps) + 1))
-    if not np.isfinite(rates).all():
-        raise ValueError(
-            f"steps is {steps}, expected fewer: the learning rate leaves the range of floats after "
-            f"{int(np.isfinite(rates).argmin())} steps"
-        )
-    velocity = -short / (rate * factor) if momentum else 0.0
-    return Schedule(rates, factor, velocity)
-
-
-def _rate_and_decay(rate, decay):
+def rate_and_decay(rate, decay):
     rate, decay = check.positive("rate", rate), check.nonnegative("decay", decay)
     if rate * decay >= 1:
         raise ValueError(
@@ -584,16 +358,9 @@ def _rate_and_decay(rate, decay):
     return rate, decay
 
 
-def _in_range(name, value, result):
+def within_floats(name, value, result):
     if not 0 < result < math.inf:
         raise ValueError(
             f"{name} is {value:g}, with which the result, {result:g}, leaves the range of floats"
         )
     return result
-
-
-def _momentum(momentum):
-    momentum = check.number("momentum", momentum)
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum}, expected a number in [0, 1)")
-    return momentum

@@ -10,36 +10,40 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bncore import arguments as check
-from bncore.explanations import _models, smoothness
+from bncore import tensors
+from bncore.explanations import _models, landscape
+
+Grid = Real[np.ndarray, "points"] | check.Listed
 
 
 def hessian_operator(
     model: nn.Module,
-    x: Float[torch.Tensor, "batch *features"],
-    y: torch.Tensor,
+    x: tensors.Examples,
+    y: _models.Targets,
     units: Literal["absolute", "relative"] = "absolute",
     *,
     loss: Callable = cross_entropy,
 ) -> LinearOperator:
     """Second derivatives of the loss by the weight matrices, known by their products with vectors.
 
-    Biases, gamma, beta and frozen weights are held, batch norms use the statistics of the batch,
-    and where the model draws random numbers, every product sees the same ones. In relative units
-    each unit's weights are measured by their own length, as in ``smoothness.along_gradient``.
+    Biases, gamma, beta and frozen weights are held, and where the model draws random numbers, every
+    product sees the same ones. Batch norms, dropout and relative units are as in
+    ``landscape.along_gradient``.
 
     Parameters
     ----------
     model : nn.Module
         It is copied, and later changes to it do not change the operator.
     x, y : Tensor
-        One batch, finite.
+        One batch, finite; or arrays or lists.
     units : {"absolute", "relative"}
     loss : callable
         From outputs and y to a scalar, twice differentiable.
@@ -53,15 +57,18 @@ def hessian_operator(
     Raises
     ------
     TypeError, ValueError
-        As ``smoothness.along_gradient``, where it speaks of model, x, y, units and loss.
+        As ``landscape.along_gradient``, where it speaks of model, x, y, units and loss.
     RuntimeError
         Under ``torch.inference_mode``, which takes no derivatives.
     """
     _models.check_model(model)
-    _models.check_batch(x, y)
-    scales = smoothness.unit_scales(model, units)
-    frozen = torch.func.replace_all_batch_norm_modules_(copy.deepcopy(model)).train()
-    point = {name: p.detach() for name, p in smoothness.weights(frozen).items()}
+    x, y = _models.batch(model, x, y)
+    scales = landscape.unit_scales(model, units)
+    frozen = _models.on_batches(copy.deepcopy(model))
+    for module in frozen.modules():
+        if isinstance(module, BatchNorm) and module.training:
+            torch.func.replace_all_batch_norm_modules_(module)
+    point = {name: p.detach() for name, p in landscape.weights(frozen).items()}
     sizes = [p.numel() for p in point.values()]
     held = {name: p.detach() for name, p in frozen.named_parameters() if name not in point}
 
@@ -127,11 +134,11 @@ def extremes(operator: LinearOperator, seed: int = 0, tol: float = 1e-3) -> tupl
     # One pair takes every sixteenth random matrix for symmetric; four vectors make six pairs.
     vectors = np.random.default_rng(check.integer("seed", seed, least=0)).normal(size=(4, n))
     images = np.array([_image(operator, vector) for vector in vectors])
-    largest = np.linalg.norm(images, axis=1).max()
-    if largest == 0:  # ARPACK needs a vector whose image is not zero
+    if not images.any():  # ARPACK needs a vector whose image is not zero
         return 0.0, 0.0
+    images = images / np.abs(images).max()
     products = vectors @ images.T
-    _check_symmetric(np.abs(products - products.T).max(), largest)
+    _check_symmetric(np.abs(products - products.T).max(), np.linalg.norm(images, axis=1).max())
     found = eigsh(operator, k=2, which="BE", v0=vectors[0], tol=tol, return_eigenvectors=False)
     return float(found.min()), float(found.max())
 
@@ -149,27 +156,37 @@ class Spectrum(NamedTuple):
     weights: Float[np.ndarray, "probes steps"]
 
     def moments(self, power: int) -> Float[np.ndarray, "probes"]:
-        """Each probe's estimate of tr(A^power) / n, for an integer power of at least 0."""
-        return (self.weights * self.nodes ** check.integer("power", power, least=0)).sum(axis=1)
+        """Each probe's estimate of tr(A^power) / n, for an integer power of at least 0.
 
-    def below(self, grid: Float[np.ndarray, "points"]) -> Float[np.ndarray, "probes points"]:
+        Raises
+        ------
+        TypeError, ValueError
+            If power is not such an integer, or the moment leaves the range of floats.
+        """
+        power = check.integer("power", power, least=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = (self.weights * self.nodes**power).sum(axis=1)
+        return check.narrowed("the moment", found, np.float64)
+
+    def below(self, grid: Grid) -> Float[np.ndarray, "probes points"]:
         """Each probe's estimate of the share of eigenvalues that are at most a grid point."""
-        _check_grid(grid)
+        grid = _points(grid)
         return np.array([w @ (v[:, None] <= grid) for v, w in zip(*self, strict=True)])
 
     def density(
-        self, grid: Float[np.ndarray, "points"], width: float
+        self, grid: Grid, width: float
     ) -> Float[np.ndarray, "probes points"]:
         """Each probe's density, every point broadened to a Gaussian of standard deviation width."""
-        _check_grid(grid)
-        check.positive("width", width)
-        apart = (grid - self.nodes[..., None]) / width
-        bells = np.exp(-(apart**2) / 2) / (width * np.sqrt(2 * np.pi))
-        return np.einsum("ps,psg->pg", self.weights, bells)
+        grid, width = _points(grid), check.positive("width", width)
+        with np.errstate(over="ignore"):
+            apart = (grid - self.nodes[..., None]) / width
+            bells = np.exp(-(apart**2) / 2) / np.sqrt(2 * np.pi)
+            found = np.einsum("ps,psg->pg", self.weights, bells) / width
+        return check.narrowed("the density", found, np.float64)
 
 
 def tridiagonal(
-    operator: LinearOperator, probe: Float[np.ndarray, "n"], steps: int
+    operator: LinearOperator, probe: Real[np.ndarray, "n"] | check.Listed, steps: int
 ) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "between"]]:
     """The Lanczos process from a vector: diagonal and off-diagonal of the tridiagonal matrix.
 
@@ -188,8 +205,8 @@ def tridiagonal(
     Raises
     ------
     TypeError
-        If operator is not a LinearOperator or complex, steps not an integer or probe not a plain
-        floating-point array.
+        If operator is not a LinearOperator or complex, steps not an integer or probe not an
+        array of real numbers.
     ValueError
         If steps is outside [1, n], probe has another length than n or is zero, the operator gives
         values that are not finite, or two consecutive vectors of the process show that it is far
@@ -200,14 +217,14 @@ def tridiagonal(
     for k in range(steps):
         basis[k] = vector
         image = _image(operator, vector)
-        size = np.linalg.norm(image)
+        size = _length(image)
         largest = max(largest, size)
         if k:
             _check_symmetric(basis[k - 1] @ image - off[-1], largest)
         diagonal.append(vector @ image)
         for _ in range(2):
             image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
-        off.append(np.linalg.norm(image))
+        off.append(_length(image))
         if off[-1] <= 1e-12 * size:
             break
         vector = image / off[-1]
@@ -215,7 +232,8 @@ def tridiagonal(
 
 
 def quadrature(
-    diagonal: Float[np.ndarray, "steps"], off: Float[np.ndarray, "between"]
+    diagonal: Real[np.ndarray, "steps"] | check.Listed,
+    off: Real[np.ndarray, "between"] | check.Listed,
 ) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]]:
     """Nodes and weights of a tridiagonal matrix T: its eigenvalues in ascending order, and the
     squares of the first entries of its eigenvectors, so that sum w_i x_i^k = (T^k)_11.
@@ -230,23 +248,23 @@ def quadrature(
     Raises
     ------
     TypeError
-        If an argument is not a plain floating-point array.
+        If an argument is not an array of real numbers.
     ValueError
         If diagonal is empty or not a finite vector, or off has not one finite entry less.
     """
-    check.array("diagonal", diagonal)
+    diagonal = check.array("diagonal", diagonal)
     if diagonal.ndim != 1 or len(diagonal) == 0:
         raise ValueError(f"diagonal has shape {diagonal.shape}, expected (steps,), at least one")
     check.finite("diagonal", diagonal)
-    check.array("off", off)
+    off = check.array("off", off, dtype=diagonal.dtype)
     if off.shape != (len(diagonal) - 1,):
         raise ValueError(
             f"off has shape {off.shape}, expected ({len(diagonal) - 1},): one entry less than "
             "diagonal"
         )
     check.finite("off", off)
-    nodes, vectors = eigh_tridiagonal(diagonal, off)
-    return nodes, vectors[0] ** 2
+    nodes, vectors = eigh_tridiagonal(diagonal.astype(np.float64), off.astype(np.float64))
+    return check.narrowed("nodes", nodes, diagonal.dtype), (vectors[0] ** 2).astype(diagonal.dtype)
 
 
 def lanczos(operator: LinearOperator, steps: int, probes: int = 4, seed: int = 0) -> Spectrum:
@@ -304,7 +322,7 @@ def _size(operator, least):
 def _start(operator, probe, steps):
     """The first vector of the Lanczos process, of length 1, and the number of steps."""
     n = _size(operator, least=1)
-    check.vector("probe", probe, n, "the operator")
+    probe = check.vector("probe", probe, n, "the operator")
     if not probe.any():
         raise ValueError("probe is zero, expected a vector with a direction")
     if check.positive_integer("steps", steps) > n:
@@ -325,17 +343,24 @@ def _image(operator, vector):
     return image
 
 
+def _length(vector):
+    """Scaled first, so that no square leaves the range."""
+    largest = np.abs(vector).max()
+    return largest * np.linalg.norm(vector / largest) if largest else 0.0
+
+
 def _check_symmetric(difference, size):
     # Five times what a network in bfloat16 shows.
     if abs(difference) > 0.1 * size:
         raise ValueError("operator is not symmetric, expected u'Av = v'Au for all vectors u and v")
 
 
-def _check_grid(grid):
-    check.array("grid", grid)
+def _points(grid):
+    grid = check.array("grid", grid)
     if grid.ndim != 1:
         raise ValueError(f"grid has shape {grid.shape}, expected (points,)")
     check.finite("grid", grid)
+    return grid.astype(np.float64)
 
 
 def _real(values):

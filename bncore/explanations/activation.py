@@ -1,13 +1,10 @@
-"""An activation with its derivative, and panels on which both can be integrated.
+"""An activation with its derivative, by name or as any function of torch operations.
 
-The derivative comes from torch, so that any function of torch operations will do. Panels are halved
-until Gauss-Legendre's rule on a panel agrees with the rule on its halves, and until the integral of
-the derivative is the difference of the function. A kink ends in panels too narrow to matter; at a
-jump the second test never succeeds, which is how jumps are found.
+The derivative comes from torch. That it is the function's own is seen where both are integrated, in
+``panels``.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,11 +27,10 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softplus": nn.functional.softplus,
 }
 
+Activation = str | Callable[[torch.Tensor], torch.Tensor]
+
+# Deviations of N(0, 1) up to which a function is looked at.
 REACH = 12.0
-POINTS, WEIGHTS = np.polynomial.legendre.leggauss(12)
-TOLERANCE = 1e-12
-NARROWEST = 1e-11
-MOST_PANELS = 4000
 SMALLEST = 1e-290
 TOO_FAST = (
     f"activation grows so fast that its expectation under N(0, 1) is not reached within {REACH:g} "
@@ -139,7 +135,7 @@ class Standardized:
 
     def __init__(self, function):
         z = np.linspace(-REACH, REACH, 4801)
-        weights = density(z) * (z[1] - z[0])
+        weights = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
         phi, _ = function(z)
         largest = np.abs(phi[np.abs(z) < 6]).max()
         if 0 < largest < SMALLEST:
@@ -165,114 +161,3 @@ class Standardized:
     def __call__(self, z):
         phi, dphi = (np.ldexp(values, -self.exponent) for values in self.function(z))
         return (phi - self.mean) / self.deviation, dphi / self.deviation
-
-
-class Panels(NamedTuple):
-    """Nodes and weights of a composite rule: sum(weights * f(z)) is the integral of f."""
-
-    z: np.ndarray
-    weights: np.ndarray
-    phi: np.ndarray
-    dphi: np.ndarray
-
-
-def nodes(low, high):
-    """Nodes and weights of Gauss and Legendre's rule on the panels from `low` to `high`."""
-    half = (np.asarray(high) - low) / 2
-    middle = low + half
-    return middle[..., np.newaxis] + half[..., np.newaxis] * POINTS, half[..., np.newaxis] * WEIGHTS
-
-
-def panels(function, reach=REACH) -> Panels:
-    """Panels on [-reach, reach] on which phi, phi squared and phi' squared are integrated.
-
-    Raises
-    ------
-    ValueError
-        If the function jumps, or is too steep or too rough to be followed.
-    """
-    edges = _refined(function, _coarse(reach), TOLERANCE)
-    z, weights = nodes(edges[:-1], edges[1:])
-    phi, dphi = function(z)
-    return Panels(*(values.reshape(-1) for values in (z, weights, phi, dphi)))
-
-
-def breakpoints(function, reach):
-    """Edges of panels on [-reach, reach], few even where there are kinks; and the kinks."""
-    edges = _refined(function, _coarse(reach), TOLERANCE)
-    near = np.flatnonzero(np.diff(edges) < 1e-7)
-    first = near[np.flatnonzero(np.diff(near, prepend=-2) > 1)]
-    last = near[np.flatnonzero(np.diff(near, append=edges.size + 1) > 1)] + 1
-    # With an edge at each kink, a function that is smooth elsewhere needs no narrow panels.
-    edges = np.union1d(_coarse(reach), (edges[first] + edges[last]) / 2)
-    edges = _refined(function, edges, 1e-9)
-    step = 1e-5 * np.array([[-2], [-1], [1], [2]])
-    slopes = function(edges + step)[1]
-    bend = np.abs((slopes[1] - slopes[0]) - (slopes[3] - slopes[2])) / 1e-5
-    return edges, edges[(np.abs(slopes[2] - slopes[1]) > 1e-3) | (bend > 1e-2)]
-
-
-def _coarse(reach):
-    reach = check.positive("reach", reach)
-    return np.linspace(-reach, reach, 2 * int(np.ceil(reach)) + 1)
-
-
-def _refined(function, edges, tolerance):
-    """Halve panels until the integrals on them are within the tolerance, and return the edges."""
-    low, high = edges[:-1], edges[1:]
-    done = [edges[:1]]
-    while len(low):
-        middle = (low + high) / 2
-        whole, scale, climb = _moments(function, low, high)
-        if (beyond := ~np.isfinite(scale).all(axis=1)).any():
-            raise ValueError(
-                "activation is too large or too steep to be squared in float64, for one near "
-                f"z = {middle[beyond][0]:.4g}, expected moderate values and slopes"
-            )
-        left, right = _moments(function, low, middle)[0], _moments(function, middle, high)[0]
-        rough = np.abs(whole - left - right) > tolerance * scale
-        jumps = np.abs(whole[:, 0] - climb) > tolerance * scale[:, 0]
-        narrow = high - low < NARROWEST
-        # The last panels around a kink may miss by their width times the change of slope, no more.
-        if (lost := narrow & (np.abs(whole[:, 0] - climb) > 1e-8 * scale[:, 0])).any():
-            raise ValueError(
-                f"activation jumps, or is too steep, at z = {round(middle[lost][0], 6) + 0.0:g}, "
-                "expected a continuous function with a square-integrable derivative: a jump would "
-                "make E phi'(z)^2 infinite"
-            )
-        split = (rough.any(axis=1) | jumps) & ~narrow
-        done.append(high[~split])
-        if 2 * split.sum() + sum(map(len, done)) > MOST_PANELS:
-            raise ValueError(
-                f"activation has structure that {MOST_PANELS} panels do not resolve, for one near "
-                f"z = {middle[split][0]:.4g}, expected a function that is smooth between kinks"
-            )
-        low = np.concatenate([low[split], middle[split]])
-        high = np.concatenate([middle[split], high[split]])
-    return np.sort(np.concatenate(done))
-
-
-def density(z):
-    """The density of N(0, 1)."""
-    return np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
-
-
-@np.errstate(over="ignore")
-def _moments(function, low, high):
-    z, weights = nodes(low, high)
-    phi, dphi = function(z)
-    p = density(z)
-    terms = np.stack([dphi, phi * p, phi**2 * p, dphi**2 * p], axis=1)
-    ends = function(np.stack([low, high]))[0]
-    size = 1e-3 + np.abs(phi).max(axis=1) + np.abs(ends).max(axis=0)
-    weighted = p.max(axis=1)
-    scale = np.stack(
-        [
-            size + (np.abs(dphi) * weights).sum(axis=1),
-            1e-3 + size * weighted,
-            1e-3 + size**2 * weighted,
-            1e-3 + (dphi**2 * p * weights).sum(axis=1),
-        ],
-        axis=1,
-    )
-    return (terms * weights[:, np.newaxis]).sum(axis=2), scale, ends[1] - ends[0]
