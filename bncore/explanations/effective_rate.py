@@ -10,10 +10,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from bncore import arguments as check
-from bncore.explanations.scale_invariance import Number, rate_and_decay, within_floats
+from bncore.explanations.weight_length import Number, rate_and_decay, within_floats
 
 # By which a product of two arguments may miss a bound that it meets.
 ROUNDING = 1e-12
@@ -48,11 +48,13 @@ def effective_rate(rate: Number, length: Number, decay: Number = 0.0) -> float:
 
 
 def turn(
-    direction: Float[np.ndarray, "inputs"],
-    gradient: Float[np.ndarray, "inputs"],
+    direction: Real[np.ndarray, "inputs"] | check.Listed,
+    gradient: Real[np.ndarray, "inputs"] | check.Listed,
     rate: Number,
 ) -> Float[np.ndarray, "inputs"]:
     """The direction after one step, (v - rate g) / sqrt(1 + rate^2 norm(g)^2).
+
+    The step turns v by the angle arctan(rate norm(g)).
 
     Parameters
     ----------
@@ -72,24 +74,34 @@ def turn(
         positive.
     """
     rate = check.positive("rate", rate)
+    direction = check.array("direction", direction)
+    gradient = check.array("gradient", gradient, dtype=direction.dtype)
     for name, value in (("direction", direction), ("gradient", gradient)):
-        check.array(name, value)
         check.finite(name, value)
     if direction.ndim != 1 or gradient.shape != direction.shape:
         raise ValueError(
             f"direction has shape {direction.shape} and gradient {gradient.shape}, expected two "
             "vectors of one length"
         )
-    length, slope = np.linalg.norm(direction), np.linalg.norm(gradient)
-    if abs(length - 1) > 1e-6:
+    dtype = direction.dtype
+    direction, gradient = direction.astype(float), gradient.astype(float)
+    length = np.linalg.norm(direction)
+    if abs(length - 1) > 1e-6 + 2 * np.finfo(dtype).eps:
         raise ValueError(f"direction has length {length:.6g}, expected 1")
-    if abs(direction @ gradient) > 1e-6 * slope:
-        cosine = direction @ gradient / slope
+    largest = np.abs(gradient).max()
+    if largest == 0:
+        return direction.astype(dtype)
+    # Scaled first, so that no square leaves the range.
+    across = gradient / largest
+    slope = np.linalg.norm(across)
+    across = across / slope
+    if abs(direction @ across) > 1e-6 + 2 * np.finfo(dtype).eps:
         raise ValueError(
-            f"gradient has the cosine {cosine:.3g} with direction, expected 0, as for a "
+            f"gradient has the cosine {direction @ across:.3g} with direction, expected 0, as for a "
             "scale-invariant loss"
         )
-    return (direction - rate * gradient) / math.sqrt(1 + (rate * slope) ** 2)
+    angle = math.atan(rate * largest * slope)
+    return (math.cos(angle) * direction - math.sin(angle) * across).astype(dtype)
 
 
 class Equilibrium(NamedTuple):
@@ -142,8 +154,8 @@ def equilibrium(
     TypeError
         If an argument is not a real number.
     ValueError
-        If rate, decay or gradient is not positive, rate times decay is 1 or more, or momentum is
-        outside [0, 1).
+        If rate, decay or gradient is not positive, rate times decay is 1 or more, momentum is
+        outside [0, 1), or a result leaves the range of floats.
 
     References
     ----------
@@ -154,13 +166,15 @@ def equilibrium(
         raise ValueError("decay is 0, expected a number above 0: without it the length only grows")
     gradient, momentum = check.positive("gradient", gradient), _momentum(momentum)
     shrink = rate * decay / (1 + momentum)
-    # Root by root: the square of the gradient may leave the range of floats.
-    length = (rate / decay / ((1 - momentum) * (2 - shrink))) ** 0.25 * math.sqrt(gradient)
+    # Root by root: products and the square of the gradient may leave the range of floats.
+    length = (rate**0.25 / decay**0.25) * math.sqrt(gradient)
+    length /= ((1 - momentum) * (2 - shrink)) ** 0.25
+    half = math.sqrt(rate) * math.sqrt(decay) / math.sqrt(2 * (1 + momentum))
     return Equilibrium(
         length,
         effective_rate(rate, length, decay),
-        2 * math.asin(math.sqrt(shrink / 2)),  # the arc cosine of 1 - shrink, also for tiny ones
-        (1 - momentum) / 4 / rate / decay,
+        2 * math.asin(half),  # the arc cosine of 1 - shrink, also for tiny ones
+        within_floats("rate", rate, (1 - momentum) / 4 / rate / decay),
     )
 
 
@@ -237,7 +251,7 @@ def exponential_schedule(
             f"steps is {steps}, expected fewer: the learning rate leaves the range of floats after "
             f"{int(np.isfinite(rates).argmin())} steps"
         )
-    velocity = -short / (rate * factor) if momentum else 0.0
+    velocity = -2 * decay / (middle + root) / factor if momentum else 0.0
     return Schedule(rates, factor, velocity)
 
 
@@ -246,5 +260,3 @@ def _momentum(momentum):
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum}, expected a number in [0, 1)")
     return momentum
-
-

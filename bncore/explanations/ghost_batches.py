@@ -23,7 +23,8 @@ class GhostBatchNorm(BatchNorm):
     A batch is cut, in its order, into ghost batches of ``size`` examples. A running average takes
     the ghost batches one after the other, as torch's batch norm does when it sees them one by one.
     In training mode any floating-point input is normalised, in float32 at least, and comes back in
-    its own type. In evaluation mode it is torch's batch norm.
+    its own type. In evaluation mode it is torch's batch norm. As with that, values whose squares
+    overflow are not refused.
 
     Parameters
     ----------
@@ -83,6 +84,8 @@ class GhostBatchNorm(BatchNorm):
             raise ValueError(f"x has shape {tuple(x.shape)}, expected no empty axis")
 
     def _keep(self, means, variances, values):
+        if self.running_mean is None:
+            return
         kind = self.running_mean.dtype
         means, unbiased = means.to(kind), (variances * values / (values - 1)).to(kind)
         for mean, var in zip(means, unbiased, strict=True) if self.momentum is None else ():
@@ -204,5 +207,3 @@ def injected(size: int) -> Callable[[int], nn.Module]:
 def _exact(x):
     """The tensor in float32 where it has less."""
     return x.float() if x.element_size() < 4 else x
-
-

@@ -10,13 +10,14 @@ recursion was derived for this book.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
+from bncore import arguments as check
 from bncore.explanations.activation import Activation, Function
 
 
 def expected_gradients(
-    preactivations: Sequence[Float[np.ndarray, "batch _"]], activation: Activation
+    preactivations: Sequence[Real[np.ndarray, "batch _"] | check.Listed], activation: Activation
 ) -> Float[np.ndarray, "layers"]:
     """Expected squared gradients at each layer, given what reaches its batch norm.
 
@@ -44,27 +45,38 @@ def expected_gradients(
     Raises
     ------
     TypeError
-        If activation is not a function of tensors.
+        If activation is not a function of tensors, or a layer is not an array of real numbers.
     ValueError
         If activation is unknown, there is no layer, layers have unequal batches or fewer than three
-        examples, a value is not finite, or a unit has the same value for all examples.
+        examples, a value is not finite, a unit has the same value for all examples, or a result
+        leaves the range of floats.
 
     Notes
     -----
     Costs of the order of layers times units times batch squared.
     """
     function = Function(activation)
-    layers = [np.asarray(h, dtype=np.float64).T for h in preactivations]
+    layers = [
+        check.array(f"preactivations[{i}]", h, ndim=2).astype(np.float64).T
+        for i, h in enumerate(preactivations)
+    ]
     if not layers:
         raise ValueError("preactivations is empty, expected an array for each layer")
     batch = layers[-1].shape[1]
     covariance = np.eye(batch) / batch
     squares = []
     for number, h in reversed(list(enumerate(layers))):
-        direction, length = _directions(h, batch, f"preactivations[{number}]")
+        name = f"preactivations[{number}]"
+        direction, length = _directions(h, batch, name)
         _, slope = function(np.sqrt(batch) * direction)
-        covariance = _through(covariance / len(h), direction, np.sqrt(batch) * slope / length)
-        squares.append(np.trace(covariance))
+        with np.errstate(over="ignore", invalid="ignore"):
+            covariance = _through(covariance / len(h), direction, np.sqrt(batch) * slope / length)
+            squares.append(np.trace(covariance))
+        if not np.isfinite(squares[-1]):
+            raise ValueError(
+                f"{name} varies by as little as {length.min():.3g}, with which squared gradients "
+                "leave the range of floats, expected layers of moderate size"
+            )
     return np.array(squares[::-1])
 
 
@@ -75,8 +87,10 @@ def _directions(h, batch, name):
             f"{name} has a batch of {h.shape[1]}, expected "
             + (f"{batch} as in the last layer" if batch > 2 else "at least 3: two pass no gradient")
         )
-    if not np.isfinite(h).all():
-        raise ValueError(f"{name} has values that are not finite, expected finite ones")
+    check.finite(name, h)
+    # Near 1 by a power of two, so that no square leaves the range and no digit changes.
+    exponent = np.frexp(np.abs(h).max(axis=1, keepdims=True))[1]
+    h = np.ldexp(h, -exponent)
     centred = h - h.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     constant = length[:, 0] <= 1e-12 * np.linalg.norm(h, axis=1)
@@ -85,7 +99,7 @@ def _directions(h, batch, name):
             f"{name} has the same value for all examples in unit {np.argmax(constant)}, expected "
             "values that vary: batch norm divides by their standard deviation"
         )
-    return centred / length, length
+    return centred / length, np.ldexp(length, exponent)
 
 
 def _through(covariance, u, d):

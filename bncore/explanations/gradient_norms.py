@@ -30,9 +30,7 @@ class GradientNorms(NamedTuple):
     weights: Float[np.ndarray, "layers"]
 
 
-def gradient_norms(
-    model: nn.Module, x: Float[torch.Tensor, "batch *features"], seed: int = 0
-) -> GradientNorms:
+def gradient_norms(model: nn.Module, x: tensors.Examples, seed: int = 0) -> GradientNorms:
     """Squared gradients at every linear layer, in the order in which the layers are called.
 
     The loss is the inner product of the network's output with a Gaussian matrix, so that what comes
@@ -45,7 +43,7 @@ def gradient_norms(
         Uses batch statistics where it is in training mode. A layer without influence on the output,
         because its units are dead for one, has gradients of zero; but it must take part.
     x : Float[Tensor, "batch *features"]
-        One batch, finite.
+        One batch, finite; or an array or a list.
     seed : int
         Of the Gaussian matrix; at least 0.
 
@@ -56,8 +54,8 @@ def gradient_norms(
     Raises
     ------
     TypeError
-        If model is not a module with real parameters, x not a tensor of floating-point numbers, or
-        seed not an integer.
+        If model is not a module with real parameters, x holds no real numbers, or seed is not an
+        integer.
     ValueError
         If the model has no linear layer, calls none, or does not use what one returns; x is empty,
         not finite, or has no axis of features; the model cannot be applied to x, or returns
@@ -65,9 +63,7 @@ def gradient_norms(
         or a gradient leaves the range of its dtype.
     """
     _models.check_model(model)
-    _models.check_tensor("x", x)
-    if not x.is_floating_point():
-        raise TypeError(f"x has dtype {x.dtype}, expected a floating-point one")
+    x = tensors.examples("x", x, model)
     if x.ndim < 2:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (batch, *features)")
     seed = check.integer("seed", seed, least=0)

@@ -79,7 +79,9 @@ def unit_lengths(weight: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected (units, *inputs)")
     flat = weight.detach().flatten(1).double()
     # Scaled first, so that no square leaves the range.
-    largest = flat.abs().amax(dim=1, keepdim=True) if flat.shape[1] else flat.new_zeros(len(flat), 1)
+    largest = (
+        flat.abs().amax(dim=1, keepdim=True) if flat.shape[1] else flat.new_zeros(len(flat), 1)
+    )
     scaled = flat / torch.where(largest > 0, largest, 1.0)
     lengths = (largest * scaled.norm(dim=1, keepdim=True)).to(weight.dtype)
     if not lengths.isfinite().all():
@@ -231,5 +233,3 @@ def _length(parts):
     if largest == 0 or not math.isfinite(largest):
         return largest
     return largest * math.sqrt(sum(((part / largest) ** 2).sum().item() for part in parts))
-
-

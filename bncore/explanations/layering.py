@@ -128,5 +128,3 @@ def _check_forward_pass(owners, met, model):
                 f"{name or type(module).__name__} takes {times} in the forward pass, expected "
                 "once: pass layers to say which parameters form a layer"
             )
-
-

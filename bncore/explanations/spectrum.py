@@ -173,9 +173,7 @@ class Spectrum(NamedTuple):
         grid = _points(grid)
         return np.array([w @ (v[:, None] <= grid) for v, w in zip(*self, strict=True)])
 
-    def density(
-        self, grid: Grid, width: float
-    ) -> Float[np.ndarray, "probes points"]:
+    def density(self, grid: Grid, width: float) -> Float[np.ndarray, "probes points"]:
         """Each probe's density, every point broadened to a Gaussian of standard deviation width."""
         grid, width = _points(grid), check.positive("width", width)
         with np.errstate(over="ignore"):

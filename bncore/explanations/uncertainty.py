@@ -10,22 +10,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bncore import arguments as check
-from bncore.lab.probes import evaluation, in_pieces
+from bncore import tensors
+from bncore.explanations import _models
+from bncore.lab.modes import evaluation
+from bncore.lab.probes import in_pieces
 
+Rows = Real[torch.Tensor, "examples classes"] | Real[np.ndarray, "examples classes"] | check.Listed
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def sampled_scores(
     model: nn.Module,
-    x: Float[torch.Tensor, "examples *features"],
-    pool: Float[torch.Tensor, "pool *features"],
+    x: tensors.Examples,
+    pool: tensors.Examples,
     batch_size: int,
     draws: int,
     seed: int = 0,
@@ -39,7 +43,8 @@ def sampled_scores(
     ----------
     model : nn.Module
         With torch's batch norms, which keep running statistics. Its modes, these statistics and
-        momenta stay as they are. Other modules are in evaluation mode throughout.
+        momenta stay as they are. Other modules are in evaluation mode throughout, and so are batch
+        norms that are frozen: in evaluation mode within a model in training mode.
     x : Float[Tensor, "examples *features"]
     pool : Float[Tensor, "pool *features"]
         What batches are drawn from, without replacement: the training set.
@@ -58,15 +63,15 @@ def sampled_scores(
     Raises
     ------
     TypeError
-        If batch_size, draws or seed is not an integer, model no module, or x or pool no tensor.
+        If batch_size, draws or seed is not an integer, model no module, or x or pool holds no real
+        numbers.
     ValueError
-        If batch_size is below 2 or above the pool, draws is below 1, seed is negative, or the model
-        has no batch norm or one that is not torch's or keeps no running statistics.
+        If batch_size is below 2 or above the pool, draws is below 1, seed is negative, x or pool is
+        empty or not finite, or the model has no batch norm that is not frozen, one that is not
+        torch's or keeps no running statistics, or calls one twice.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {check.type_name(model)}, expected a torch.nn.Module")
-    _check_tensor("x", x)
-    _check_tensor("pool", pool)
+    _models.check_model(model)
+    x, pool = tensors.examples("x", x, model), tensors.examples("pool", pool, model)
     check.integer("seed", seed, least=0)
     check.positive_integer("draws", draws)
     check.positive_integer("batch_size", batch_size)
@@ -90,7 +95,12 @@ def sampled_scores(
                 f"batch norm {name!r} keeps no running statistics, expected track_running_stats=True: "
                 "sampled ones would have no place"
             )
-    norms = list(names.values())
+    # A batch norm in evaluation mode within a model in training mode is frozen.
+    norms = [norm for norm in names.values() if norm.training or not model.training]
+    if not norms:
+        raise ValueError(
+            "all batch norms of model are frozen, so that random batches change nothing"
+        )
     generator = torch.Generator().manual_seed(seed)
     scores = []
     with evaluation(model), _remembering(norms) as biased:
@@ -111,12 +121,18 @@ def _remembering(norms) -> Iterator:
     counts, momenta = {}, [norm.momentum for norm in norms]
 
     def count(norm, inputs):
+        if norm.training and norm in counts:
+            raise ValueError(
+                f"model calls a {type(norm).__name__} twice, expected once: it meets statistics at "
+                "each call and can keep those of one"
+            )
         if norm.training:
             counts[norm] = inputs[0][:, 0].numel()
 
     def biased():
         for norm, values in counts.items():
             norm.running_var.mul_((values - 1) / values)
+        counts.clear()
 
     hooks = [norm.register_forward_pre_hook(count) for norm in norms]
     try:
@@ -138,7 +154,8 @@ class Calibration(NamedTuple):
     accuracy : float
         Fraction of examples whose most probable class is right.
     nll : float
-        Negative log-likelihood: mean of minus the logarithm of the probability of the right class.
+        Negative log-likelihood: mean of minus the logarithm of the probability of the right class,
+        which counts as 2.2e-308 where it is 0.
     ece : float
         Expected calibration error: mean over examples of the distance between confidence and
         frequency in the example's bin.
@@ -158,8 +175,8 @@ class Calibration(NamedTuple):
 
 
 def calibration(
-    probabilities: Float[torch.Tensor, "examples classes"],
-    labels: Int[torch.Tensor, "examples"],
+    probabilities: Rows,
+    labels: tensors.Labels,
     bins: int = 10,
 ) -> Calibration:
     """Judge predicted probabilities by the labels.
@@ -175,7 +192,7 @@ def calibration(
     Raises
     ------
     TypeError
-        If bins is not an integer, an argument no tensor, or labels are not integers.
+        If bins is not an integer, probabilities are no real numbers, or labels no integers.
     ValueError
         If there is no example, a row is not a distribution, the labels do not fit, or bins is below 1.
 
@@ -184,11 +201,10 @@ def calibration(
     Guo, Pleiss, Sun and Weinberger (2017), section 2.
     """
     check.positive_integer("bins", bins)
-    _check_labels("probabilities", probabilities, labels)
-    rows, labels = probabilities.detach().double().cpu(), labels.cpu().long()
+    probabilities, labels = _judged("probabilities", probabilities, labels)
+    rows = probabilities.detach().double()
     # The roundings of a row of half-precision probabilities add up.
-    kind = probabilities.dtype if probabilities.is_floating_point() else torch.float64
-    rounding = 1e-4 + torch.finfo(kind).eps
+    rounding = 1e-4 + torch.finfo(probabilities.dtype).eps
     if not ((rows >= 0).all() and ((rows.sum(1) - 1).abs() < rounding).all()):
         raise ValueError(
             "probabilities has a row that is negative somewhere or does not sum to 1, expected "
@@ -207,10 +223,11 @@ def calibration(
     return Calibration(float(right.mean()), nll, float(ece), means, frequencies, count)
 
 
-def fitted_temperature(
-    scores: Float[torch.Tensor, "examples classes"], labels: Int[torch.Tensor, "examples"]
-) -> float:
+def fitted_temperature(scores: Rows, labels: tensors.Labels) -> float:
     """The number T that makes softmax(scores / T) most likely, between 1/20 and 20.
+
+    Where the likelihood still rises at an end of that range, the end is returned: 1/20 for scores
+    that are right about every example.
 
     Parameters
     ----------
@@ -221,18 +238,21 @@ def fitted_temperature(
     Raises
     ------
     TypeError
-        If an argument is no tensor, or labels are not integers.
+        If scores are no real numbers, or labels no integers.
     ValueError
-        If there is no example, scores are not finite, or the labels do not fit.
+        If there is no example, scores are not finite or above 1e300, or the labels do not fit.
 
     References
     ----------
     Guo, Pleiss, Sun and Weinberger (2017), section 4.2.
     """
-    _check_labels("scores", scores, labels)
-    if not scores.isfinite().all():
-        raise ValueError("scores has entries that are not finite, expected finite ones only")
-    exact, labels = scores.detach().double(), labels.long()
+    scores, labels = _judged("scores", scores, labels)
+    tensors.finite("scores", scores)
+    exact = scores.detach().double()
+    if exact.abs().max() > 1e300:
+        raise ValueError(
+            f"scores is as large as {exact.abs().max().item():.3g}, expected less than 1e300"
+        )
     found = minimize_scalar(
         lambda log: cross_entropy(exact / np.exp(log), labels).item(),
         bounds=(-np.log(20), np.log(20)),
@@ -242,23 +262,18 @@ def fitted_temperature(
     return float(np.exp(found.x))
 
 
-def _check_tensor(name, value):
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} is a {check.type_name(value)}, expected a torch.Tensor")
-
-
-def _check_labels(name, values, labels):
-    _check_tensor(name, values)
-    _check_tensor("labels", labels)
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"labels has dtype {labels.dtype}, expected integers")
-    if values.ndim != 2 or len(values) == 0 or labels.shape != values.shape[:1]:
+def _judged(name, values, labels):
+    """Rows of float numbers and the labels of their examples, as tensors on the processor."""
+    values = tensors.tensor(name, values).cpu()
+    if values.ndim != 2 or len(values) == 0:
         raise ValueError(
-            f"{name} has shape {tuple(values.shape)} and labels {tuple(labels.shape)}, expected "
-            "(examples, classes) and (examples,) with at least one example"
+            f"{name} has shape {tuple(values.shape)}, expected (examples, classes) with at least one "
+            "example"
         )
-    if not (int(labels.min()) >= 0 and int(labels.max()) < values.shape[1]):
+    labels = tensors.labels("labels", labels, len(values)).cpu()
+    if int(labels.max()) >= values.shape[1]:
         raise ValueError(
             f"labels range from {int(labels.min())} to {int(labels.max())}, expected from 0 to "
             f"{values.shape[1] - 1}, one for each column of {name}"
         )
+    return values, labels

@@ -5,15 +5,17 @@ variance; at test time it does nothing. A batch norm behind it keeps the varianc
 Source: Li, Chen, Hu and Yang (2019).
 """
 
-from numbers import Real
+import numbers
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Real
 
 from bncore import arguments as check
 
+VectorLike = Real[np.ndarray, "inputs"] | check.Listed
 
-def direct(keep: Real, mean: Real, var: Real) -> float:
+
+def direct(keep: numbers.Real, mean: numbers.Real, var: numbers.Real) -> float:
     """Variance at test over variance in training of a value with dropout right before batch norm.
 
     It is p / (1 + (1 - p) mean² / var): at most p, and less the further the mean is from 0.
@@ -38,17 +40,15 @@ def direct(keep: Real, mean: Real, var: Real) -> float:
     Li et al. (2019), section 3, case (a).
     """
     keep, var = _keep(keep), check.positive("var", var)
-    mean = check.number("mean", mean)
-    if not np.isfinite(mean):
-        raise ValueError(f"mean is {mean}, expected a finite number")
-    return keep / (1 + (1 - keep) * (mean / var * mean))
+    mean = check.finite_number("mean", mean)
+    return keep / (1 + (1 - keep) * mean / var * mean)
 
 
 def behind_weights(
-    keep: Real,
-    weight: Float[np.ndarray, "inputs"],
-    mean: Float[np.ndarray, "inputs"],
-    covariance: Float[np.ndarray, "inputs inputs"],
+    keep: numbers.Real,
+    weight: VectorLike,
+    mean: VectorLike,
+    covariance: Real[np.ndarray, "inputs inputs"] | check.Listed,
 ) -> float:
     """The same ratio for a weighted sum of values with dropout: a linear layer between the two.
 
@@ -66,7 +66,7 @@ def behind_weights(
     Raises
     ------
     TypeError
-        If keep is not a real number or another argument not a floating-point array.
+        If keep is not a real number or another argument not an array of them.
     ValueError
         If keep is outside (0, 1], shapes do not fit, values are not finite, the covariance is not
         symmetric, a variance of a value or of the sum is negative, or the sum in training has no
@@ -77,41 +77,47 @@ def behind_weights(
     Li et al. (2019), section 3, case (b), where all means, variances and correlations are alike.
     """
     keep = _keep(keep)
-    check.array("weight", weight)
+    weight = check.array("weight", weight)
     if weight.ndim != 1 or len(weight) == 0:
         raise ValueError(f"weight has shape {weight.shape}, expected (inputs,): those of one unit")
     check.finite("weight", weight)
-    check.vector("mean", mean, len(weight), "weight")
-    check.array("covariance", covariance)
+    mean = check.vector("mean", mean, len(weight), "weight", weight.dtype)
+    covariance = check.array("covariance", covariance, dtype=weight.dtype)
     if covariance.shape != 2 * weight.shape:
         raise ValueError(
             f"covariance has shape {covariance.shape}, expected {2 * weight.shape}: one row and "
             "one column for each weight"
         )
     check.finite("covariance", covariance)
-    rounding = 100 * np.finfo(covariance.dtype).eps * np.abs(covariance).max().astype(float)
+    rounding = 100 * np.finfo(covariance.dtype).eps
+    given = covariance
+    # The ratio knows no scale, and squares of what is near 1 stay in range.
     weight, mean, covariance = (value.astype(float) for value in (weight, mean, covariance))
+    size = max(np.abs(covariance).max() ** 0.5, np.abs(mean).max()) or 1.0
+    covariance, mean = covariance / size / size, mean / size
+    weight = weight / (np.abs(weight).max() or 1.0)
+    rounding *= np.abs(covariance).max()
     apart = np.abs(covariance - covariance.T)
     if apart.max() > rounding:
         i, j = np.unravel_index(apart.argmax(), apart.shape)
         raise ValueError(
-            f"covariance[{i}, {j}] is {covariance[i, j]:g} and covariance[{j}, {i}] is "
-            f"{covariance[j, i]:g}, expected a symmetric matrix"
+            f"covariance[{i}, {j}] is {given[i, j]:g} and covariance[{j}, {i}] is "
+            f"{given[j, i]:g}, expected a symmetric matrix"
         )
     test = weight @ covariance @ weight
     if (np.diag(covariance) < 0).any() or test < -rounding * np.abs(weight).sum() ** 2:
         raise ValueError(
-            f"covariance gives the weighted sum the variance {test:g} and its values at least "
-            f"{np.diag(covariance).min():g}, expected none below 0: it is no covariance"
+            f"covariance gives the weighted sum the variance {test * size * size:g} and its values "
+            f"at least {np.diag(given).min():g}, expected none below 0: it is no covariance"
         )
     test = max(test, 0.0)
-    train = test + (1 - keep) / keep * (weight**2 @ (np.diag(covariance) + mean**2))
-    if not train > 0:
+    added = (1 - keep) * (weight**2 @ (np.diag(covariance) + mean**2))
+    if not keep * test + added > 0:
         raise ValueError(
-            f"the weighted sum has variance {train:g} in training, expected a positive one: give "
-            "a covariance and weights that are not all zero"
+            "the weighted sum has no variance in training, expected a positive one: give a "
+            "covariance and weights that are not all zero"
         )
-    return float(test / train)
+    return float(keep * test / (keep * test + added))
 
 
 def _keep(value):

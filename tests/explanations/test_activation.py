@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bncore.explanations import _activation
+from bncore.explanations import activation as activations
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,9 @@ from bncore.explanations import _activation
 )
 def test_what_is_no_function_of_one_number_is_refused(activation, error, message):
     with pytest.raises(error, match=message):
-        _activation.Function(activation)
+        activations.Function(activation)
 
 
 @pytest.mark.parametrize("activation", [torch.ones_like, lambda z: 0 * z + 3])
 def test_a_constant_has_the_derivative_zero(activation):
-    assert not _activation.Function(activation)(np.linspace(-1, 1, 5))[1].any()
-
-
-@pytest.mark.parametrize("reach", [0, -1.0, float("nan"), float("inf")])
-def test_panels_need_a_reach(reach):
-    with pytest.raises(ValueError, match=r"reach is .*, expected a finite number above 0"):
-        _activation.panels(_activation.Function("tanh"), reach)
+    assert not activations.Function(activation)(np.linspace(-1, 1, 5))[1].any()

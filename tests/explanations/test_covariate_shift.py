@@ -1,4 +1,4 @@
-"""The shift measure against closed forms, an independent computation, and its own properties."""
+"""The shift of gradients against its definition, the Hessian and closed forms."""
 
 import copy
 import math
@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.explanations.covariate_shift import (
-    NoisyBatchNorm,
-    Shift,
-    gradient_shift,
-    layers_of,
-    linearized_shift,
-    two_linear_layers,
-)
+from bncore.explanations.covariate_shift import Shift, gradient_shift, linearized_shift
+from bncore.explanations.layering import layers_of
+from bncore.explanations.noisy_batch_norm import NoisyBatchNorm
 from bncore.lab import networks
 
 SEEDS = st.integers(0, 10**6)
+
+
 few = settings(max_examples=30)
 
 
@@ -78,38 +75,6 @@ def stepped(model, loss, x, y, rate):
 def assert_close(shift, expected, rtol=1e-9):
     for name, ours, theirs in zip(Shift._fields[1:], shift[1:], expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-11, err_msg=name)
-
-
-@given(
-    SEEDS,
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.floats(0, 2),
-)
-def test_two_linear_layers_have_the_closed_form(seed, inputs, hidden, outputs, rate):
-    x, y = batch(seed, inputs, outputs)
-    model = nn.Sequential(
-        nn.Linear(inputs, hidden, bias=False), nn.Linear(hidden, outputs, bias=False)
-    )
-    model = model.double()
-    weights = [p.detach().numpy() for p in model.parameters()]
-    C, D = (x.T @ x / len(x)).numpy(), (y.T @ x / len(x)).numpy()
-    before, after = two_linear_layers(*weights, C, D, rate)
-    shift = gradient_shift(model, half_square, x, y, rate)
-    scale = 1 + np.linalg.norm(before) + np.linalg.norm(after)
-    assert shift.before[1] == pytest.approx(np.linalg.norm(before), abs=1e-12 * scale)
-    assert shift.after[1] == pytest.approx(np.linalg.norm(after), abs=1e-12 * scale)
-    assert shift.norm[1] == pytest.approx(np.linalg.norm(after - before), abs=1e-12 * scale)
-
-
-def test_two_scalars_worked_by_hand():
-    # L = (2 a b - 1)^2 / 2 at a = 1, b = 2: R = 3, G = 2 * 3 * 1; a moves by -0.1 * 2 * 3 * 2.
-    one = np.ones((1, 1))
-    before, after = two_linear_layers(one, 2 * one, 2 * one, one, 0.1)
-    assert before.item() == pytest.approx(3.0)
-    moved = 1 - 0.1 * 2 * 3
-    assert after.item() == pytest.approx((2 * moved * 2 - 1) * moved)
 
 
 @pytest.mark.parametrize("normalization", [None, "batch"])
@@ -324,45 +289,6 @@ def test_gradients_that_are_zero_opposite_tiny_or_lost(
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_layers_are_found_in_the_order_of_the_forward_pass():
-    class Crossed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.last = nn.Linear(4, 3)
-            self.norms = nn.ModuleList([nn.BatchNorm1d(5), nn.BatchNorm1d(4)])
-            self.first = nn.Linear(5, 4, bias=False)
-            self.slope = nn.PReLU()
-
-        def forward(self, x):
-            return self.last(self.slope(self.norms[1](self.first(self.norms[0](x)))))
-
-    model, (x, y) = Crossed().double(), batch(0)
-    norms = [[f"norms.{i}.weight", f"norms.{i}.bias"] for i in (0, 1)]
-    expected = {
-        "first": [*norms[0], "first.weight", *norms[1], "slope.weight"],
-        "last": ["last.weight", "last.bias"],
-    }
-    assert layers_of(model, x) == expected
-    assert list(layers_of(model, x)) == list(expected)
-    assert gradient_shift(model, half_square, x, y, 0.1).layers == ("first", "last")
-
-
-def test_frozen_parameters_belong_to_no_layer():
-    model, (x, y) = network(0), batch(0)
-    model.linear2.requires_grad_(False)
-    model.norm1.requires_grad_(False)
-    names = layers_of(model, x)
-    assert names["linear1"] == ["linear1.weight", "norm2.weight", "norm2.bias"]
-    assert list(names) == ["linear1", "linear3", "output"]
-    shift = gradient_shift(model, half_square, x, y, 0.1)
-    assert (shift.norm[1:] > 0).all()
-
-
-def test_a_network_of_norms_alone_is_one_layer():
-    model, x = nn.Sequential(nn.BatchNorm1d(5), nn.BatchNorm1d(5)).double(), batch(0)[0]
-    assert layers_of(model, x) == {"0": ["0.weight", "0.bias", "1.weight", "1.bias"]}
-
-
 def test_parameters_in_no_layer_stay():
     model, (x, y) = network(0), batch(0)
     layers = layers_of(model, x)
@@ -374,55 +300,6 @@ def test_parameters_in_no_layer_stay():
     }
     expected = gradient_shift(model, half_square, x, y, still)
     np.testing.assert_array_equal(shift.norm, expected.norm[[1, 3]])
-
-
-def noisy(shape, **strengths):
-    torch.manual_seed(0)
-    layer = NoisyBatchNorm(shape[1], **strengths)
-    return layer, torch.randn(shape) * 3 + 5
-
-
-@pytest.mark.parametrize("shape", [(4000, 3), (500, 3, 8), (100, 3, 8, 5)])
-def test_the_noise_has_the_moments_that_it_says(shape):
-    layer, x = noisy(shape, shift=0.5, stretch=1.25, jitter=0.1)
-    axes = [0, *range(2, len(shape))]
-    means, deviations = [], []
-    for _ in range(400):
-        y = layer(x).detach()
-        means.append(y.mean(axes))
-        deviations.append(y.std(axes))
-    means, deviations = torch.stack(means), torch.stack(deviations)
-    # The mean of a batch is that of its feature's noise: uniform on (-0.5, 0.5).
-    assert means.abs().max() < 0.52
-    assert means.abs().max(0).values.min() > 0.45
-    np.testing.assert_allclose(means.std(), 0.5 / 3**0.5, rtol=0.05)
-    # var = (scale^2 + jitter^2) + jitter^2 / 3, with scale uniform on (1, 1.25).
-    spread = deviations**2 - 0.1**2 * (1 + 1 / 3)
-    assert 0.95 < spread.min() < spread.max() < 1.25**2 * 1.05
-    np.testing.assert_allclose(spread.mean(), (1.25**3 - 1) / 0.75, rtol=0.02)
-    # Features and steps are disturbed independently.
-    assert np.abs(np.corrcoef(means.numpy().T) - np.eye(3)).max() < 0.2
-    assert abs(np.corrcoef(means[1:, 0], means[:-1, 0])[0, 1]) < 0.2
-
-
-def test_single_values_stray_from_the_noise_of_their_feature():
-    layer, _ = noisy((2, 1), shift=0, stretch=1, jitter=1)
-    m = layer(torch.zeros(20000, 1)).detach()
-    assert 0.99 < m.abs().max() <= 1
-    assert m.var().item() == pytest.approx(1 / 3, rel=0.05)
-    signs = torch.tensor([[1.0], [-1.0]]).repeat(10000, 1)
-    s = (layer(signs) * signs).detach()
-    assert s.mean().item() == pytest.approx(1, abs=0.05)
-    assert s.var().item() == pytest.approx(1 + 1 / 3, rel=0.05)
-
-
-def test_the_noise_is_absent_in_evaluation_and_when_its_strengths_are_none():
-    layer, x = noisy((64, 3))
-    plain = nn.BatchNorm1d(3)
-    plain(x), layer(x)
-    assert torch.equal(layer.eval()(x), plain.eval()(x))
-    quiet, x = noisy((64, 3), shift=0, stretch=1, jitter=0)
-    assert torch.equal(quiet(x), nn.BatchNorm1d(3)(x))
 
 
 @pytest.mark.parametrize(
@@ -524,118 +401,12 @@ def test_gradients_are_taken_where_torch_takes_none():
         gradient_shift(model, half_square, x, y, 0.1)
 
 
-def test_models_without_plain_layers_are_refused():
-    x = batch(0)[0]
-    with pytest.raises(ValueError, match="model has no trainable parameters"):
-        layers_of(nn.ReLU(), x)
-    frozen = nn.Linear(5, 5).double().requires_grad_(False)
-    with pytest.raises(ValueError, match="model has no trainable parameters"):
-        gradient_shift(frozen, half_square, x, x, 0.1)
-    twice = nn.Sequential(nn.Linear(5, 5)).double()
-    twice.forward = lambda x: twice[0](twice[0](x))
-    with pytest.raises(ValueError, match="0 takes part 2 times in the forward pass"):
-        layers_of(twice, x)
-    tied = nn.Sequential(nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)).double()
-    tied[1].weight = tied[0].weight
-    with pytest.raises(ValueError, match=r"0\.weight and 1\.weight are one parameter"):
-        layers_of(tied, x)
-    idle = nn.Sequential(nn.Linear(5, 5)).double()
-    idle.forward = lambda x: x
-    with pytest.raises(ValueError, match="0 takes no part in the forward pass"):
-        layers_of(idle, x)
-
-
 def test_shared_parameters_are_measured_where_layers_say_so():
     x = batch(0)[0]
     tied = nn.Sequential(nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)).double()
     tied[1].weight = tied[0].weight
     shift = gradient_shift(tied, half_square, x, x, 0.1, layers={"both": ["0.weight"]})
     assert shift.norm == 0 < shift.before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"num_features": 0}, ValueError, "num_features is 0, expected at least 1"),
-        ({"num_features": 2.5}, TypeError, "num_features is a float"),
-        ({"shift": -1}, ValueError, "shift is -1"),
-        ({"stretch": 0.5}, ValueError, "stretch is 0.5, expected at least 1"),
-        ({"stretch": 0}, ValueError, "stretch is 0"),
-        ({"jitter": "a"}, TypeError, "jitter is a str"),
-    ],
-)
-def test_noise_that_cannot_be_is_refused(unchecked, arguments, error, message):
-    with pytest.raises(error, match=message):
-        NoisyBatchNorm(**{"num_features": 3, **arguments})
-
-
-@pytest.mark.parametrize(
-    ("x", "error", "message"),
-    [
-        (np.zeros((4, 3)), TypeError, "x is a ndarray, expected a tensor"),
-        (
-            torch.zeros(3),
-            ValueError,
-            r"x has shape \(3,\), expected \(batch, features, \*spatial\)",
-        ),
-        (torch.zeros(4, 2), ValueError, "x has 2 features on axis 1, expected 3, those of"),
-        (torch.zeros(1, 3), ValueError, "1 values of each feature, expected at least 2"),
-        (torch.zeros(0, 3), ValueError, "0 values of each feature, expected at least 2"),
-        (torch.zeros(4, 3).long(), TypeError, "x has dtype torch.int64, expected torch.float32"),
-        (torch.zeros(4, 3).double(), TypeError, "dtype torch.float64, expected torch.float32"),
-    ],
-)
-def test_noise_needs_a_batch_that_fits(unchecked, x, error, message):
-    with pytest.raises(error, match=message):
-        NoisyBatchNorm(3)(x)
-
-
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("other", DTYPES)
-@pytest.mark.parametrize("own", DTYPES)
-def test_noise_takes_the_dtypes_that_torch_mixes(unchecked, own, other, training):
-    layer, x = NoisyBatchNorm(3).to(own).train(training), torch.ones(4, 3, dtype=other)
-    if own == other or (own == torch.float32 and other in DTYPES[:2]):
-        assert layer(x).dtype == other
-    else:
-        with pytest.raises(TypeError, match=f"x has dtype {other}, expected {own}, that of the"):
-            layer(x)
-
-
-def test_noise_takes_one_example_where_nothing_is_learned():
-    assert NoisyBatchNorm(3).eval()(torch.ones(1, 3)).shape == (1, 3)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"W1": np.ones(2)}, ValueError, r"W1 has shape \(2,\), expected a matrix"),
-        ({"W1": [[1.0]]}, TypeError, "W1 is a list"),
-        ({"W1": np.ones((0, 2))}, ValueError, r"W1 has shape \(0, 2\), expected a matrix with"),
-        ({"D": np.full((4, 2), np.nan)}, ValueError, r"D\[0, 0\] is nan, expected finite"),
-        (
-            {"C": np.array([[1.0, 2.0], [0.0, 1.0]])},
-            ValueError,
-            r"C is not symmetric, expected second moments E\[x x'\]",
-        ),
-        *(
-            ({"C": np.array([[large, 1], [0, 1]], dtype)}, ValueError, "C is not symmetric")
-            for dtype, large in ((float, 1e3), (float, 9e5), (np.float16, 6e4))
-        ),
-        ({"W2": np.ones((4, 2))}, ValueError, r"W2 has shape \(4, 2\), expected \(4, 3\)"),
-        ({"C": np.ones((3, 3))}, ValueError, r"C has shape \(3, 3\), expected \(2, 2\)"),
-        ({"D": np.ones((2, 4))}, ValueError, r"D has shape \(2, 4\), expected \(4, 2\)"),
-        ({"learning_rate": -1}, ValueError, "learning_rate is -1"),
-    ],
-)
-def test_matrices_that_do_not_fit_are_refused(unchecked, arguments, error, message):
-    shapes = {"W1": (3, 2), "W2": (4, 3), "C": (2, 2), "D": (4, 2)}
-    call = {name: np.ones(shape) for name, shape in shapes.items()} | {"learning_rate": 0.1}
-    with pytest.raises(error, match=message):
-        two_linear_layers(**(call | arguments))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -648,14 +419,3 @@ def test_convolutions_in_single_precision(seed):
     assert shift.norm[0] == 0
     double = gradient_shift(copy.deepcopy(model).double(), cross_entropy, x.double(), y, 0.1)
     np.testing.assert_allclose(shift.before, double.before, rtol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_second_moments_apart_in_their_last_digit_are_symmetric_enough(dtype):
-    rng, one, above = np.random.default_rng(0), np.ones, np.triu_indices(4, 1)
-    for _ in range(100):
-        x = rng.normal(size=(200, 4)) * 10 ** rng.uniform(-1, 0, size=4)
-        C = (x.T @ x / len(x)).astype(dtype)
-        C[above] = np.nextafter(C[above], dtype(0))
-        assert (C[above] != C.T[above]).all()
-        two_linear_layers(one((3, 4), dtype), one((2, 3), dtype), C, one((2, 4), dtype), 0.1)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from bncore.explanations import _activation, depth
+from bncore.explanations import activation, depth
 from bncore.explanations.gradient_independence import expected_gradients
 
-NAMES = [*_activation.ACTIVATIONS, torch.sin]
+NAMES = [*activation.ACTIVATIONS, torch.sin]
 
 
 def batch_norm(h):
@@ -33,7 +33,7 @@ def loop(preactivations, function):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_against_dense_jacobians(name):
-    function = _activation.ACTIVATIONS.get(name, name) if isinstance(name, str) else name
+    function = activation.ACTIVATIONS.get(name, name) if isinstance(name, str) else name
     rng = np.random.default_rng(0)
     for batch in 6 * (3, 4, 7):
         layers = [

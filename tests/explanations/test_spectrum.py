@@ -12,7 +12,7 @@ from scipy.stats import wasserstein_distance
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.explanations import smoothness, spectrum
+from bncore.explanations import landscape, spectrum
 from bncore.lab import networks
 
 seeds = st.integers(0, 10**6)
@@ -34,9 +34,9 @@ def batch(inputs=5, count=16, classes=3):
 
 def dense(model, x, y, units):
     """The second derivatives by the weight matrices, column by column, by double backward."""
-    chosen = list(smoothness.weights(model).values())
+    chosen = list(landscape.weights(model).values())
     scales = [s.expand(p.shape).reshape(-1) for s, p in zip(
-        smoothness.unit_scales(model, units), chosen, strict=True)]  # fmt: skip
+        landscape.unit_scales(model, units), chosen, strict=True)]  # fmt: skip
     slopes = torch.autograd.grad(cross_entropy(model(x), y), chosen, create_graph=True)
     flat, scales = torch.cat([g.reshape(-1) for g in slopes]), torch.cat(scales)
     rows = [torch.autograd.grad(entry, chosen, retain_graph=True) for entry in flat]
@@ -45,7 +45,7 @@ def dense(model, x, y, units):
 
 
 @pytest.mark.parametrize("normalization", [None, "batch"])
-@pytest.mark.parametrize("units", smoothness.UNITS)
+@pytest.mark.parametrize("units", landscape.UNITS)
 def test_products_are_those_of_the_dense_matrix(normalization, units):
     x, y = batch()
     model = networks.mlp((5, 4, 3), "tanh", normalization, seed=2).double()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.explanations import noise, uncertainty
+from bncore.explanations import ghost_batches, uncertainty
 from bncore.lab import networks
 
 seeds = st.integers(0, 10**6)
@@ -151,7 +151,7 @@ ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
         ),
         (
             lambda f: f.sampled_scores(
-                networks.mlp((6, 8, 4), "relu", noise.ghost(2)),
+                networks.mlp((6, 8, 4), "relu", ghost_batches.ghost(2)),
                 torch.ones(1, 6),
                 torch.ones(4, 6),
                 4,

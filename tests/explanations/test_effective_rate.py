@@ -1,0 +1,202 @@
+"""Turns, equilibria and growing rates against gradient descent."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncore.explanations import effective_rate, weight_length
+
+seeds = st.integers(0, 10**6)
+
+
+def close(a, b, scale=None):
+    scale = b.abs().max() if scale is None else scale
+    return ((a - b).abs().max() / (scale + 1e-300)).item()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_a_step_turns_the_direction_by_the_effective_rate(unit_descent, decay):
+    for seed in range(60):
+        path, slopes = unit_descent(seed, 1, 0.1, decay)
+        length = path[0].norm().item()
+        v, at_one = (path[0] / length).numpy(), (slopes[0] * length).numpy()
+        at_one -= (at_one @ v) * v
+        turned = effective_rate.turn(v, at_one, effective_rate.effective_rate(0.1, length, decay))
+        np.testing.assert_allclose(turned, (path[1] / path[1].norm()).numpy(), atol=1e-9)
+        assert np.linalg.norm(turned) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_growing_rates_replace_weight_decay(unit_descent, momentum):
+    for seed in range(25):
+        rate, decay = 0.02 * (1 - momentum), 0.1
+        schedule = effective_rate.exponential_schedule(rate, decay, 20, momentum)
+        decayed, _ = unit_descent(seed, 20, rate, decay, momentum)
+        grown, _ = unit_descent(seed, 20, rate, 0.0, momentum, schedule)
+        factors = schedule.factor ** -torch.arange(21.0, dtype=torch.float64)
+        assert close(grown, factors[:, None] * decayed) < 1e-5
+        if momentum == 0:
+            assert schedule.factor == pytest.approx(1 - rate * decay)
+            assert schedule.velocity == 0
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_the_factor_is_a_root(momentum):
+    for eta_lambda in np.linspace(1e-6, (1 - math.sqrt(momentum)) ** 2 * 0.99, 20):
+        schedule = effective_rate.exponential_schedule(0.5, eta_lambda / 0.5, 3, momentum)
+        a = schedule.factor
+        assert a**2 - (1 + momentum - eta_lambda) * a + momentum == pytest.approx(0, abs=1e-12)
+        np.testing.assert_allclose(schedule.rates[1:] / schedule.rates[:-1], a**-2)
+        assert schedule.rates[0] == pytest.approx(0.5 / a)
+
+
+@given(seeds)
+def test_the_equilibrium_is_a_fixed_point_and_attracts(seed):
+    rng = np.random.default_rng(seed)
+    rate, slope = 10 ** rng.uniform(-2, 1), 10 ** rng.uniform(-2, 1)
+    decay = rng.uniform(0.02, 0.9) / rate
+    found = effective_rate.equilibrium(rate, decay, slope)
+    constant = np.full(2000, slope)
+    kept = weight_length.squared_lengths(rate, constant[:1], found.length**2, decay)
+    assert kept[1] == pytest.approx(kept[0], rel=1e-9)
+    far = weight_length.squared_lengths(rate, constant, 9 * found.length**2, decay)
+    assert far[-1] == pytest.approx(found.length**2, rel=1e-6)
+    step = rate * slope / found.length**2
+    assert found.angle == pytest.approx(math.atan2(step, 1 - rate * decay), rel=1e-9)
+    assert found.effective_rate == effective_rate.effective_rate(rate, found.length, decay)
+    known = (rate * slope**2 / (2 * decay)) ** 0.25
+    assert found.length == pytest.approx(known, rel=rate * decay)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_the_equilibrium_of_random_gradients(momentum):
+    rng = np.random.default_rng(0)
+    rate, decay, slope, runs = 0.2 * (1 - momentum), 0.1, 3.0, 1000
+    w, v = rng.normal(size=(runs, 8)), np.zeros((runs, 8))
+    for _ in range(500):
+        g = rng.normal(size=w.shape)
+        g -= (g * w).sum(1, keepdims=True) * w / (w**2).sum(1, keepdims=True)
+        g *= slope / np.linalg.norm(g, axis=1, keepdims=True) / np.linalg.norm(w, axis=1)[:, None]
+        v = momentum * v + g + decay * w
+        w, before = w - rate * v, w
+    found = effective_rate.equilibrium(rate, decay, slope, momentum)
+    lengths = np.linalg.norm(w, axis=1)
+    cosines = (w * before).sum(1) / lengths / np.linalg.norm(before, axis=1)
+    assert lengths.mean() == pytest.approx(found.length, rel=0.01)
+    assert np.sqrt((np.arccos(cosines) ** 2).mean()) == pytest.approx(found.angle, rel=0.03)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_tiny_decays_keep_their_digits(momentum):
+    steps, first = np.array([1.0, 1e4]), np.arange(4)
+    for decay in 10.0 ** -np.arange(6, 40, 2):
+        small = 0.1 * decay
+        found = effective_rate.equilibrium(0.1, decay, 2.0, momentum)
+        assert found.angle == pytest.approx(math.sqrt(2 * small / (1 + momentum)), rel=1e-6)
+        growing = effective_rate.exponential_schedule(0.1, decay, 4, momentum)
+        assert 1 - growing.factor == pytest.approx(small / (1 - momentum), rel=1e-4, abs=1e-16)
+        known = 0.1 * (1 + (2 * first + 1) * small / (1 - momentum))
+        np.testing.assert_allclose(growing.rates, known, rtol=1e-9)
+        if momentum:
+            velocity = -small / (1 - momentum) / 0.1
+            assert growing.velocity == pytest.approx(velocity, rel=1e-4)
+        kept = weight_length.smooth_squared_lengths(steps, 0.1, 2.0, 1.5)
+        np.testing.assert_allclose(
+            weight_length.smooth_squared_lengths(steps, 0.1, 2.0, 1.5, decay),
+            kept,
+            rtol=5e4 * small + 1e-14,
+        )
+
+
+@given(st.floats(0.01, 0.99))
+def test_the_largest_decay_that_the_theorem_allows_is_allowed(momentum):
+    largest = (1 - math.sqrt(momentum)) ** 2
+    for rate in (0.1, 0.3, 0.7):
+        found = effective_rate.exponential_schedule(rate, largest / rate, 2, momentum)
+        assert found.factor == pytest.approx(math.sqrt(momentum), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: effective_rate.effective_rate(0.1, 0.0), ValueError, "length is 0.0, expected"),
+        (
+            lambda: effective_rate.effective_rate(2.0, 1.0, 0.5),
+            ValueError,
+            r"rate \* decay is 1, expected bel",
+        ),
+        (
+            lambda: effective_rate.equilibrium(0.1, 0.0, 1.0),
+            ValueError,
+            "decay is 0, expected a number above",
+        ),
+        (
+            lambda: effective_rate.equilibrium(0.1, 0.1, 0.0),
+            ValueError,
+            "gradient is 0.0, expected",
+        ),
+        (
+            lambda: effective_rate.equilibrium(0.1, 0.1, 1.0, 1.0),
+            ValueError,
+            r"momentum is 1.0, expected a number in \[0, 1\)",
+        ),
+        (
+            lambda: effective_rate.exponential_schedule(0.1, 1.0, 3, 0.9),
+            ValueError,
+            r"rate \* decay is 0.1, expected at most .* = 0.00263: beyond it no real",
+        ),
+        (
+            lambda: effective_rate.exponential_schedule(0.9, 1.0, 1000),
+            ValueError,
+            "steps is 1000, expected fewer: the learning rate leaves the range of floats after 154",
+        ),
+        (
+            lambda: effective_rate.exponential_schedule(0.1, 0.1, 0),
+            ValueError,
+            "steps is 0, expected at least 1",
+        ),
+        (
+            lambda: effective_rate.turn(np.array([2.0, 0.0]), np.array([0.0, 1.0]), 0.1),
+            ValueError,
+            "direction has length 2, expected 1",
+        ),
+        (
+            lambda: effective_rate.turn(np.array([1.0, 0.0]), np.array([1.0, 1.0]), 0.1),
+            ValueError,
+            "gradient has the cosine 0.707 with direction, expected 0",
+        ),
+        (
+            lambda: effective_rate.effective_rate(0.1, 1e-200),
+            ValueError,
+            "length is 1e-200, with which the result, inf, leaves the range of floats",
+        ),
+    ],
+)
+def test_errors_teach(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (
+            lambda: effective_rate.turn(np.ones(2), np.ones(3), 0.1),
+            ValueError,
+            r"direction has shape \(2,\) and gradient \(3,\), expected two vectors",
+        ),
+        (
+            lambda: effective_rate.exponential_schedule(0.1, 0.1, 2.5),
+            TypeError,
+            "steps is a float, expected an integer",
+        ),
+    ],
+)
+def test_errors_teach_where_annotations_are_off(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()

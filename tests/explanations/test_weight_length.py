@@ -1,0 +1,139 @@
+"""Lengths against those of torch, bounds, and the limit of small steps."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bncore.explanations import weight_length
+
+seeds = st.integers(0, 10**6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_squared_lengths_are_those_of_torch(unit_descent, decay):
+    for seed in range(30):
+        path, slopes = unit_descent(seed, 10, 0.1, decay)
+        r = (path**2).sum(1).numpy()
+        at_one = (slopes.norm(dim=1) * path[:-1].norm(dim=1)).numpy()
+        np.testing.assert_allclose(
+            weight_length.squared_lengths(0.1, at_one, r[0], decay), r, rtol=1e-8
+        )
+        if decay == 0:
+            assert (np.diff(r) >= -1e-12 * r[1:]).all()
+
+
+@given(seeds)
+def test_smooth_lengths_are_the_limit_of_small_steps(seed):
+    rng = np.random.default_rng(seed)
+    slope, start, total = rng.uniform(0.3, 3), rng.uniform(0.5, 2), rng.uniform(0.2, 2)
+    decay = rng.choice([0.0, rng.uniform(0.1, 1)])
+    errors = []
+    for steps in (200, 400):
+        # With decay the clock is rate * decay * steps; the noise term needs rate ~ 1 / steps too.
+        rate = total / steps
+        grown = slope * math.sqrt(steps / total)
+        exact = weight_length.squared_lengths(rate, np.full(steps, grown), start, decay)[-1]
+        smooth = weight_length.smooth_squared_lengths(
+            np.array([float(steps)]), rate, grown, start, decay
+        )[0]
+        errors.append(abs(exact / smooth - 1))
+    assert errors[1] < 0.02
+    assert errors[1] < 0.6 * errors[0] + 1e-12
+
+
+def test_no_rate_is_too_large_for_the_bound():
+    v = np.array([[math.cos(t), math.sin(t)] for t in np.linspace(0, 2 * np.pi, 721)])
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        u = torch.tensor(rng.normal(size=(20, 2)) * [1, 3])
+        target = torch.tensor(rng.normal(size=20))
+
+        def loss(w, u=u, target=target):
+            x = u @ w.T
+            x = (x - x.mean(0)) / x.std(0, correction=0)
+            return torch.nn.functional.softplus(3 * target[:, None] * x).mean(0)
+
+        points = torch.tensor(v, requires_grad=True)
+        values = loss(points)
+        (slopes,) = torch.autograd.grad(values.sum(), points, create_graph=True)
+        rows = [
+            torch.autograd.grad(slopes[:, i].sum(), points, retain_graph=True)[0] for i in (0, 1)
+        ]
+        curvature = torch.linalg.eigvalsh(torch.stack(rows, 1))[:, 1].max().item()
+        slope = slopes.detach().norm(dim=1).max().item()
+        drop = (values.max() - values.min()).item()
+        for rate in 10.0 ** np.arange(-2, 4):
+            w = torch.tensor(v[[100]])
+            lengths, at_one = [1.0], []
+            for _ in range(40):
+                w.requires_grad_()
+                (g,) = torch.autograd.grad(loss(w).sum(), w)
+                at_one.append((g.norm() * w.detach().norm()).item() ** 2)
+                w = (w - rate * g).detach()
+                lengths.append((w**2).sum().item())
+            bound = weight_length.length_bound(rate, curvature * 1.001, slope * 1.001, drop * 1.001)
+            assert max(lengths) <= bound
+            least = np.minimum.accumulate(at_one)
+            limit = bound * (bound - 1) / (rate**2 * np.arange(1, 41))
+            assert (least <= limit).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (
+            lambda: weight_length.squared_lengths(0.1, np.array([1.0, -1.0])),
+            ValueError,
+            r"gradients\[1\] is -1.0, expected at least 0",
+        ),
+        (
+            lambda: weight_length.squared_lengths(0.1, np.ones(2), start=0.0),
+            ValueError,
+            "start is 0.0, expected a finite number above 0",
+        ),
+        (
+            lambda: weight_length.smooth_squared_lengths(np.array([-1.0]), 0.1, 1.0),
+            ValueError,
+            "steps holds -1.0, expected at least 0",
+        ),
+        (
+            lambda: weight_length.length_bound(0.1, 1.0, -1.0, 1.0),
+            ValueError,
+            "slope is -1.0, expected",
+        ),
+        (
+            lambda: weight_length.length_bound(1e200, 1.0, 1.0, 1.0),
+            ValueError,
+            r"rate is 1e\+200, with which the result, inf, leaves the range of floats",
+        ),
+        (
+            lambda: weight_length.squared_lengths(0.5, np.zeros(2000), decay=1.0),
+            ValueError,
+            "gradients has 2000 entries, expected fewer or others: after 538 steps the squared "
+            "length is 0.0",
+        ),
+    ],
+)
+def test_errors_teach(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (
+            lambda: weight_length.squared_lengths(0.1, np.ones((2, 2))),
+            ValueError,
+            r"gradients has shape \(2, 2\), expected one number a step",
+        ),
+    ],
+)
+def test_errors_teach_where_annotations_are_off(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
