@@ -231,7 +231,8 @@ def _updated(start, gradients, update):
 
 def _value(name, value, old):
     """A new value of a parameter; floats of another kind are rounded to the parameter's."""
-    value = tensors.tensor(name, value)
+    value = tensors.tensor(name, value, None if isinstance(value, torch.Tensor) else old.dtype)
+    tensors.finite(name, value)
     if value.shape != old.shape:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}, expected that of the parameter, "

@@ -62,19 +62,17 @@ def weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.ndim >= 2 and p.requires_grad}
 
 
-def unit_lengths(weight: torch.Tensor) -> torch.Tensor:
+def unit_lengths(weight: torch.Tensor | np.ndarray | check.Listed) -> torch.Tensor:
     """Length of each unit's weights, shaped to divide them; a unit is an index of the first axis.
 
     Raises
     ------
     TypeError
-        If weight is not a floating-point tensor.
+        If weight holds no real numbers.
     ValueError
         If it has fewer than two axes, or a length is not finite in its dtype.
     """
-    if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
-        what = getattr(weight, "dtype", check.type_name(weight))
-        raise TypeError(f"weight is {what}, expected a floating-point tensor")
+    weight = tensors.tensor("weight", weight)
     if weight.ndim < 2:
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected (units, *inputs)")
     flat = weight.detach().flatten(1).double()

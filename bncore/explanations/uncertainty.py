@@ -23,13 +23,14 @@ from bncore.lab.modes import evaluation
 from bncore.lab.probes import in_pieces
 
 Rows = Real[torch.Tensor, "examples classes"] | Real[np.ndarray, "examples classes"] | check.Listed
+Pool = Real[torch.Tensor, "pool *features"] | Real[np.ndarray, "pool *features"] | check.Listed
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def sampled_scores(
     model: nn.Module,
     x: tensors.Examples,
-    pool: tensors.Examples,
+    pool: Pool,
     batch_size: int,
     draws: int,
     seed: int = 0,
@@ -72,6 +73,11 @@ def sampled_scores(
     """
     _models.check_model(model)
     x, pool = tensors.examples("x", x, model), tensors.examples("pool", pool, model)
+    if x.shape[1:] != pool.shape[1:]:
+        raise ValueError(
+            f"pool has examples of shape {tuple(pool.shape[1:])}, expected {tuple(x.shape[1:])}, that "
+            "of the examples in x"
+        )
     check.integer("seed", seed, least=0)
     check.positive_integer("draws", draws)
     check.positive_integer("batch_size", batch_size)

@@ -318,8 +318,8 @@ def test_parameters_in_no_layer_stay():
             ValueError,
             r"model cannot be applied to x of shape \(12, 5\) and torch.float64: ",
         ),
-        ({"x": np.ones((12, 5))}, TypeError, "x is a ndarray, expected a tensor"),
-        ({"y": None}, TypeError, "y is a None, expected a tensor"),
+        ({"x": {}}, TypeError, "x is a dict, expected a numpy.ndarray or a list of numbers"),
+        ({"y": None}, TypeError, "y is a None, expected a numpy.ndarray or a list"),
         ({"x": torch.zeros(0, 5)}, ValueError, r"x has shape \(0, 5\), expected at least one"),
         ({"y": torch.full((12, 3), math.nan)}, ValueError, r"y\[0, 0\] is nan, expected finite"),
         ({"loss": "mse"}, TypeError, "loss is a str, expected a function of outputs and y"),
@@ -368,12 +368,31 @@ def test_what_does_not_fit_is_refused(unchecked, function, arguments, error, mes
 def test_new_values_of_another_kind_or_shape_are_refused(unchecked):
     model, (x, y) = network(0), batch(0)
     new = stepped(model, half_square, x, y, 0.1)
-    with pytest.raises(TypeError, match=r"update\['output.bias'\] is a float, expected a tensor"):
+    with pytest.raises(TypeError, match=r"update\['output.bias'\] is a float, expected a numpy"):
         gradient_shift(model, half_square, x, y, new | {"output.bias": 1.0})
     with pytest.raises(ValueError, match=r"shape \(2,\), expected that of the parameter, \(3,\)"):
         gradient_shift(model, half_square, x, y, new | {"output.bias": torch.zeros(2)})
-    with pytest.raises(TypeError, match=r"has dtype torch.int64, expected a floating-point one"):
-        gradient_shift(model, half_square, x, y, new | {"output.bias": torch.arange(3)})
+    with pytest.raises(ValueError, match=r"update\['output.bias'\]\[1\] is nan, expected finite"):
+        gradient_shift(model, half_square, x, y, new | {"output.bias": [0.0, math.nan, 0.0]})
+
+
+def test_arrays_lists_and_integers_are_taken():
+    model, (x, y) = network(0), batch(0)
+    new = stepped(model, half_square, x, y, 0.1) | {"output.bias": torch.arange(3.0).double()}
+    expected = gradient_shift(model, half_square, x, y, new)
+    for listed in (np.asarray, lambda v: v.tolist()):
+        changed = {name: listed(value.detach()) for name, value in new.items()}
+        found = gradient_shift(model, half_square, listed(x), listed(y), changed)
+        np.testing.assert_array_equal(found.norm, expected.norm)
+    whole = gradient_shift(model, half_square, x.round(), y, new)
+    found = gradient_shift(model, half_square, x.round().int(), y, new | {"output.bias": [0, 1, 2]})
+    np.testing.assert_array_equal(found.norm, whole.norm)
+
+
+def test_tokens_stay_integers_for_an_embedding():
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(8, 3)).double()
+    x, y = torch.arange(12).reshape(6, 2) % 7, torch.arange(6) % 3
+    assert gradient_shift(model, cross_entropy, x, y, 0.1).layers == ("0", "2")
 
 
 @pytest.mark.parametrize("function", [gradient_shift, linearized_shift])

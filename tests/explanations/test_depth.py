@@ -315,16 +315,6 @@ def test_arguments_of_residual_growth_are_refused(unchecked):
         residual_growth(1e300, 1, 1e-300)
 
 
-@pytest.mark.parametrize("size", [4, 60])
-def test_finer_panels_change_nothing(size, monkeypatch):
-    coarse = [growth_rate(name, size) for name in ACTIVATIONS]
-    points, weights = np.polynomial.legendre.leggauss(20)
-    monkeypatch.setattr(_activation, "POINTS", points)
-    monkeypatch.setattr(_activation, "WEIGHTS", weights)
-    fine = [growth_rate(name, size) for name in ACTIVATIONS]
-    np.testing.assert_allclose(coarse, fine, rtol=1e-9)
-
-
 @pytest.mark.parametrize("size", [4, 5, 8, 20, 64, 300])
 def test_the_identity_keeps_examples_alike(size):
     assert symmetry_multiplier("identity", size) == pytest.approx((size - 1) / (size + 1))

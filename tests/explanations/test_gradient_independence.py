@@ -107,7 +107,10 @@ def test_a_unit_that_varies_little_is_not_constant():
             [np.eye(4), np.ones((2, 2))],
             r"preactivations\[1\] has a batch of 2, expected at least 3",
         ),
-        ([np.eye(3), np.full((3, 2), np.nan)], r"preactivations\[1\] has values that are not"),
+        (
+            [np.eye(3), np.full((3, 2), np.nan)],
+            r"preactivations\[1\]\[0, 0\] is nan, expected finite",
+        ),
         ([np.eye(3), np.full((3, 2), 0.1)], r"preactivations\[1\] has the same value .* unit 0"),
         ([np.zeros((3, 1))], r"preactivations\[0\] has the same value"),
     ],

@@ -191,7 +191,7 @@ Y, G, GAMMA = np.array([[1.0], [2.0], [4.0]]), np.ones((3, 1)), np.ones(1)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: smoothness.normalise([[1.0], [2.0]]), TypeError, "y is a list, expected a plain"),
+        (lambda: smoothness.normalise("a"), TypeError, "y is a str, expected a numpy.ndarray or a"),
         (lambda: smoothness.normalise(Y[:1]), ValueError, "expected at least 2"),
         (
             lambda: smoothness.normalise(Y[:, :, None]),
@@ -244,13 +244,17 @@ Y, G, GAMMA = np.array([[1.0], [2.0], [4.0]]), np.ones((3, 1)), np.ones(1)
             ValueError,
             r"y\[:, 0\] has the deviation 1.25e-200, and gamma\^2 / sigma\^2 overflows float64",
         ),
-        (lambda: smoothness.gradient([[1.0], [2.0]], G, GAMMA), TypeError, "y is a list, expected"),
+        (
+            lambda: smoothness.gradient([[1.0], [2.0, 3.0]], G, GAMMA),
+            ValueError,
+            "y is a list whose",
+        ),
         (
             lambda: smoothness.gradient(torch.tensor(Y), G, GAMMA),
             TypeError,
-            "y is a Tensor, expected a plain numpy.ndarray",
+            r"y is a torch Tensor, expected a numpy.ndarray: hand in y\.detach\(\)",
         ),
-        (lambda: smoothness.gradient(Y, G, [1.0]), TypeError, "gamma is a list, expected a plain"),
+        (lambda: smoothness.gradient(Y, G, 1.0), TypeError, "gamma is a float, expected a numpy"),
         (
             lambda: smoothness.gradient(
                 np.array([[1], [1.001], [1.002]], np.float16),

@@ -59,7 +59,7 @@ def test_two_scalars_worked_by_hand():
     ("arguments", "error", "message"),
     [
         ({"W1": np.ones(2)}, ValueError, r"W1 has shape \(2,\), expected a matrix"),
-        ({"W1": [[1.0]]}, TypeError, "W1 is a list"),
+        ({"W1": "a"}, TypeError, "W1 is a str, expected a numpy.ndarray or a list"),
         ({"W1": np.ones((0, 2))}, ValueError, r"W1 has shape \(0, 2\), expected a matrix with"),
         ({"D": np.full((4, 2), np.nan)}, ValueError, r"D\[0, 0\] is nan, expected finite"),
         (

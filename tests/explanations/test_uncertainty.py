@@ -174,17 +174,17 @@ ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
         (
             lambda f: f.sampled_scores(lambda x: x, torch.ones(1, 6), torch.ones(4, 6), 2, 2),
             TypeError,
-            "model is a function, expected a torch.nn.Module",
+            "model is a function, expected an nn.Module",
         ),
         (
-            lambda f: f.sampled_scores(network(), np.ones((1, 6)), torch.ones(4, 6), 2, 2),
+            lambda f: f.sampled_scores(network(), None, torch.ones(4, 6), 2, 2),
             TypeError,
-            "x is a ndarray, expected a torch.Tensor",
+            "x is a None, expected a numpy.ndarray or a list",
         ),
         (
             lambda f: f.sampled_scores(network(), torch.ones(1, 6), [[1.0]], 2, 2),
-            TypeError,
-            "pool is a list, expected a torch.Tensor",
+            ValueError,
+            r"pool has examples of shape \(1,\), expected \(6,\)",
         ),
         (
             lambda f: f.sampled_scores(network(), torch.ones(1, 6), torch.ones(4, 6), 2, 2, 0.5),
@@ -194,17 +194,17 @@ ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
         (
             lambda f: f.calibration(ROWS, LABELS.double()),
             TypeError,
-            "labels has dtype torch.float64, expected integers",
+            "labels holds floats, expected integers",
         ),
         (
             lambda f: f.fitted_temperature(ROWS, LABELS > 0),
             TypeError,
-            "labels has dtype torch.bool, expected integers",
+            "labels has dtype bool, expected real numbers",
         ),
         (
-            lambda f: f.calibration(ROWS.numpy(), LABELS),
+            lambda f: f.calibration({}, LABELS),
             TypeError,
-            "probabilities is a ndarray, expected a torch.Tensor",
+            "probabilities is a dict, expected a numpy.ndarray or a list",
         ),
         (lambda f: f.calibration(3 * ROWS, LABELS), ValueError, "apply softmax first"),
         (lambda f: f.calibration(ROWS, LABELS, 0), ValueError, "bins is 0, expected at least 1"),
@@ -217,12 +217,12 @@ ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
         (
             lambda f: f.fitted_temperature(ROWS, LABELS.repeat(2)),
             ValueError,
-            r"scores has shape \(1, 2\) and labels \(2,\)",
+            r"labels has shape \(2,\), expected \(1,\): one label for each example",
         ),
         (
             lambda f: f.fitted_temperature(ROWS * np.inf, LABELS),
             ValueError,
-            "scores has entries that are not finite",
+            r"scores\[0, 0\] is inf, expected finite values only",
         ),
     ],
 )

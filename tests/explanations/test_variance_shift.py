@@ -73,9 +73,9 @@ def test_without_dropout_nothing_shifts():
         (lambda f: f.direct(0.5, 0.0, 0.0), ValueError, "var is 0.0, expected"),
         (lambda f: f.direct("1", 0.0, 1.0), TypeError, "keep is a str, expected a real number"),
         (
-            lambda f: f.behind_weights(0.5, [1.0], np.ones(1), np.eye(1)),
+            lambda f: f.behind_weights(0.5, "a", np.ones(1), np.eye(1)),
             TypeError,
-            "weight is a list",
+            "weight is a str, expected a numpy.ndarray or a list",
         ),
         (
             lambda f: f.behind_weights(0.5, np.ones((1, 1)), np.ones(1), np.eye(1)),
@@ -95,7 +95,7 @@ def test_without_dropout_nothing_shifts():
         (
             lambda f: f.behind_weights(0.5, np.zeros(2), np.ones(2), np.eye(2)),
             ValueError,
-            "the weighted sum has variance 0 in training",
+            "the weighted sum has no variance in training",
         ),
         (
             lambda f: f.behind_weights(

@@ -13,11 +13,8 @@ from bncore.chapters.explanations.covariate_shift.full_size import (
     medians,
     record,
 )
-from bncore.explanations.covariate_shift import (
-    gradient_shift,
-    linearized_shift,
-    two_linear_layers,
-)
+from bncore.explanations.covariate_shift import gradient_shift, linearized_shift
+from bncore.explanations.two_layers import two_linear_layers
 from bncore.lab import networks
 from bncore.page.claims import Evidence, Measurement, claim
 

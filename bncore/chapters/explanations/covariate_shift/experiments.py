@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from bncore.explanations.covariate_shift import NoisyBatchNorm, gradient_shift, layers_of
+from bncore.explanations.covariate_shift import gradient_shift
+from bncore.explanations.layering import layers_of
+from bncore.explanations.noisy_batch_norm import NoisyBatchNorm
 from bncore.lab import data, inference, networks, probes, training
 
 NORMALIZATIONS = {

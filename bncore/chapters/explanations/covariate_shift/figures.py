@@ -10,11 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from bncore.chapters.explanations.covariate_shift import experiments
 from bncore.chapters.explanations.covariate_shift.full_size import EVERY, FOLLOWED, record
-from bncore.explanations.covariate_shift import (
-    gradient_shift,
-    linearized_shift,
-    two_linear_layers,
-)
+from bncore.explanations.covariate_shift import gradient_shift, linearized_shift
+from bncore.explanations.two_layers import two_linear_layers
 from bncore.lab import data, networks
 from bncore.page import style
 

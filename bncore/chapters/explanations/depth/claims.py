@@ -7,7 +7,7 @@ from torch import nn
 
 from bncore.chapters.explanations.depth import experiments
 from bncore.explanations import depth
-from bncore.explanations._activation import ACTIVATIONS
+from bncore.explanations.activation import ACTIVATIONS
 from bncore.lab import recorded
 from bncore.page.claims import Evidence, Measurement, claim
 

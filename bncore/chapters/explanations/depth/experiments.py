@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from bncore.explanations import _activation, depth, gradient_independence
+from bncore.explanations import gradient_independence, gradient_norms
+from bncore.explanations.activation import Function
 from bncore.lab import data, probes
 from bncore.lab.residual import residual_mlp
 from bncore.lab.training import train
@@ -61,8 +62,8 @@ def gradients(activation, layers, width, batch_size, seed, *, scale=1.0, **kwarg
     The inputs are white, of standard deviation `scale`; the rest goes to ``network``.
     """
     model = network(activation, layers, width, seed, **kwargs)
-    norms = depth.gradient_norms(model, scale * white(batch_size, width, seed), seed)
-    return depth.GradientNorms(norms.signals[1:-1], norms.weights[1:-1])
+    norms = gradient_norms.gradient_norms(model, scale * white(batch_size, width, seed), seed)
+    return gradient_norms.GradientNorms(norms.signals[1:-1], norms.weights[1:-1])
 
 
 def rate(squares):
@@ -116,7 +117,7 @@ def orthogonal_rates(width, batch_size, layers, seeds):
             for parameter in model.parameters():
                 if parameter.shape == (width, width):
                     nn.init.orthogonal_(parameter)
-        norms = depth.gradient_norms(model, white(batch_size, width, seed), seed)
+        norms = gradient_norms.gradient_norms(model, white(batch_size, width, seed), seed)
         rates.append(rate(norms.signals[1:-1]))
     return np.array(rates)
 
@@ -135,7 +136,7 @@ def deviation_multiplier(activation, deviation, batch_size=64, units=50_000, see
     small deviations this is ``depth.symmetry_multiplier``. Sampled units, no network.
     """
     white = np.random.default_rng(seed).normal(size=(units, batch_size))
-    function = _activation.Function(activation)
+    function = Function(activation)
 
     def deviations(scale):
         h = white * np.append(scale, np.ones(batch_size - 1))
@@ -277,6 +278,6 @@ def asymmetry(activation, layers, width, batch_size, seed):
     for h in seen:
         squares = ((h - h.mean(axis=0)) ** 2).mean(axis=1)
         spread.append(squares.std() / squares.mean())
-    signals = depth.gradient_norms(model, x, seed).signals[1:-1]
+    signals = gradient_norms.gradient_norms(model, x, seed).signals[1:-1]
     expected = gradient_independence.expected_gradients(seen, activation)
     return np.array(spread), signals[:-1] / signals[1:], expected[:-1] / expected[1:]

@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch.nn.functional import leaky_relu
 
 from bncore.chapters.explanations.depth import experiments
-from bncore.explanations import depth
+from bncore.explanations import depth, propagation
 from bncore.page import style
 
 WIDTH, LAYERS, SEEDS = 200, 24, 3
@@ -157,7 +157,7 @@ def unnormalized(activation, weight_variance, layers=LAYERS, seeds=2):
         for seed in range(seeds)
     ]
     # Inputs have mean square 1, and pass a linear map before the first layer.
-    theory = depth.propagate(activation, weight_variance, layers, weight_variance**2)
+    theory = propagation.propagate(activation, weight_variance, layers, weight_variance**2)
     return np.array(runs), np.append(np.cumprod(theory.growth[-2::-1])[::-1], 1.0), theory
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from bncore.explanations import noise, uncertainty, variance_shift
+from bncore.explanations import ghost_batches, noise, uncertainty, variance_shift
 from bncore.lab import data, networks, probes, recorded, training
 from bncore.lab.inference import refitted
 
@@ -174,11 +174,11 @@ def arms(batch, small):
     """
     plain = {"no batch norm": (None, batch, None), "whole batch": ("batch", batch, None)}
     sizes = [size for size in (8, 16, 32, 64) if size < batch]
-    ghosts = {f"ghost {size}": (noise.ghost(size), batch, None) for size in sizes}
+    ghosts = {f"ghost {size}": (ghost_batches.ghost(size), batch, None) for size in sizes}
     borrowed = {
-        f"borrowed {size}": (noise.borrowed(size), batch, None) for size in sizes if size > 8
+        f"borrowed {size}": (ghost_batches.borrowed(size), batch, None) for size in sizes if size > 8
     }
-    injected = {f"injected {size}": (noise.injected(size), batch, None) for size in sizes}
+    injected = {f"injected {size}": (ghost_batches.injected(size), batch, None) for size in sizes}
     few = {
         f"batch of {small}": ("batch", small, None),
         f"batch of {small}, quiet": ("batch", batch, partial(first_examples, count=small)),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from bncore.chapters.explanations.scale_invariance import experiments
-from bncore.explanations import scale_invariance
+from bncore.explanations import effective_rate
 from bncore.lab import recorded
 from bncore.page.claims import Evidence, Measurement, claim
 
@@ -238,7 +238,7 @@ def decay_sets_rate() -> Evidence:
     for i, (rate, decay) in enumerate(pairs):
         slope = np.sqrt((run.gradient[-1000:, i] ** 2).mean())
         felt = rate / ((1 - rate * decay) * (run.length[-1000:, i] ** 2).mean())
-        ratios.append(felt / scale_invariance.equilibrium(rate, decay, float(slope)).effective_rate)
+        ratios.append(felt / effective_rate.equilibrium(rate, decay, float(slope)).effective_rate)
     return Evidence(
         printed=[
             Measurement(

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrizations import weight_norm
 
-from bncore.explanations import scale_invariance
+from bncore.explanations import effective_rate, scale_invariance
 from bncore.lab import data, networks, probes, training
 
 WIDTHS = [64, 32, 32, 10]
@@ -287,7 +287,7 @@ def settled(run, rate, decay, momentum=0.0):
     last = len(run.gradient) // 3
     slopes = np.sqrt((run.gradient[-last:] ** 2).mean(axis=0))
     angles = np.sqrt((np.arccos(np.clip(run.cosine[-last:], -1, 1)) ** 2).mean(axis=0))
-    found = [scale_invariance.equilibrium(rate, decay, float(g), momentum) for g in slopes]
+    found = [effective_rate.equilibrium(rate, decay, float(g), momentum) for g in slopes]
     expected = np.array([[balance.length, balance.angle] for balance in found])
     return run.length[-last:].mean(axis=0) / expected[:, 0], angles / expected[:, 1]
 
@@ -321,7 +321,7 @@ def equivalent_on_digits(
     """
     split = data.digits(seed)
     x, y = split.x_train.double(), split.y_train
-    schedule = scale_invariance.exponential_schedule(rate, decay, steps, momentum)
+    schedule = effective_rate.exponential_schedule(rate, decay, steps, momentum)
     ends = []
     for grows in (False, True):
         model = networks.mlp(WIDTHS, "relu", "batch", eps=eps, seed=seed).double()

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from bncore.chapters.explanations.scale_invariance import experiments
-from bncore.explanations import scale_invariance
+from bncore.explanations import effective_rate, scale_invariance, weight_length
 from bncore.page import style
 
 ANGLE = np.deg2rad(150)
@@ -100,7 +100,7 @@ def balance(rate, decay):
     slope = np.sqrt((run.gradient[-1000:, i] ** 2).mean())
     steps = np.unique(np.geomspace(1, 3000, 400).round())
     length = run.length[steps.astype(int), i]
-    smooth = np.sqrt(scale_invariance.smooth_squared_lengths(steps, rate, slope, 1.0, decay))
+    smooth = np.sqrt(weight_length.smooth_squared_lengths(steps, rate, slope, 1.0, decay))
     fig, (above, below) = style.axes(rows=2, height=5.8, sharex=True)
     above.loglog(steps, length, color=style.COLOR["measured"], label="measured")
     above.loglog(steps, smooth, color=style.COLOR["predicted"], linestyle="--", label="predicted")
@@ -109,7 +109,7 @@ def balance(rate, decay):
     below.loglog(steps, felt, color=style.COLOR["measured"], label="effective rate")
     below.axhline(rate, color=style.COLOR["highlight"], linestyle="-.", label="learning rate")
     if decay:
-        limit = scale_invariance.equilibrium(rate, decay, slope)
+        limit = effective_rate.equilibrium(rate, decay, slope)
         above.axhline(limit.length, color=style.INK, linestyle=":", label="equilibrium")
         below.axhline(limit.effective_rate, color=style.INK, linestyle=":", label="equilibrium")
     below.set(ylim=(3e-3, 20))
@@ -190,7 +190,7 @@ def on_digits(runs):
             np.arange(len(root)) * window + window / 2, np.sqrt((root**2).mean(axis=1)),
             color=colour, label=name,
         )  # fmt: skip
-        expected = np.degrees(scale_invariance.equilibrium(rate, decay, 1.0, momentum).angle)
+        expected = np.degrees(effective_rate.equilibrium(rate, decay, 1.0, momentum).angle)
         below.axhline(expected, color=colour, linestyle="--")
     ends = np.array(above.get_xlim())
     above.plot(ends, ends, color=style.INK, linestyle="--", label="predicted")

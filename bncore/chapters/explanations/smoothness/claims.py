@@ -8,6 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from bncore.chapters.explanations.smoothness import experiments
 from bncore.explanations import smoothness
+from bncore.explanations.landscape import weights
 from bncore.page.claims import Evidence, Measurement, claim
 
 CHAPTER = "explanations/smoothness"
@@ -72,7 +73,7 @@ def _units(factor=1.0):
     _, x, y = experiments.digits()
     model = experiments.network("batch norm", 2, 0).double()
     with torch.no_grad():
-        for name, weight in smoothness.weights(model).items():
+        for name, weight in weights(model).items():
             if name != "output.weight":
                 weight.mul_(factor)
     parts = experiments.removed_share(model, x.double(), y)

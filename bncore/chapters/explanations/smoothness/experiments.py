@@ -10,11 +10,11 @@ import torch
 from scipy.optimize import brentq, minimize, root
 from torch import nn
 
-from bncore.explanations import smoothness, spectrum
+from bncore.explanations import landscape, smoothness, spectrum
 from bncore.lab import data, modes, networks, recorded, training
 
 KINDS = ("no batch norm", "batch norm", "mean only", "variance only")
-UNITS = smoothness.UNITS
+UNITS = landscape.UNITS
 WIDTH, GAIN, BATCH = 50, 2**0.5, 256
 RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
 MOVES = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -125,7 +125,7 @@ def walk(model, x, y, sizes=(RATES, MOVES)):
         if not gradient_of(model, x, y, units).any():
             tables.append(np.full((5, len(steps)), np.nan))
             continue
-        found = smoothness.along_gradient(model, x, y, steps, units)
+        found = landscape.along_gradient(model, x, y, steps, units)
         ones = np.ones(len(steps))
         tables.append(
             [found.distances, found.losses, found.changes, found.slope * ones, found.loss * ones]
@@ -215,10 +215,10 @@ def ends(model, x, y, units="absolute", tol=0.02):
 
 def gradient_of(model, x, y, units="absolute"):
     """The gradient of the cross-entropy by the weight matrices, in one vector."""
-    chosen = list(smoothness.weights(model).values())
+    chosen = list(landscape.weights(model).values())
     with modes.evaluation(model, "batch"), torch.enable_grad():
         slopes = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), chosen)
-    scales = smoothness.unit_scales(model, units)
+    scales = landscape.unit_scales(model, units)
     parts = [(s * g).reshape(-1).double() for s, g in zip(scales, slopes, strict=True)]
     return torch.cat(parts).numpy(force=True)
 
@@ -352,7 +352,7 @@ def outside(kind, depth, when, size=1.0):
 
 def parameters(depth):
     """Number of weights of a network, those of the normalisations not counted."""
-    return sum(p.numel() for p in smoothness.weights(network(KINDS[0], depth, 0)).values())
+    return sum(p.numel() for p in landscape.weights(network(KINDS[0], depth, 0)).values())
 
 
 def at_step(step, depth, measure):

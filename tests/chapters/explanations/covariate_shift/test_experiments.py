@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from bncore.chapters.explanations.covariate_shift import (
     experiments,
 )
-from bncore.explanations.covariate_shift import NoisyBatchNorm
+from bncore.explanations.noisy_batch_norm import NoisyBatchNorm
 from bncore.lab import data, networks, training
 
 

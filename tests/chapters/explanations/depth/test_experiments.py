@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bncore.chapters.explanations.depth import experiments
-from bncore.explanations import depth
+from bncore.explanations import depth, propagation
 
 
 @pytest.mark.parametrize("activation", ["silu", "abs"])
@@ -55,7 +55,7 @@ def test_without_batch_norm_gradients_follow_the_mean_field(activation, variance
         for seed in range(3)
     ]
     measured = np.exp(np.mean(np.log(runs), axis=0))
-    growth = depth.propagate(activation, variance, 16, variance**2).growth
+    growth = propagation.propagate(activation, variance, 16, variance**2).growth
     np.testing.assert_allclose(measured[:-1] / measured[1:], growth[:-1], rtol=0.07)
 
 

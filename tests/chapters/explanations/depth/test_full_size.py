@@ -6,7 +6,7 @@ import torch
 
 from bncore.chapters.explanations.depth import experiments, full_size
 from bncore.explanations import depth
-from bncore.explanations._activation import ACTIVATIONS
+from bncore.explanations.activation import ACTIVATIONS
 from bncore.lab import data, recorded
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncore.chapters.explanations.noise import exercises
-from bncore.explanations import noise, uncertainty, variance_shift
+from bncore.explanations import ghost_batches, noise, uncertainty, variance_shift
 
 seeds = st.integers(0, 10**6)
 
@@ -15,7 +15,7 @@ seeds = st.integers(0, 10**6)
 @given(seeds, st.integers(2, 4), st.floats(0.1, 1))
 def test_the_exercise_on_ghost_batches_agrees_with_the_layer(seed, size, eps):
     x = np.random.default_rng(seed).normal(size=(3 * size, 2))
-    layer = noise.GhostBatchNorm(2, size, eps=eps).double()
+    layer = ghost_batches.GhostBatchNorm(2, size, eps=eps).double()
     answer = exercises.ghost_batches(x, size, eps)
     np.testing.assert_allclose(answer, layer(torch.tensor(x)).detach(), atol=1e-10)
 

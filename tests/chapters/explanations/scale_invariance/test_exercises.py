@@ -6,7 +6,7 @@ import pytest
 from bncore.chapters.explanations.scale_invariance import (
     exercises,
 )
-from bncore.explanations import scale_invariance
+from bncore.explanations import effective_rate, scale_invariance, weight_length
 
 
 def test_exercises_agree_with_the_package():
@@ -17,11 +17,11 @@ def test_exercises_agree_with_the_package():
         assert abs(exercises.factor(a, variance, eps) - 1) == pytest.approx(defect)
         rate, decay, slope, r = rng.uniform(0.1, 0.9, size=4)
         slopes = rng.uniform(0.1, 2, size=4)
-        exact = scale_invariance.squared_lengths(rate, slopes, r, decay)[-1]
+        exact = weight_length.squared_lengths(rate, slopes, r, decay)[-1]
         assert exercises.length(r, rate, decay, slopes) == pytest.approx(exact)
-        found = scale_invariance.equilibrium(rate, decay, slope)
+        found = effective_rate.equilibrium(rate, decay, slope)
         assert exercises.equilibrium(rate, decay, slope) == pytest.approx(found.length)
-        schedule = scale_invariance.exponential_schedule(rate, decay, 5)
+        schedule = effective_rate.exponential_schedule(rate, decay, 5)
         np.testing.assert_allclose(
             exercises.changing_decay(rate, np.full(5, decay)), schedule.rates
         )

@@ -7,7 +7,7 @@ import torch
 from bncore.chapters.explanations.scale_invariance import (
     experiments,
 )
-from bncore.explanations import scale_invariance
+from bncore.explanations import weight_length
 from bncore.lab import data, networks
 
 
@@ -52,7 +52,7 @@ def test_descent_on_the_plane_stays_within_the_bound(rate):
     unit = experiments.plane()
     path, slopes = experiments.descend(unit, [-0.6, 0.8], rate, 300)
     r = (path**2).sum(axis=1)
-    assert r[-1] <= scale_invariance.length_bound(rate, *experiments.circle_bounds(unit))
+    assert r[-1] <= weight_length.length_bound(rate, *experiments.circle_bounds(unit))
     np.testing.assert_allclose(np.diff(path, axis=0), -rate * slopes[:-1], atol=1e-9 * r[-1])
     assert (np.diff(r) >= -1e-12 * r[1:]).all()
 
@@ -61,7 +61,7 @@ def test_lengths_under_decay_follow_the_recursion():
     rates, decays = np.array([0.1, 1.0, 5.0]), np.array([0.0, 0.05, 0.1])
     run = experiments.decayed(rates, decays, 200)
     for i, (rate, decay) in enumerate(zip(rates, decays, strict=True)):
-        exact = scale_invariance.squared_lengths(rate, run.gradient[:, i], 1.0, decay)
+        exact = weight_length.squared_lengths(rate, run.gradient[:, i], 1.0, decay)
         np.testing.assert_allclose(run.length[:, i] ** 2, exact, rtol=1e-8)
 
 
@@ -158,9 +158,9 @@ def test_the_growth_law_bounds_the_recursion():
         rng = np.random.default_rng(seed)
         rate, slope, start = 10 ** rng.uniform(-2, 1, size=3)
         t = np.arange(2001.0)
-        r = scale_invariance.squared_lengths(rate, np.full(2000, slope), start)
+        r = weight_length.squared_lengths(rate, np.full(2000, slope), start)
         c = (rate * slope) ** 2
-        law = scale_invariance.smooth_squared_lengths(t, rate, slope, start)
+        law = weight_length.smooth_squared_lengths(t, rate, slope, start)
         np.testing.assert_allclose(law**2, start**2 + 2 * c * t)
         excess = c**2 / start**2 + c / 2 * np.log1p(2 * c * t / start**2)
         assert (r**2 >= law**2 * (1 - 1e-10)).all()
@@ -174,7 +174,7 @@ def test_the_squared_lengths_add_up_for_any_gradients():
         rng = np.random.default_rng(seed)
         rate, start = 10 ** rng.uniform(-2, 1, size=2)
         slopes = rng.exponential(size=200)
-        r = scale_invariance.squared_lengths(rate, slopes, start)
+        r = weight_length.squared_lengths(rate, slopes, start)
         terms = 2 * (rate * slopes) ** 2 + (rate * slopes) ** 4 / r[:-1] ** 2
         np.testing.assert_allclose(r[1:] ** 2, start**2 + np.cumsum(terms))
 

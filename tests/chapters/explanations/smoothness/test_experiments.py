@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bncore.chapters.explanations.smoothness import experiments
-from bncore.explanations import smoothness, spectrum
+from bncore.explanations import landscape, spectrum
 from bncore.mechanics import projection
 
 
@@ -312,13 +312,13 @@ def test_the_negative_end_is_recorded_as_longer_with_batch_norm_at_the_start():
 def test_rows_of_the_walks_are_what_a_walk_finds(kept):
     _, x, y = experiments.digits()
     model = experiments.network("batch norm", 2, 1)
-    found = smoothness.along_gradient(model, x, y, experiments.MOVES, "relative")
+    found = landscape.along_gradient(model, x, y, experiments.MOVES, "relative")
     walks = kept["batch norm"]
     np.testing.assert_allclose(walks.row("relative", "loss")[1, 0], found.losses, rtol=1e-4)
     np.testing.assert_allclose(walks.smoothness("relative")[1, 0], found.smoothness, rtol=1e-3)
     change = found.changes / found.slope
     np.testing.assert_allclose(walks.relative_change("relative")[1, 0], change, rtol=1e-3)
-    absolute = smoothness.along_gradient(model, x, y, experiments.RATES)
+    absolute = landscape.along_gradient(model, x, y, experiments.RATES)
     losses = np.append(absolute.losses, absolute.loss)
     np.testing.assert_allclose(walks.loss_range()[1, 0], np.ptp(losses), rtol=1e-3)
     assert list(walks.steps) == [0, 10, 20]

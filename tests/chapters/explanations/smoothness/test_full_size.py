@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bncore.chapters.explanations.smoothness import experiments, full_size
-from bncore.explanations import smoothness, spectrum
+from bncore.explanations import landscape, spectrum
 from bncore.lab import data, networks, recorded
 
 
@@ -59,7 +59,7 @@ def test_the_command_for_the_papers_size_walks_in_its_networks(small_images, mon
     assert one["steps"] == [0, 2, 4]
     model = experiments.vgg("batch norm", 11, 3, width=2, hidden=[4])
     split = data.openml("cifar10")
-    found = smoothness.along_gradient(
+    found = landscape.along_gradient(
         model, split.x_train[:16], split.y_train[:16], experiments.RATES
     )
     assert one["absolute"][1][0] == pytest.approx(found.smoothness, rel=1e-2)
@@ -70,7 +70,7 @@ def test_the_papers_network_is_a_vgg_of_full_width():
     c = full_size.PAPER
     with torch.device("meta"):
         model = networks.vgg(c["depth"], width=c["width"], hidden=c["hidden"])
-    widths = [p.shape[0] for p in smoothness.weights(model).values()]
+    widths = [p.shape[0] for p in landscape.weights(model).values()]
     assert widths == [64, 128, 256, 256, 512, 512, 512, 512, 512, 10]
     assert set(c["kinds"]) == set(experiments.KINDS[:2])
     assert c["steps"] % c["every"] == 0
