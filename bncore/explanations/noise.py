@@ -88,10 +88,10 @@ def variance_variance(
     """
     m, population = _batch(m, population, least=2)
     var, a4 = check.nonnegative("var", var), _kurtosis(kurtosis, population)
-    return _finite(var * var * _relative(m, a4, population))
+    return _finite(var * var * _of_unit_variance(m, a4, population))
 
 
-def _relative(m, a4, population):
+def _of_unit_variance(m, a4, population):
     if population is None:
         return (m - 1) * ((m - 1) * a4 - m + 3) / m**3
     if m == population:

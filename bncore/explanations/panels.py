@@ -85,13 +85,15 @@ def _coarse(reach):
 
 def _inside_panels(function, edges):
     """Where the slope changes in the narrowest panel of each group of narrow ones, by bisection."""
-    widths = np.diff(edges)
+    widths, changes = np.diff(edges), np.abs(np.diff(function(edges)[1]))
     narrow = np.flatnonzero(widths < AROUND_A_KINK)
     if not len(narrow):
         return narrow
     groups = np.split(narrow, np.flatnonzero(np.diff(narrow) > 1) + 1)
-    narrowest = np.array([group[widths[group].argmin()] for group in groups])
-    low, high = edges[narrowest], edges[narrowest + 1]
+    # Of panels of one width that lie side by side, the kink is in the one that the slope changes in.
+    groups = [group[widths[group] < 1.5 * widths[group].min()] for group in groups]
+    chosen = np.array([group[changes[group].argmax()] for group in groups])
+    low, high = edges[chosen], edges[chosen + 1]
     before, after = function(np.stack([low, high]))[1]
     for _ in range(40):
         middle = (low + high) / 2
