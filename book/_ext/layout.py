@@ -8,6 +8,7 @@ file, and enters the chapter in the table of contents, the list of titles, the f
 the reference of the package.
 """
 
+import ast
 import keyword
 import re
 import string
@@ -142,9 +143,8 @@ class Layout:
 
 def _titles(root):
     """The titles of the chapters that there are, in order."""
-    found = {}
-    exec((root / CONTENTS).read_text(encoding="utf-8"), found)
-    return found["TITLES"]
+    text = (root / CONTENTS).read_text(encoding="utf-8")
+    return ast.literal_eval(re.search(r"^TITLES = (\{.*?^\})", text, re.MULTILINE | re.DOTALL)[1])
 
 
 def _after_last(text, pattern, addition):
