@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from sphinx.errors import ExtensionError
 from tqdm import tqdm
 
@@ -145,7 +145,7 @@ def execute_stale_chapters(app, env, added, changed, removed):
             for docname, run_ in runs.items():
                 try:
                     run_.result()
-                except CellExecutionError as error:
+                except (CellExecutionError, CellTimeoutError) as error:
                     raise ExtensionError(f"{docname} does not run:\n{error}") from error
     read_with = getattr(env, "bn_read_with", {})
     return [d for d, path in chapters.items() if read_with.get(d) != store.key(d, path)]

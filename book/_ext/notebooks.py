@@ -49,8 +49,8 @@ def run(notebook, folder, environment, on_cell=lambda: None):
 
     Raises
     ------
-    nbclient.exceptions.CellExecutionError
-        If a cell fails.
+    nbclient.exceptions.CellExecutionError, nbclient.exceptions.CellTimeoutError
+        If a cell fails, or hangs.
     """
     run_cells(notebook, folder, environment, on_cell)
     return notebook

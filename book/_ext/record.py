@@ -16,7 +16,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from jupytext.combine import combine_inputs_with_outputs
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from notebooks import ROOT, read, run
 from tqdm import tqdm
 
@@ -206,8 +206,8 @@ def record(pair):
     ------
     CannotRecord
         If the two sides contradict each other, or one was edited while the chapter ran.
-    nbclient.exceptions.CellExecutionError
-        If a cell fails; then the notebook is as it was.
+    nbclient.exceptions.CellExecutionError, nbclient.exceptions.CellTimeoutError
+        If a cell fails or hangs; then the notebook is as it was.
     """
     notebook, before = pair.newest(), pair.contents()
     if _content(notebook) == before[0]:
@@ -244,7 +244,7 @@ def main(names, root=ROOT):
             record(pair)
         except CannotRecord as error:
             problems.append(str(error))
-        except CellExecutionError as error:
+        except (CellExecutionError, CellTimeoutError) as error:
             problems.append(f"{pair.chapter} does not run, its notebook is as it was:\n{error}")
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import notebooks
 import pytest
 import record
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -393,6 +394,18 @@ def test_a_chapter_that_does_not_run_keeps_notebook_and_edit(tmp_path):
     assert both(pair) == before
     assert "wing/name does not run, its notebook is as it was" in done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_cell_that_hangs_is_said_in_words(tmp_path, monkeypatch, capsys):
+    pair = record.Pair(NAME, tmp_path)
+    pair.notebook.parent.mkdir(parents=True)
+    cells = [new_code_cell("import time; time.sleep(60)")]
+    nbformat.write(new_notebook(cells=cells), pair.notebook)
+    before = pair.notebook.read_bytes()
+    monkeypatch.setattr(notebooks, "TIMEOUT", 1)
+    assert record.main([NAME], tmp_path) == 1
+    assert pair.notebook.read_bytes() == before
+    assert "timed out" in capsys.readouterr().err
 
 
 def test_whether_the_twin_is_ahead(recorded):
