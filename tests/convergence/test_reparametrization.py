@@ -106,3 +106,30 @@ def test_reparametrizations_are_refused(refuses):
     refuses("is nan, expected", rp.couple, np.ones(2), np.nan, S)
     refuses("S is not symmetric", rp.decouple, np.ones(2), np.array([[1.0, 0.3], [0.2, 0.8]]))
     refuses("shape (3,), expected (2,)", rp.gradients, np.ones(2), 1.0, S, np.ones(3))
+
+
+def test_vectors_come_in_the_precision_of_the_weights_and_lists_are_taken():
+    S, w, gradient = [[2.0, 0.5], [0.5, 1.0]], [1.0, -2.0], [0.25, 0.5]
+
+    def everything(w, S, gradient):
+        return rp.decouple(w, S)[0], rp.couple(w, 0.5, S), rp.gradients(w, 0.5, S, gradient)[0]
+
+    exact = everything(np.array(w), np.array(S), np.array(gradient))
+    for given_, dtype in (
+        (w, np.float64), (np.array(w, np.float32), np.float32), (np.array(w, np.float16), np.float16)
+    ):  # fmt: skip
+        for ours, expected in zip(everything(given_, S, gradient), exact, strict=True):
+            assert ours.dtype == dtype
+            np.testing.assert_array_equal(ours, expected.astype(dtype))
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_squares_of_weights_may_leave_the_range(size, refuses):
+    S, w = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([1.0, -2.0])
+    direction, length = rp.decouple(w, S)
+    scaled, longer = rp.decouple(size * w, S)
+    np.testing.assert_allclose(scaled, direction, rtol=1e-15)
+    assert longer == pytest.approx(size * length, rel=1e-14)
+    np.testing.assert_allclose(rp.couple(size * w, 2.0, S), rp.couple(w, 2.0, S), rtol=1e-15)
+    refuses("||w||_S is", rp.couple, size * w, 1.0, (1e280 if size > 1 else 1e-280) * S)
+    refuses("the weights.* is inf, beyond the largest float64", rp.couple, w, 1e308, 1e-4 * S)
