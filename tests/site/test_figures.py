@@ -29,6 +29,18 @@ PICTURE_IS_THE_FRAME = """async figure => {
     return holder.firstElementChild.outerHTML === shown.outerHTML;
 }"""
 
+# What a figure says, beside what it should say of the frame that it shows.
+SAID = """figure => {
+    const sliders = [...figure.querySelectorAll('input')];
+    const alts = JSON.parse(figure.querySelector('.bn-alts').textContent);
+    const values = sliders.map(s => JSON.parse(s.dataset.values)[s.value]);
+    return [
+        [figure.querySelector('.bn-frame').getAttribute('aria-label'), alts[figure.dataset.shown]],
+        [sliders.map(s => s.getAttribute('aria-valuetext')), values],
+        [sliders.map(s => s.parentElement.querySelector('output').value), values],
+    ];
+}"""
+
 TIME_OF_A_MOVE = """async ([figure, step]) => {
     const slider = figure.querySelector('input');
     slider.value = (Number(slider.value) + step) % (Number(slider.max) + 1);
@@ -62,6 +74,19 @@ def value_shown(slider):
     return slider.evaluate("slider => slider.parentElement.querySelector('output').value")
 
 
+def check_words(figure):
+    for said, expected in figure.evaluate(SAID):
+        assert said == expected
+
+
+def move(figure, position, axis=0):
+    """Move a slider without waiting for the picture."""
+    figure.query_selector_all("input")[axis].evaluate(
+        "(s, to) => { s.value = to; s.dispatchEvent(new Event('input', { bubbles: true })); }",
+        str(position),
+    )
+
+
 def test_every_chapter_has_two_interactive_figures():
     few = [
         page
@@ -75,6 +100,11 @@ def test_every_chapter_has_two_interactive_figures():
 def test_the_keyboard_moves_every_slider(page, visit):
     tab = visit(page)
     for figure in explorers(tab):
+        opening = figure.query_selector("img").get_attribute("src").rsplit("/", 1)[1]
+        assert figure.evaluate(SHOWN) == opening, (
+            "it opens at the picture that shows without script"
+        )
+        check_words(figure)
         for slider in figure.query_selector_all("input"):
             before, picture = value_shown(slider), figure.evaluate(SHOWN)
             slider.focus()
@@ -82,7 +112,7 @@ def test_the_keyboard_moves_every_slider(page, visit):
             slider.press("ArrowLeft" if at_the_end else "ArrowRight")
             settle(tab, figure)
             assert value_shown(slider) != before
-            assert slider.get_attribute("aria-valuetext") == value_shown(slider)
+            check_words(figure)
             assert figure.evaluate(SHOWN) != picture
             assert figure.evaluate(PICTURE_IS_THE_FRAME)
 
@@ -119,6 +149,58 @@ def test_without_script_the_first_frame_and_its_caption_show(page, visit):
         assert figure.locator("figcaption").inner_text().strip()
         for slider in figure.locator("input").all():
             assert not slider.is_visible()
+
+
+def positions(figure):
+    """How many positions the first slider has, and where it stands."""
+    slider = figure.query_selector("input")
+    return int(slider.get_attribute("max")) + 1, int(slider.evaluate("slider => slider.value"))
+
+
+def frame_at(figure, position):
+    files = figure.evaluate(
+        "figure => [...figure.querySelectorAll('input')].map(slider => slider.value)"
+    )
+    return file_name([position, *files[1:]])
+
+
+def test_a_picture_that_comes_late_does_not_replace_a_later_one(visit):
+    tab = visit(chapters()[0])
+    figure = explorers(tab)[0]
+    count, here = positions(figure)
+    late, last = [position for position in range(count) if position != here][:2]
+    held = []
+    tab.route(f"**/{frame_at(figure, late)}", lambda route: held.append(route))
+    move(figure, late)
+    tab.wait_for_timeout(100)
+    move(figure, last)
+    settle(tab, figure)
+    for route in held:
+        route.continue_()
+    tab.wait_for_timeout(300)
+    assert held, "nobody asked for the picture"
+    assert figure.evaluate(SHOWN) == frame_at(figure, last)
+    assert figure.evaluate(PICTURE_IS_THE_FRAME)
+    check_words(figure)
+
+
+def test_a_picture_that_is_lost_is_said_to_be_and_asked_for_again(visit):
+    tab = visit(chapters()[0])
+    figure = explorers(tab)[0]
+    count, here = positions(figure)
+    lost = (here + 1) % count
+    pattern = f"**/{frame_at(figure, lost)}"
+    tab.route(pattern, lambda route: route.abort())
+    move(figure, lost)
+    tab.wait_for_function(
+        "figure => figure.querySelector('.bn-frame').ariaLabel.includes('could not be loaded')",
+        arg=figure,
+    )
+    tab.unroute(pattern)
+    move(figure, here)
+    move(figure, lost)
+    settle(tab, figure)
+    check_words(figure)
 
 
 @pytest.mark.parametrize("page", pages("book/**/*.html"))

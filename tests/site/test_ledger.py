@@ -134,6 +134,32 @@ def test_filters_show_what_they_name_and_fold_again(visit):
     tab.wait_for_function("id => document.getElementById(id).checkVisibility()", arg=ids(LEDGER)[0])
 
 
+def test_filters_by_chapter_source_and_words_agree_with_the_rows(visit):
+    tab = visit(LEDGER)
+    rows = tab.evaluate(
+        """() => [...document.querySelectorAll('.bn-ledger .bn-claims tbody tr')].map(
+            row => [row.id, row.dataset.chapter, row.dataset.source, row.textContent.toLowerCase()])"""
+    )
+    shown = """() => [...document.querySelectorAll('.bn-ledger .bn-claims tbody tr:not([hidden])')]
+        .map(row => row.id)"""
+    chapter, source = rows[0][1], rows[-1][2]
+    tab.select_option("select[name=chapter]", chapter)
+    assert tab.evaluate(shown) == [row[0] for row in rows if row[1] == chapter]
+    tab.select_option("select[name=chapter]", "")
+    tab.select_option("select[name=source]", source)
+    assert tab.evaluate(shown) == [row[0] for row in rows if row[2] == source]
+    tab.select_option("select[name=chapter]", chapter)
+    both = [row[0] for row in rows if row[1] == chapter and row[2] == source]
+    assert tab.evaluate(shown) == both
+    tab.select_option("select[name=chapter]", "")
+    tab.select_option("select[name=source]", "")
+    for words in ("variance", "  Gradient  variance "):
+        tab.fill("input[name=text]", words)
+        wanted = [row[0] for row in rows if all(w in row[3] for w in words.lower().split())]
+        assert 0 < len(wanted) < len(rows)
+        assert tab.evaluate(shown) == wanted
+
+
 def test_a_button_and_printing_unfold_all_chapters_and_fold_them(visit):
     tab = visit(LEDGER, PHONE, "dark")
     button = tab.locator(".bn-ledger-filters button")
