@@ -176,7 +176,9 @@ def arms(batch, small):
     sizes = [size for size in (8, 16, 32, 64) if size < batch]
     ghosts = {f"ghost {size}": (ghost_batches.ghost(size), batch, None) for size in sizes}
     borrowed = {
-        f"borrowed {size}": (ghost_batches.borrowed(size), batch, None) for size in sizes if size > 8
+        f"borrowed {size}": (ghost_batches.borrowed(size), batch, None)
+        for size in sizes
+        if size > 8
     }
     injected = {f"injected {size}": (ghost_batches.injected(size), batch, None) for size in sizes}
     few = {
