@@ -357,6 +357,23 @@ def test_norms_that_take_no_other_axes_need_no_example():
     assert_folded(moved(model), torch.randn(2, 2, 3, 3, 3), example=False)
 
 
+class Optional(nn.Module):
+    """Asks its layer's output for its shape, and has an argument that its callers leave out."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x, normalise=True):
+        h = self.layer(x)
+        y = self.norm(h) if normalise else h
+        return y.view(h.shape[0], h.size(1), 1)
+
+
+def test_a_shape_may_be_asked_for_and_optional_arguments_left_out():
+    assert_folded(moved(Optional()), torch.randn(5, 3))
+
+
 class OwnLinear(nn.Linear):
     def forward(self, x):
         return super().forward(x) ** 2

@@ -107,6 +107,9 @@ def learned(model, seed=0):
         (nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), nn.ReLU()), (3,)),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(5)), (5, 3)),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False)), (3,)),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, 1e-2, 0.3)), (3,)),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=None)), (3,)),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False)), (3,)),
     ],
 )
 def test_a_network_with_hidden_statistics_computes_the_same_with_what_it_has_learned(
@@ -169,6 +172,19 @@ def test_a_norm_that_is_used_twice_hides_twice():
     changed = gradients.hide_statistics(model, ("variance",), x)
     torch.testing.assert_close(changed(x), model(x))
     torch.testing.assert_close(changed.norm.running_var, model.norm.running_var)
+
+
+class Constant(Twice):
+    def forward(self, x):
+        return self.norm(x + torch.tensor(1.0))
+
+
+def test_tracing_leaves_nothing_behind_in_the_model():
+    model = Constant()
+    before = set(vars(model))
+    changed = gradients.hide_statistics(model, ("mean",), torch.ones(4, 3))
+    assert set(vars(model)) == before
+    assert set(vars(changed)) == before
 
 
 class Own(nn.BatchNorm1d):

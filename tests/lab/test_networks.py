@@ -104,10 +104,41 @@ def test_momentum_none_averages_all_batches_equally():
 
 @pytest.mark.parametrize("normalization", networks.NORMALIZATIONS)
 def test_gain_is_the_standard_deviation_of_the_weights_times_root_fan_in(normalization):
-    model = networks.mlp((400, 400, 400, 400), "tanh", normalization, gain=2.5)
+    model = networks.mlp((600, 300, 400, 200), "tanh", normalization, gain=2.5)
     for layer in (model.linear1, model.linear2, model.output):
-        assert layer.weight.std().item() * 20 == pytest.approx(2.5, rel=0.01)
+        spread = layer.weight.std().item() * layer.in_features**0.5
+        assert spread == pytest.approx(2.5, rel=0.02)
         assert layer.bias is None or not layer.bias.any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda *given, **rest: networks.mlp((4, 6, 5, 3), "relu", *given, **rest),
+        lambda *given, **rest: networks.deep_linear(4, 3, 3, 5, *given, **rest),
+        lambda *given, **rest: networks.vgg(11, *given, width=2, size=8, **rest),
+        lambda *given, **rest: networks.residual(1, 2, *given, stages=2, **rest),
+        lambda *given, **rest: networks.residual_mlp(4, 3, 2, 5, "relu", *given, **rest),
+    ],
+)
+def test_batch_norms_have_the_momentum_and_eps_asked_for(make):
+    for asked in ({"momentum": 0.3, "eps": 1e-3}, {"momentum": None}):
+        norms = [m for m in make("batch", **asked).modules() if hasattr(m, "running_mean")]
+        assert len(norms) >= 2
+        for norm in norms:
+            assert (norm.momentum, norm.eps) == (asked["momentum"], asked.get("eps", 1e-5))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **rest: networks.vgg(11, width=32, size=8, **rest).conv3,
+        lambda **rest: networks.residual(1, 64, None, **rest).block1.body.conv1,
+    ],
+)
+def test_convolutions_start_with_gain_root_two(make):
+    weight = make().weight
+    assert weight.std().item() * weight[0].numel() ** 0.5 == pytest.approx(2**0.5, rel=0.02)
 
 
 def test_without_gain_weights_have_variance_one_third_over_fan_in():

@@ -271,6 +271,8 @@ def test_percentiles_over_all_units_are_those_of_the_whole_array(split):
     seen = probes.inputs_of(model, ["activation2"], split.x_train[:100], "batch")["activation2"]
     measured = probes.activation_percentiles("activation2", (10, 90), examples=100)(model, split)
     np.testing.assert_allclose(measured, np.percentile(seen, (10, 90)))
+    default = probes.activation_percentiles("activation2", examples=100)(model, split)
+    np.testing.assert_allclose(default, np.percentile(seen, (15, 50, 85)))
 
 
 @pytest.mark.usefixtures("unchecked")

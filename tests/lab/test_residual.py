@@ -99,6 +99,15 @@ def test_a_network_of_any_image_size_and_activation():
     assert isinstance(model.block1.after, nn.SiLU)
 
 
+def test_a_shortcut_to_a_smaller_image_is_a_convolution_and_a_norm():
+    model = networks.residual(1, 2, stages=2)
+    assert isinstance(model.block1.shortcut, nn.Identity)
+    names = [name for name, _ in model.block2.shortcut.named_children()]
+    assert names == ["conv1", "norm1"]
+    assert model.block2.shortcut.conv1.stride == (2, 2)
+    assert model.block2.shortcut.conv1.kernel_size == (1, 1)
+
+
 def test_hidden_units_can_be_dropped():
     model = networks.residual_mlp(5, 2, 2, 4, dropout=0.25)
     assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [0.25] * 2
