@@ -129,6 +129,11 @@ def test_lists_and_arrays_train_as_tensors_do(split, kind):
             ValueError,
             r"y_train has shape \(3,\), exp",
         ),
+        (
+            {"y_train": torch.zeros(2000, dtype=torch.int64)},
+            ValueError,
+            r"y_train has shape \(2000,",
+        ),
         ({"y_test": torch.tensor(1)}, ValueError, r"y_test has shape \(\), expected a target for"),
         (
             {"x_train": torch.full((50, 64), torch.nan)},
