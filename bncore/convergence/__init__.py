@@ -5,9 +5,10 @@ Kohler et al. (2019), "Exponential convergence rates for batch normalization".
 """
 
 from bncore.convergence import bounds, losses, reparametrization, textbook, yardsticks
+from bncore.convergence.boxes import Unresolved
 from bncore.convergence.halfspace import EmpiricalHalfspace, GaussianHalfspace
 from bncore.convergence.least_squares import LeastSquares
-from bncore.convergence.network import EmpiricalNetwork, GaussianNetwork, gdnp_network
+from bncore.convergence.network import EmpiricalNetwork, GaussianNetwork
 from bncore.convergence.solvers import (
     accelerated_gradient_descent,
     batch_norm_gradient_descent,
@@ -16,6 +17,7 @@ from bncore.convergence.solvers import (
     weight_normalization,
 )
 from bncore.convergence.trace import Trace
+from bncore.convergence.unit_by_unit import gdnp_network
 
 __all__ = [
     "EmpiricalHalfspace",
@@ -24,6 +26,7 @@ __all__ = [
     "GaussianNetwork",
     "LeastSquares",
     "Trace",
+    "Unresolved",
     "accelerated_gradient_descent",
     "batch_norm_gradient_descent",
     "bounds",

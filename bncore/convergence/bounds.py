@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 from bncore import arguments as check
 from bncore.convergence.halfspace import GaussianHalfspace
-from bncore.convergence.network import Unit
 from bncore.convergence.problem import Problem, of_kind
 from bncore.convergence.trace import Trace
+from bncore.convergence.unit import Unit
 
 
 class Bound(NamedTuple):

@@ -27,28 +27,50 @@ class _Halfspace(Problem):
 class _GaussianLine(Line):
     def __init__(self, problem, w):
         self.problem, self.w = problem, w
-        spread = problem.covariance @ w
+        self.spread = problem.covariance @ w
         self.mean = float(problem.u @ w)
-        self.std = float(np.sqrt(max(w @ spread, 0.0)))
+        self.std = float(np.sqrt(max(w @ self.spread, 0.0)))
         self.norm = float(np.hypot(self.mean, self.std))
-        self.Sw = spread + self.mean * problem.u
+        self.Sw = self.spread + self.mean * problem.u
 
-    def _nodes(self, t):
-        return nodes(t * self.mean, abs(t) * self.std)
+    def _nodes(self, t, derivatives, factor=None):
+        """Nodes for phi and its derivatives up to this one, and for the last of them times a factor."""
+        functions = self.problem.loss.functions[: derivatives + 1]
+
+        def values(a, xi):
+            rows = [function(a) for function in functions]
+            return np.array(rows if factor is None else [*rows, rows[-1] * factor(xi)])
+
+        floor = self.problem.rounding[: derivatives + 1]
+        if factor is not None:
+            floor = np.append(floor, floor[-1] * np.abs(factor(np.array([-1.0, 1.0]))).max())
+        return nodes(values, t * self.mean, abs(t) * self.std, floor, self.problem.loss.width)
 
     def value(self, t):
-        a, _, weights = self._nodes(t)
+        a, _, weights = self._nodes(t, 0)
         return float(weights @ self.problem.loss.phi(a))
 
     def slope(self, t):
-        a, xi, weights = self._nodes(t)
-        q = self.mean + np.copysign(self.std, t) * xi
-        return float((weights * self.problem.loss.dphi(a)) @ q)
+        def along(xi):
+            return self.mean + np.copysign(self.std, t) * xi
+
+        a, xi, weights = self._nodes(t, 1, along)
+        return float((weights * self.problem.loss.dphi(a)) @ along(xi))
+
+    def _means(self, t):
+        """E phi' and E phi''."""
+        a, _, weights = self._nodes(t, 2)
+        return float(weights @ self.problem.loss.dphi(a)), float(
+            weights @ self.problem.loss.d2phi(a)
+        )
 
     def coefficients(self, t):
-        a, _, weights = self._nodes(t)
-        c2 = float(weights @ self.problem.loss.d2phi(a))
-        return float(weights @ self.problem.loss.dphi(a)) - c2 * t * self.mean, c2
+        first, c2 = self._means(t)
+        return first - c2 * t * self.mean, c2
+
+    def gradient(self, t):
+        first, c2 = self._means(t)
+        return first * self.problem.u + c2 * t * self.spread
 
 
 class GaussianHalfspace(_Halfspace):
@@ -86,7 +108,8 @@ class GaussianHalfspace(_Halfspace):
     ):
         self.S = second_moment(S)
         self.u = vector("u", u, len(self.S), "S")
-        self.loss = losses.get(loss)
+        self.loss = losses.checked(loss, smooth=True)
+        self.rounding = 4 * np.finfo(np.float64).eps * self.loss.sizes
         explained = self.dual_square(self.u)
         if explained >= 1 - 1e-12:
             raise ValueError(
@@ -104,7 +127,7 @@ class GaussianHalfspace(_Halfspace):
         w = vector("w", w, self.dimension)
         v = vector("v", v, self.dimension)
         line = self.line(w)
-        a, xi, weights = line._nodes(1.0)
+        a, xi, weights = line._nodes(1.0, 2, np.square)
         weights = weights * self.loss.d2phi(a)
         e0, e1, e2 = weights.sum(), weights @ xi, weights @ xi**2
         along = self.covariance @ w / line.std if line.std > 0 else np.zeros_like(w)
@@ -186,7 +209,7 @@ class EmpiricalHalfspace(_Halfspace):
         self._precision, self.Z = data.precision(Z), data.rows("Z", Z)
         if not data.largest(self.Z).any():
             raise ValueError("Z is 0, expected examples: f is then the same everywhere")
-        self.loss = losses.get(loss)
+        self.loss = losses.checked(loss)
         self._adjoint = self.Z.T.tocsr() if sparse.issparse(self.Z) else self.Z.T
 
     @classmethod

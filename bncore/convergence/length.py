@@ -8,9 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 
+from bncore.convergence.boxes import Unresolved
+
 WIDEN = 4.0
 FLAT = 1e-15
 WIDENINGS = 60
+NUDGE = 1e-6
+SMALLEST = np.finfo(np.float64).tiny
 
 
 class Length(NamedTuple):
@@ -25,39 +29,43 @@ class NoFiniteLength(Exception):
     """f falls along the line as far as one can see."""
 
 
-class Unresolved(ValueError):
-    """A line refuses a length at which it cannot compute f to its accuracy."""
-
-
 def bracket(slope, near=0.0, width=1.0):
-    """Lengths a and b between which the slope of f changes its sign, abs(a) <= abs(b), and the slope at a.
+    """Lengths a and b with a minimum of f between them, abs(a) <= abs(b), and the slope at a.
 
-    Looks around ``near`` first, then widens in the direction in which f falls.
+    f falls from either end into the bracket. Looks around ``near`` first, then widens in the
+    direction in which f falls; where ``near`` is a maximum, towards larger lengths. Both ends are
+    ``near`` where the slope is 0 there and f does not fall to either side.
 
     Raises
     ------
     NoFiniteLength
-        If the slope keeps its sign until it is 1e-15 of what it was at 0, for 60 widenings, or as
-        far as the line computes it.
+        If the slope keeps its sign until it is 1e-15 of the steepest seen, or for 60 widenings.
+    Unresolved
+        If the line refuses a length before the slope has changed its sign.
     """
-    start = slope(near)
-    if start == 0:
-        return near, near, start
-    step = -np.copysign(width, start)
-    a, at_a, first = near, start, None
+    a, at_a = near, slope(near)
+    if at_a == 0:
+        a, at_a = _downhill(slope, near, NUDGE * width)
+        if at_a == 0:
+            return near, near, at_a
+    step, steepest = -np.copysign(width, at_a), None
     for _ in range(WIDENINGS):
-        b = near + step
+        b = a + step
         try:
             at_b = slope(b)
+            if at_b == 0:
+                b = b + NUDGE * step
+                at_b = slope(b)
         except Unresolved as refusal:
-            raise NoFiniteLength(
+            raise Unresolved(
                 f"the slope of f along the direction keeps its sign up to the length {a:.3g}, where "
                 f"it is {at_a:.3g}, and it is not computed farther out: {refusal}"
             ) from refusal
-        if at_b * start <= 0:
+        if steepest is None and at_b * at_a >= 0:
+            steepest = max(abs(slope(0.0)), abs(at_a))
+        if at_b * at_a < 0 or (at_b == 0 and abs(_before_level(slope, a, b)) > FLAT * steepest):
             return (a, b, at_a) if abs(a) <= abs(b) else (b, a, at_b)
-        first = abs(slope(0.0)) if first is None else first
-        if abs(at_b) <= FLAT * first:
+        if abs(at_b) <= FLAT * steepest:
             break
         a, at_a, step = b, at_b, step * WIDEN
     raise NoFiniteLength(
@@ -66,10 +74,31 @@ def bracket(slope, near=0.0, width=1.0):
     )
 
 
+def _downhill(slope, g, step):
+    """A length beside g to which f falls, with the slope there; g and 0 if f falls to neither side."""
+    for b in (g + step, g - step):
+        at_b = slope(b)
+        if at_b * (b - g) < 0:
+            return b, at_b
+    return g, 0.0
+
+
+def _before_level(slope, a, b):
+    """The slope a millionth of b - a, at most, before f becomes level on the way from a to b.
+
+    It is far from 0 where the least value of f is reached, and next to 0 where f only comes near.
+    """
+    for _ in range(20):
+        middle = a + (b - a) / 2
+        a, b = (a, middle) if slope(middle) == 0 else (middle, b)
+    return slope(a)
+
+
 def bisection(slope, a, b, at_a, steps):
     """Halve the bracket ``steps`` times, or until its ends are neighbouring numbers.
 
-    Returns the end a, as algorithm 2 does, and the number of halvings.
+    Returns the end a, as algorithm 2 does, and the number of halvings. A middle where the slope
+    is 0 ends the search, unless f falls from it to either side.
     """
     if at_a == 0:
         return a, 0
@@ -80,20 +109,46 @@ def bisection(slope, a, b, at_a, steps):
             return a, step
         at_middle = slope(middle)
         if at_middle == 0:
+            middle, at_middle = _downhill(slope, middle, NUDGE * (b - a))
+        if at_middle == 0:
             return middle, step + 1
         a, b = (middle, b) if (at_middle > 0) == rising else (a, middle)
     return a, steps
 
 
 def search(line, steps, method, near=0.0, width=1.0):
-    """The length g at which the slope of f(g w / ||w||_S) vanishes; no product with the data."""
+    """The length g at which f(g w / ||w||_S) has a minimum; no product with the data.
+
+    Raises
+    ------
+    NoFiniteLength
+        If f falls for ever.
+    Unresolved
+        If f is not computed as far as its minimum, or its slope is not finite.
+    """
 
     def slope(g):
-        return line.slope(g / line.norm) / line.norm
+        found = line.slope(g / line.norm) / line.norm
+        if not np.isfinite(found):
+            raise Unresolved(f"the slope of f is {found} at the length {g:.6g}, expected a number")
+        return found
 
     a, b, at_a = bracket(slope, near, width)
     if method == "brentq" and at_a != 0:
-        g, report = brentq(slope, a, b, maxiter=steps, full_output=True, disp=False)
-        return Length(g, (a, b), report.iterations)
+        return _brent(slope, a, b, at_a, steps)
     g, halvings = bisection(slope, a, b, at_a, steps)
     return Length(g, (a, b), halvings)
+
+
+def _brent(slope, a, b, at_a, steps):
+    """SciPy's root of the slope; again from beside it, where that root is a maximum."""
+    low, made = a, 0
+    while True:
+        g, report = brentq(
+            slope, low, b, xtol=SMALLEST, maxiter=max(steps - made, 1), full_output=True, disp=False
+        )
+        made += report.iterations
+        beyond = g + NUDGE * (b - low)
+        if made >= steps or slope(beyond) * at_a <= 0:
+            return Length(g, (a, b), made)
+        low = beyond

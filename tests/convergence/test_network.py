@@ -6,8 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncore.convergence import GaussianHalfspace, gdnp
-from bncore.convergence.network import EmpiricalNetwork, GaussianNetwork, gdnp_network
+from bncore.convergence import (
+    EmpiricalNetwork,
+    GaussianHalfspace,
+    GaussianNetwork,
+    gdnp,
+    gdnp_network,
+)
 
 SEEDS = st.integers(0, 10**6)
 few = settings(max_examples=8)

@@ -34,7 +34,7 @@ class Plane(GaussianNetwork):
         density = np.exp(-(XI**2) / 2)
         self.weights = np.outer(density, density).reshape(-1) / density.sum() ** 2
 
-    def _scores(self, W):
+    def _scores(self, W, derivatives):
         def back(q, v=None):
             return (q if v is None else q * (self.z @ v)) @ self.z
 
