@@ -3,6 +3,7 @@
 Kohler et al. (2019), algorithms 1 and 2.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ WIDEN = 4.0
 FLAT = 1e-15
 WIDENINGS = 60
 NUDGE = 1e-6
+LOOKS = 7
 SMALLEST = np.finfo(np.float64).tiny
 
 
@@ -32,9 +34,9 @@ class NoFiniteLength(Exception):
 def bracket(slope, near=0.0, width=1.0):
     """Lengths a and b with a minimum of f between them, abs(a) <= abs(b), and the slope at a.
 
-    f falls from either end into the bracket. Looks around ``near`` first, then widens in the
-    direction in which f falls; where ``near`` is a maximum, towards larger lengths. Both ends are
-    ``near`` where the slope is 0 there and f does not fall to either side.
+    f falls from either end into the bracket. Looks at ``near`` first, then ever farther out in the
+    direction in which f falls, and last between where it has looked; where ``near`` is a maximum,
+    towards larger lengths. Both ends are ``near`` where the slope is 0 and f falls to neither side.
 
     Raises
     ------
@@ -48,30 +50,44 @@ def bracket(slope, near=0.0, width=1.0):
         a, at_a = _downhill(slope, near, NUDGE * width)
         if at_a == 0:
             return near, near, at_a
-    step, steepest = -np.copysign(width, at_a), None
-    for _ in range(WIDENINGS):
+    seen, refusal = [(a, at_a)], None
+    for step in -np.copysign(width, at_a) * WIDEN ** np.arange(WIDENINGS):
+        a, at_a = seen[-1]
         b = a + step
         try:
             at_b = slope(b)
             if at_b == 0:
                 b = b + NUDGE * step
                 at_b = slope(b)
-        except Unresolved as refusal:
-            raise Unresolved(
-                f"the slope of f along the direction keeps its sign up to the length {a:.3g}, where "
-                f"it is {at_a:.3g}, and it is not computed farther out: {refusal}"
-            ) from refusal
-        if steepest is None and at_b * at_a >= 0:
+        except Unresolved as error:
+            refusal = error
+            break
+        if len(seen) == 1 and at_b * at_a >= 0:
             steepest = max(abs(slope(0.0)), abs(at_a))
         if at_b * at_a < 0 or (at_b == 0 and abs(_before_level(slope, a, b)) > FLAT * steepest):
-            return (a, b, at_a) if abs(a) <= abs(b) else (b, a, at_b)
+            return _inside_out(a, b, at_a, at_b)
+        seen.append((b, at_b))
         if abs(at_b) <= FLAT * steepest:
             break
-        a, at_a, step = b, at_b, step * WIDEN
-    raise NoFiniteLength(
-        f"the slope of f along the direction keeps its sign up to the length {b:.3g}, where it is "
-        f"{at_b:.3g}: to working precision f falls for ever, without a minimiser of finite length"
+    for (a, at_a), (b, _) in itertools.pairwise(seen):
+        for middle in np.linspace(a, b, LOOKS + 2)[1:-1]:
+            if (at_middle := slope(middle)) * at_a < 0:
+                return _inside_out(a, float(middle), at_a, at_middle)
+            a, at_a = (float(middle), at_middle) if at_middle != 0 else (a, at_a)
+    a, at_a = seen[-1]
+    so_far = (
+        f"the slope of f along the direction keeps its sign up to the length {a:.3g}, where it is "
+        f"{at_a:.3g}"
     )
+    if refusal is not None:
+        raise Unresolved(f"{so_far}, and it is not computed farther out: {refusal}") from refusal
+    raise NoFiniteLength(
+        f"{so_far}: to working precision f falls for ever, without a minimiser of finite length"
+    )
+
+
+def _inside_out(a, b, at_a, at_b):
+    return (a, b, at_a) if abs(a) <= abs(b) else (b, a, at_b)
 
 
 def _downhill(slope, g, step):

@@ -7,7 +7,8 @@ ones recorded: an iteration makes one forward and one adjoint product with the d
 import numpy as np
 
 from bncore import arguments as check
-from bncore.convergence.length import NoFiniteLength, Unresolved, search
+from bncore.convergence.boxes import Unresolved
+from bncore.convergence.length import NoFiniteLength, search
 from bncore.convergence.problem import Problem, WeightsLike, silent
 from bncore.convergence.start import plain_start, start
 from bncore.convergence.trace import Recorder, Trace
@@ -56,7 +57,7 @@ def gdnp(
     -------
     Trace
         With status "no finite length" if f falls for ever along a direction, which is then the last,
-        and "unresolved" if f cannot be computed as far as its best length.
+        and "unresolved" if f is not computed to its accuracy as far as its best length.
 
     Raises
     ------
@@ -75,35 +76,40 @@ def gdnp(
         raise ValueError(f"length_search is {length_search!r}, expected one of {SEARCHES}")
     L = problem.largest_eigenvalue
     near, width = 0.0, 1.0
-    for _ in recorder:
-        try:
-            length = search(line, bisection_steps, length_search, near, width)
-        except NoFiniteLength as reason:
-            if not recorder.rows:
-                raise ValueError(f"w0 has no optimal length: {reason}") from None
-            recorder.stop("no finite length", str(reason))
-            break
-        except Unresolved as reason:
-            if not recorder.rows:
-                raise Unresolved(f"the optimal length of w0 is out of reach: {reason}") from None
-            recorder.stop("unresolved", str(reason))
-            break
-        a, b = length.bracket
-        left = abs(b - a) * 2.0**-length.halvings  # few halvings may return the end they began at
-        width = max(2 * abs(length.g - near), left, 1e-12 * abs(length.g), np.finfo(float).tiny)
-        near = length.g
-        t = near / line.norm
-        gradient = line.gradient(t)
-        wanted = recorder.add(line, t, gradient)
-        recorder.searches.append((length.bracket, length.halvings))
-        if not wanted:
-            continue
-        h = line.coefficients(t)[0] * line.mean
-        if h == 0:
-            recorder.stop("stalled", "h = c1 u'w is 0, so that the step is not defined")
-            continue
-        w = w + line.norm**2 / (L * h) * (gradient - line.Sw * (w @ gradient / line.norm**2))
-        line = problem.line(w)
+    with recorder.until_unresolved():
+        for _ in recorder:
+            try:
+                length = search(line, bisection_steps, length_search, near, width)
+            except NoFiniteLength as reason:
+                if not recorder.rows:
+                    raise ValueError(f"w0 has no optimal length: {reason}") from None
+                recorder.stop("no finite length", str(reason))
+                break
+            except Unresolved as reason:
+                if not recorder.rows:
+                    raise Unresolved(
+                        f"the optimal length of w0 is out of reach: {reason}"
+                    ) from None
+                recorder.stop("unresolved", str(reason))
+                break
+            a, b = length.bracket
+            left = (
+                abs(b - a) * 2.0**-length.halvings
+            )  # few halvings may return the end they began at
+            width = max(2 * abs(length.g - near), left, 1e-12 * abs(length.g), np.finfo(float).tiny)
+            near = length.g
+            t = near / line.norm
+            gradient = line.gradient(t)
+            wanted = recorder.add(line, t, gradient)
+            recorder.searches.append((length.bracket, length.halvings))
+            if not wanted:
+                continue
+            h = line.coefficients(t)[0] * line.mean
+            if h == 0:
+                recorder.stop("stalled", "h = c1 u'w is 0, so that the step is not defined")
+                continue
+            w = w + line.norm**2 / (L * h) * (gradient - line.Sw * (w @ gradient / line.norm**2))
+            line = problem.line(w)
     return recorder.trace((1 - problem.smallest_eigenvalue / L) ** 2)
 
 
@@ -128,11 +134,12 @@ def gradient_descent(
     w = plain_start(problem, w0)
     recorder = Recorder(steps, tolerance, "Gradient descent")
     rate = _learning_rate(problem, learning_rate)
-    for _ in recorder:
-        line = problem.line(w)
-        gradient = line.gradient(1.0)
-        if recorder.add(line, 1.0, gradient):
-            w = w - rate * gradient
+    with recorder.until_unresolved():
+        for _ in recorder:
+            line = problem.line(w)
+            gradient = line.gradient(1.0)
+            if recorder.add(line, 1.0, gradient):
+                w = w - rate * gradient
     return recorder.trace()
 
 
@@ -158,13 +165,14 @@ def accelerated_gradient_descent(
     recorder = Recorder(steps, tolerance, "Accelerated gradient descent")
     rate = _learning_rate(problem, learning_rate)
     before = w
-    for t in recorder:
-        line = problem.line(w)
-        gradient = line.gradient(1.0)
-        if recorder.add(line, 1.0, gradient):
-            after = w - rate * gradient
-            w = after + t / (t + 3) * (after - before)
-            before = after
+    with recorder.until_unresolved():
+        for t in recorder:
+            line = problem.line(w)
+            gradient = line.gradient(1.0)
+            if recorder.add(line, 1.0, gradient):
+                after = w - rate * gradient
+                w = after + t / (t + 3) * (after - before)
+                before = after
     return recorder.trace()
 
 
@@ -193,14 +201,15 @@ def batch_norm_gradient_descent(
     recorder = Recorder(steps, tolerance, "Gradient descent with batch norm")
     rate = check.positive("learning_rate", learning_rate)
     g = check.finite_number("g0", g0)
-    for _ in recorder:
-        t = g / line.norm
-        gradient = line.gradient(t)
-        if recorder.add(line, t, gradient):
-            along = w @ gradient
-            step = t * (gradient - line.Sw * (along / line.norm**2))
-            w, g = w - rate * step, g - rate * along / line.norm
-            line = problem.line(w)
+    with recorder.until_unresolved():
+        for _ in recorder:
+            t = g / line.norm
+            gradient = line.gradient(t)
+            if recorder.add(line, t, gradient):
+                along = w @ gradient
+                step = t * (gradient - line.Sw * (along / line.norm**2))
+                w, g = w - rate * step, g - rate * along / line.norm
+                line = problem.line(w)
     return recorder.trace()
 
 
@@ -233,14 +242,15 @@ def weight_normalization(
     recorder = Recorder(steps, tolerance, "Weight normalization")
     rate = check.positive("learning_rate", learning_rate)
     g = float(np.linalg.norm(w)) if g0 is None else check.finite_number("g0", g0)
-    for _ in recorder:
-        norm = float(np.linalg.norm(w))
-        t = g / norm
-        gradient = line.gradient(t)
-        if recorder.add(line, t, gradient, g=g):
-            along = w @ gradient / norm
-            w, g = w - rate * t * (gradient - w * (along / norm)), g - rate * along
-            line = problem.line(w)
+    with recorder.until_unresolved():
+        for _ in recorder:
+            norm = float(np.linalg.norm(w))
+            t = g / norm
+            gradient = line.gradient(t)
+            if recorder.add(line, t, gradient, g=g):
+                along = w @ gradient / norm
+                w, g = w - rate * t * (gradient - w * (along / norm)), g - rate * along
+                line = problem.line(w)
     return recorder.trace()
 
 

@@ -1,6 +1,7 @@
 """What a run leaves behind: plain arrays, one row an iterate, from which figures are drawn elsewhere."""
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Float, Int
 
 from bncore import arguments as check
 from bncore import progress
+from bncore.convergence.boxes import Unresolved
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +39,9 @@ class Trace:
         How often bisection halved it; fewer than asked for once its ends are neighbours.
     status : str
         "tolerance" (the gradient is small enough), "budget" (all steps were made), "stalled" (the
-        method finds no further step), "diverged", and for GDNP "no finite length" (f falls for ever
-        along the last direction) or "unresolved" (its best length there cannot be computed).
+        method finds no further step), "diverged", "unresolved" (f is not computed to its accuracy
+        where the next step leads), and for GDNP "no finite length" (f falls for ever along the last
+        direction).
     message : str
         The status in words.
     """
@@ -100,6 +103,16 @@ class Recorder:
             self.stop("tolerance", f"the gradient's norm is at most {self.tolerance:g}")
             return False
         return len(self.rows) <= self.steps
+
+    @contextmanager
+    def until_unresolved(self):
+        """End the run where f is not computed to its accuracy; at the start, refuse it."""
+        try:
+            yield
+        except Unresolved as refusal:
+            if not self.rows:
+                raise
+            self.stop("unresolved", str(refusal))
 
     def stop(self, status, message):
         """End the run with this status."""

@@ -42,18 +42,19 @@ def lbfgs(
         if not recorder.add(line, 1.0, gradient):
             raise Enough
 
-    try:
-        objective(w)
-        record(w)
-        found = minimize(
-            objective, w, jac=True, method="L-BFGS-B", callback=record,
-            options={"maxiter": max(steps, 1), "maxfun": 20 * (steps + 1), "ftol": 0.0, "gtol": 0.0},
-        )  # fmt: skip
-        if len(recorder.rows) <= steps:
-            status = "budget" if found.status == 1 else "stalled"
-            recorder.stop(status, f"L-BFGS ended: {found.message}")
-    except Enough:
-        pass
+    with recorder.until_unresolved():
+        try:
+            objective(w)
+            record(w)
+            found = minimize(
+                objective, w, jac=True, method="L-BFGS-B", callback=record,
+                options={"maxiter": max(steps, 1), "maxfun": 20 * (steps + 1), "ftol": 0.0, "gtol": 0.0},
+            )  # fmt: skip
+            if len(recorder.rows) <= steps:
+                status = "budget" if found.status == 1 else "stalled"
+                recorder.stop(status, f"L-BFGS ended: {found.message}")
+        except Enough:
+            pass
     return recorder.trace()
 
 

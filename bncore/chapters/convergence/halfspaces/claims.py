@@ -45,7 +45,10 @@ def gradient() -> Evidence:
         for problem, w in [_gaussian(loss, seed)]
         for scale in (0.5, 3.0)
     ]
-    problem, w = _gaussian(experiments.HINGE, 0)
+    u, S = experiments.moments(4, 0)
+    w = experiments.start(u, S, 0)
+    hinge = experiments.differences(lambda w: experiments.hinge(u, S, w)[0], w, 1e-3)
+    without = experiments.hinge(u, S, w)[1] * u  # c1 u with c2 = 0
     sample = EmpiricalHalfspace(experiments.with_outliers(6.0), "softplus")
     return Evidence(
         under=(
@@ -65,7 +68,7 @@ def gradient() -> Evidence:
                 Measurement(
                     "relative error for the hinge loss, with $\\phi''=0$ as everywhere but at "
                     "its kink",
-                    _formula_error(problem, w),
+                    np.abs(without - hinge).max() / np.abs(hinge).max(),
                     at_most=1e-9,
                 ),
                 Measurement(

@@ -1,7 +1,7 @@
 """The experiments of the halfspaces chapter: losses, problems with known answers, and real data."""
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from bncore.convergence import (
@@ -23,6 +23,15 @@ HINGE = Loss(
     np.inf,
     "hinge",
 )
+
+
+def hinge(u, S, w):
+    """E max(0, 1 + q) and the probability that q exceeds -1, for the Gaussian score q = z'w."""
+    mean = u @ w
+    deviation = np.sqrt(w @ S @ w - mean**2)
+    t = (1 + mean) / deviation
+    density = np.exp(-t * t / 2) / np.sqrt(2 * np.pi)
+    return (1 + mean) * special.ndtr(t) + deviation * density, special.ndtr(t)
 
 
 def huber(sharpness=2.0):

@@ -23,8 +23,21 @@ def test_the_losses_have_their_derivatives_and_bounds(loss):
 
 
 def test_the_hinge_has_none_at_its_kink():
-    with pytest.raises(ValueError, match=r"dphi\(-1\) is 0, expected 0.5"):
+    with pytest.raises(ValueError, match="dphi jumps by 1 at -1, expected a continuous function"):
         check_derivatives(experiments.HINGE)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=10)
+def test_the_mean_hinge_loss_is_that_of_quadrature(seed):
+    u, S = experiments.moments(3, seed)
+    w = 2 * experiments.start(u, S, seed)
+    m, s = u @ w, np.sqrt(w @ S @ w - (u @ w) ** 2)
+    value, slope = experiments.hinge(u, S, w)
+    top = max(-1.0, m) + 12 * s
+    exact = integrate.quad(lambda a: (1 + a) * norm.pdf(a, m, s), -1, top, points=[max(-1.0, m)])
+    np.testing.assert_allclose(value, exact[0], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(slope, norm.sf(-1, m, s), rtol=1e-12)
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6), st.floats(1.5, 100), st.floats(0.05, 0.95))
