@@ -100,11 +100,11 @@ def _downhill(slope, g, step):
 
 
 def _before_level(slope, a, b):
-    """The slope a millionth of b - a, at most, before f becomes level on the way from a to b.
+    """The slope a thousandth of b - a, at most, before f becomes level on the way from a to b.
 
     It is far from 0 where the least value of f is reached, and next to 0 where f only comes near.
     """
-    for _ in range(20):
+    for _ in range(10):
         middle = a + (b - a) / 2
         a, b = (a, middle) if slope(middle) == 0 else (middle, b)
     return slope(a)

@@ -1,17 +1,24 @@
 """One hidden layer against torch, and where its critical points lie."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import integrate, optimize
+from scipy.stats import norm
 
 from bncore.convergence import (
+    EmpiricalHalfspace,
     EmpiricalNetwork,
     GaussianHalfspace,
     GaussianNetwork,
+    Unresolved,
     gdnp,
     gdnp_network,
+    quadrature,
 )
 
 SEEDS = st.integers(0, 10**6)
@@ -249,13 +256,138 @@ def off(w, line, S):
     return np.linalg.norm((w - along * line) @ np.linalg.cholesky(S)) / np.sqrt(w @ S @ w)
 
 
-def test_a_search_for_a_length_ends_in_words_where_quadrature_does(moments):
+def test_a_search_for_a_length_ends_in_words(moments, monkeypatch):
     u, S = moments(0, 3, condition=2, share=0.3)
-    unit = GaussianNetwork(u, S, np.array([-1.0, 1.0]), "sigmoid").unit(0, np.outer([0, 1], u))
+    network = GaussianNetwork(u, S, np.array([-1.0, 1.0]), "sigmoid")
+    with pytest.raises(ValueError, match=r"w0 has no optimal length: .* falls for ever"):
+        gdnp(network.unit(0, np.outer([0, 1], u)), u)
+    monkeypatch.setattr(quadrature, "MOST_2", 50_000)
+    other = u + np.array([0.0, 1.0, 0.0])
     with pytest.raises(
-        ValueError, match=r"no optimal length: .* keeps its sign .* not computed farther out"
+        Unresolved,
+        match=r"keeps its sign up to .* not computed farther out: quadrature reaches .* expected "
+        r"1e-10: its integrand needs more than 50000 points, most of all near",
     ):
-        gdnp(unit, u)
+        gdnp(network.unit(0, np.array([0 * u, 3 * other])), u)
+
+
+def steep(k):
+    """tanh(k a)."""
+
+    def fall(a):
+        return 1 / np.cosh(np.clip(k * a, -300, 300)) ** 2
+
+    return (
+        lambda a: np.tanh(k * a),
+        lambda a: k * fall(a),
+        lambda a: -2 * k * k * np.tanh(k * a) * fall(a),
+    )
+
+
+def pseudo_huber(k, center):
+    def root(a):
+        return np.sqrt(1 + (k * (a - center)) ** 2)
+
+    return lambda a: root(a) / k, lambda a: k * (a - center) / root(a), lambda a: k / root(a) ** 3
+
+
+U2, S2 = np.array([0.3, -0.45]), np.array([[2.0, 0.9], [0.9, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("k", "loss"),
+    [
+        (5, "softplus"),
+        (10, "softplus"),
+        (300, "softplus"),
+        (1, pseudo_huber(5, 0.0)),
+        (1, pseudo_huber(5, -0.6)),
+        (5, pseudo_huber(1000, -0.6)),
+    ],
+)
+def test_a_unit_of_any_steepness_is_that_of_adaptive_quadrature(k, loss):
+    network, w = GaussianNetwork(U2, S2, [1.5], loss, steep(k)), np.array([0.8, -0.5])
+    covariance = S2 - np.outer(U2, U2)
+    mean, std = U2 @ w, np.sqrt(w @ covariance @ w)
+    loss, act = network.loss, network.activation
+    # The kink of the loss, where 1.5 tanh(k a) = -0.6, and the step of the activation.
+    points = [(p / k - mean) / std for p in (np.arctanh(-0.4), -2, -1, 0, 1, 2)]
+    edges = np.sort([*points, *(p + q for p in points for q in (-0.02, 0.02)), *range(-9, 10)])
+
+    def expectation(f):
+        return sum(
+            integrate.quad(
+                lambda x: f(x, mean + std * x) * norm.pdf(x),
+                a,
+                b,
+                epsabs=1e-14,
+                epsrel=1e-12,
+                limit=500,
+            )[0]
+            for a, b in itertools.pairwise(edges)
+        )
+
+    def slope(a):
+        return 1.5 * act.dphi(a) * loss.dphi(1.5 * act.phi(a))
+
+    value = expectation(lambda x, a: loss.phi(1.5 * act.phi(a)))
+    assert network.value(w[None]) == pytest.approx(value, rel=1e-10)
+    first, second = (expectation(lambda x, a, p=p: slope(a) * x**p) for p in (0, 1))
+    expected = first * U2 + second * covariance @ w / std
+    np.testing.assert_allclose(network.gradient(w[None])[0], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 5, 12])
+@pytest.mark.parametrize("loss", ["softplus", pseudo_huber(5, 0.4)])
+def test_two_units_of_any_steepness_are_those_of_a_fine_grid(k, loss):
+    network = GaussianNetwork(U2, S2, [1.5, -1.0], loss, steep(k))
+    W = np.array([[0.8, -0.5], [0.3, 0.9]])
+    x = np.linspace(-9, 9, 1801)
+    p = np.exp(-x * x / 2)
+    weights = np.outer(p, p).reshape(-1) / p.sum() ** 2
+    grid = np.stack(np.meshgrid(x, x, indexing="ij")).reshape(2, -1)
+    Z = U2[:, None] + np.linalg.cholesky(S2 - np.outer(U2, U2)) @ grid
+    output = network.theta @ network.activation.phi(W @ Z)
+    assert network.value(W) == pytest.approx(weights @ network.loss.phi(output), rel=1e-9)
+    q = network.theta[:, None] * network.activation.dphi(W @ Z) * network.loss.dphi(output)
+    np.testing.assert_allclose(network.gradient(W), (q * weights) @ Z.T, atol=1e-9)
+
+
+def test_units_that_are_nearly_parallel_keep_their_gradient():
+    """A second direction of scores a billion times narrower than the first still counts."""
+    network = GaussianNetwork(U2, S2, [1.5, -1.0])
+    w, across = np.array([0.8, -0.5]), np.array([0.3, 0.9])
+    exact = network.gradient(np.array([w, w]))
+    for size in (1e-5, 1e-7, 1e-9):
+        turned = network.gradient(np.array([w, w + size * across]))
+        assert np.abs(turned - exact).max() < 10 * size
+
+
+def test_a_search_in_a_network_goes_as_far_as_its_minimum():
+    network = GaussianNetwork(U2, S2, [0.05, 0.05])
+    trace = gdnp_network(network, [[-1, 0], [-1, 0]], steps=0).traces[0]
+    line = network.unit(0, np.zeros((2, 2))).line(np.array([-1.0, 0.0]))
+    exact = optimize.brentq(line.slope, 5, 20) * line.norm
+    assert exact == pytest.approx(14.58, abs=0.005)
+    assert trace.g[0] == pytest.approx(exact, abs=1e-4)
+
+
+def test_lists_are_taken_as_arrays(cloud):
+    theta, W = [1.0, -0.5], [[1, 0, 0, 1], [0, 2, 0, 0]]
+    for one, other in (
+        (EmpiricalNetwork(cloud(0), theta), EmpiricalNetwork(cloud(0), np.array(theta))),
+        (
+            GaussianNetwork([0.3, -0.45, 0, 0], np.eye(4).tolist(), theta),
+            GaussianNetwork(np.array([0.3, -0.45, 0, 0]), np.eye(4), np.array(theta)),
+        ),
+    ):
+        array = np.array(W, float)
+        assert one.value(W) == other.value(array)
+        np.testing.assert_array_equal(one.gradient(W), other.gradient(array))
+        traces = [
+            gdnp_network(n, w, steps=1, others="start") for n, w in ((one, W), (other, array))
+        ]
+        np.testing.assert_array_equal(traces[0].weights, traces[1].weights)
 
 
 @few
@@ -302,6 +434,14 @@ def test_networks_are_refused(refuses):
     refuses("odd", EmpiricalNetwork, np.eye(2), theta, "softplus", even)
     sample = EmpiricalNetwork(np.eye(2), theta)
     refuses("W has shape (3, 3)", sample.gradient, np.ones((3, 3)))
+    halfspace = EmpiricalHalfspace(np.eye(2))
+    refuses(
+        "network is a EmpiricalHalfspace, expected",
+        gdnp_network,
+        halfspace,
+        np.ones((3, 2)),
+        kind=TypeError,
+    )
     refuses("3", sample.unit, 3, np.ones((3, 2)), kind=(ValueError, IndexError))
     refuses("steps is -1", gdnp_network, sample, np.ones((3, 2)), steps=-1, bisection_steps=5)
     refuses(

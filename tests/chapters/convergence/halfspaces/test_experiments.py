@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import integrate
+from scipy.stats import norm
 
 from bncore.chapters.convergence.halfspaces import experiments
 from bncore.convergence import GaussianHalfspace
