@@ -13,16 +13,17 @@ from scipy import sparse
 from bncore.convergence import (
     EmpiricalHalfspace,
     GaussianHalfspace,
+    GaussianNetwork,
     LeastSquares,
     accelerated_gradient_descent,
     gdnp,
+    gdnp_network,
     gradient_descent,
     losses,
     solvers,
     yardsticks,
 )
 from bncore.convergence.length import Unresolved
-from bncore.convergence.network import GaussianNetwork, gdnp_network
 
 NAMES = ["softplus", "sigmoid", "tanh", "squared"]
 SEEDS = st.integers(0, 10**6)
