@@ -153,32 +153,6 @@ def test_channels_of_a_convolution_keep_pythagoras(small_images):
     np.testing.assert_allclose(run.cosine, expected, atol=1e-4)
 
 
-def test_the_growth_law_bounds_the_recursion():
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        rate, slope, start = 10 ** rng.uniform(-2, 1, size=3)
-        t = np.arange(2001.0)
-        r = weight_length.squared_lengths(rate, np.full(2000, slope), start)
-        c = (rate * slope) ** 2
-        law = weight_length.smooth_squared_lengths(t, rate, slope, start)
-        np.testing.assert_allclose(law**2, start**2 + 2 * c * t)
-        excess = c**2 / start**2 + c / 2 * np.log1p(2 * c * t / start**2)
-        assert (r**2 >= law**2 * (1 - 1e-10)).all()
-        assert (r**2 <= (law**2 + excess) * (1 + 1e-10)).all()
-        # The excess is not far from used up, so that a smaller one would fail.
-        assert r[1] ** 2 - law[1] ** 2 >= 0.999 * c**2 / start**2 - 1e-9 * r[1] ** 2
-
-
-def test_the_squared_lengths_add_up_for_any_gradients():
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        rate, start = 10 ** rng.uniform(-2, 1, size=2)
-        slopes = rng.exponential(size=200)
-        r = weight_length.squared_lengths(rate, slopes, start)
-        terms = 2 * (rate * slopes) ** 2 + (rate * slopes) ** 4 / r[:-1] ** 2
-        np.testing.assert_allclose(r[1:] ** 2, start**2 + np.cumsum(terms))
-
-
 def test_a_noisy_unit_grows_by_the_law():
     rates = np.array([0.1, 1.0, 10.0])
     run = experiments.decayed(rates, np.zeros(3), 2000)
