@@ -128,7 +128,9 @@ def test_values_and_gradients_are_those_of_torch_in_double_precision(
             continue
         assert ours.dtype == dtype
         assert ours.shape == theirs.shape
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=ROUNDING[dtype] * size, err_msg=name)
+        # torch does not shift: its double precision rounds x itself, and the square of that in dx.
+        bound = ROUNDING[dtype] + ROUNDING[np.float64] * spread(x, cache) ** 2
+        assert_within(ours, theirs, bound * size, name)
     for before, after in zip(kept, arguments, strict=True):
         np.testing.assert_array_equal(before, after)
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncore.mechanics import transform
+from bncore.mechanics.inference import normalize
 
 SHAPES = st.one_of(
     st.tuples(st.integers(0, 40), st.integers(1, 12)),
@@ -97,6 +98,13 @@ def test_values_and_gradients_are_those_of_torch_in_evaluation_mode(
         assert (np.abs(ours - theirs) <= bound).all(), name
     for result in (y, found[1]):
         assert result.strides == np.empty_like(x).strides or x.size == 0 or 1 in x.shape
+
+
+@given(shape=SHAPES, seed=SEEDS, dtype=DTYPES)
+def test_normalize_computes_the_same(shape, seed, dtype):
+    x, _, *parameters = case(shape, seed, dtype, 2.0)
+    y, _ = transform.forward_fixed(x, *parameters, 1e-3)
+    np.testing.assert_array_equal(normalize(x, *parameters, 1e-3), y, strict=True)
 
 
 @given(shape=SHAPES.filter(lambda shape: np.prod(shape) >= 2 * shape[1]), seed=SEEDS, dtype=DTYPES)
