@@ -5,5 +5,6 @@ MODULES = (
     "mechanics/averaging",
     "mechanics/folding",
     "mechanics/conventions",
+    "mechanics/frameworks",
     "lab/inference",
 )
