@@ -193,6 +193,19 @@ def test_lists_and_integers_are_their_arrays_bit_for_bit(dtype):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_numbers_in_lists_are_rounded_to_the_dtype_they_stand_beside(dtype):
+    bias, one = np.full(1, 0.1, dtype), np.ones(1, dtype)
+    for fold, weight in ((fold_linear, one[None]), (fold_conv, one[None, None])):
+        _, nothing = fold(weight, bias, [0.1], one)
+        np.testing.assert_array_equal(nothing, 0)
+    _, nothing = inference.affine_map(bias, 1 - one / 2, None, (bias * one).tolist(), 0.5)
+    np.testing.assert_array_equal(nothing, 0)
+    scale, _ = inference.affine_map(bias, [0.5], [0.1], None, 0.5)
+    np.testing.assert_array_equal(scale, bias)
+    assert scale.dtype == dtype
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_channels_last_kernels_stay_channels_last(transposed):
     weight = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).transpose(0, 3, 1, 2)
