@@ -73,9 +73,10 @@ class Store:
         if not all(part.exists() for part in kept):
             return None
         try:
-            return json.loads(self.record(docname).read_text(encoding="utf-8"))
+            ran = json.loads(self.record(docname).read_text(encoding="utf-8"))
         except ValueError:
             return None
+        return ran if {"key", "files", "folders", "modules"} <= set(ran) else None
 
     def execute(self, docname, path, on_cell=lambda: None):
         """Run the chapter and keep its outputs."""

@@ -224,6 +224,14 @@ def test_a_record_cut_off_in_the_middle_is_no_record(executed, package, chapter)
     assert not kept.is_fresh("chapter", chapter)
 
 
+def test_a_record_of_another_kind_is_no_record(executed, package, chapter):
+    """As an older version of the build left it."""
+    kept = store(executed, package)
+    kept.record("chapter").write_text('{"imported": [], "key": "0"}', encoding="utf-8")
+    assert not kept.is_fresh("chapter", chapter)
+    assert kept.key("chapter", chapter) is None
+
+
 def test_a_package_from_elsewhere_is_refused(tmp_path, package, chapter):
     """Its changes would go unseen."""
     elsewhere = execution.Store(tmp_path / "_build/executed", tmp_path / "other")

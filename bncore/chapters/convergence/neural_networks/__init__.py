@@ -1,3 +1,3 @@
 """The chapter on neural networks."""
 
-MODULES = ("convergence/network",)
+MODULES = ("convergence/network", "convergence/unit", "convergence/unit_by_unit")

@@ -3,4 +3,6 @@
 MODULES = (
     "explanations/depth",
     "explanations/gradient_independence",
+    "explanations/gradient_norms",
+    "explanations/propagation",
 )

@@ -2,6 +2,7 @@
 
 MODULES = (
     "explanations/noise",
+    "explanations/ghost_batches",
     "explanations/uncertainty",
     "explanations/variance_shift",
 )

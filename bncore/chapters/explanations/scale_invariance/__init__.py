@@ -1,1 +1,7 @@
 """The chapter on scale invariance."""
+
+MODULES = (
+    "explanations/scale_invariance",
+    "explanations/effective_rate",
+    "explanations/weight_length",
+)

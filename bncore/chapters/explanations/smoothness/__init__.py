@@ -3,4 +3,5 @@
 MODULES = (
     "explanations/smoothness",
     "explanations/spectrum",
+    "explanations/landscape",
 )
