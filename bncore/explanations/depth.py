@@ -150,7 +150,9 @@ def relu_growth_rate(batch_size: int) -> float:
     return float(((B - 1 + slope) / (1 - kernel) - 1) / (B - 3))
 
 
-def residual_growth(rate: float, blocks: int, offset: float) -> Float[np.ndarray, "{blocks}+1"]:
+def residual_growth(
+    rate: float | int, blocks: int, offset: float | int
+) -> Float[np.ndarray, "{blocks}+1"]:
     """Squared gradients in a residual network with batch norm, over those at its end.
 
     Each block adds phi(BN(W x)) to x. The variance under the l-th batch norm is proportional to

@@ -100,7 +100,7 @@ def turn(
             f"gradient has the cosine {direction @ across:.3g} with direction, expected 0, as for a "
             "scale-invariant loss"
         )
-    angle = math.atan(rate * largest * slope)
+    angle = math.atan(rate * float(largest) * float(slope))
     return (math.cos(angle) * direction - math.sin(angle) * across).astype(dtype)
 
 

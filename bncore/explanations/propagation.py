@@ -35,10 +35,10 @@ class Propagation(NamedTuple):
 
 def propagate(
     activation: Activation,
-    weight_variance: float,
+    weight_variance: float | int,
     layers: int,
-    variance: float = 1.0,
-    bias_variance: float = 0.0,
+    variance: float | int = 1.0,
+    bias_variance: float | int = 0.0,
 ) -> Propagation:
     """Follow signal and gradient through a network without normalisation.
 

@@ -183,7 +183,7 @@ class OneFeature(NormalisedLoss):
         of y.
     """
 
-    def __init__(self, y: ColumnLike, g: ColumnLike, H: SquareLike, gamma: float):
+    def __init__(self, y: ColumnLike, g: ColumnLike, H: SquareLike, gamma: float | int):
         gamma = check.finite_number("gamma", gamma)
         y = _column("y", y)
         g = _column("g", g, y.dtype)
@@ -274,13 +274,13 @@ def squared_gradient(y: BatchLike, g: BatchLike, gamma: check.VectorLike) -> Squ
     return NormalisedLoss(y, g, gamma).squared_gradient
 
 
-def hessian(y: ColumnLike, g: ColumnLike, H: SquareLike, gamma: float) -> Square:
+def hessian(y: ColumnLike, g: ColumnLike, H: SquareLike, gamma: float | int) -> Square:
     """All second derivatives of the normalised loss of one feature: ``OneFeature.hessian``."""
     return OneFeature(y, g, H, gamma).hessian
 
 
 def curvature_along_gradient(
-    y: ColumnLike, g: ColumnLike, H: SquareLike, gamma: float
+    y: ColumnLike, g: ColumnLike, H: SquareLike, gamma: float | int
 ) -> Curvature:
     """Curvature along the gradient, in two terms: ``OneFeature.curvature_along_gradient``."""
     return OneFeature(y, g, H, gamma).curvature_along_gradient
@@ -322,7 +322,8 @@ def distance_to_ray(
     (start, exponent), (direction, _) = (_near_one(v.astype(np.float64)) for v in (start, optimum))
     direction = direction / np.linalg.norm(direction)
     rest = start - max(start @ direction, 0.0) * direction
-    distance = float(np.ldexp(np.linalg.norm(rest), exponent))
+    with np.errstate(over="ignore"):
+        distance = float(np.ldexp(np.linalg.norm(rest), exponent))
     if not np.isfinite(distance):
         raise ValueError(
             f"start is as large as 2^{exponent}, and its distance from the ray leaves the range of "

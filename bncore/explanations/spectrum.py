@@ -109,7 +109,9 @@ def hessian_operator(
     return LinearOperator((n, n), matvec=matvec, rmatvec=matvec, matmat=matmat, dtype=np.float64)
 
 
-def extremes(operator: LinearOperator, seed: int = 0, tol: float = 1e-3) -> tuple[float, float]:
+def extremes(
+    operator: LinearOperator, seed: int = 0, tol: float | int = 1e-3
+) -> tuple[float, float]:
     """The smallest and the largest eigenvalue of a symmetric operator.
 
     Parameters
@@ -173,7 +175,7 @@ class Spectrum(NamedTuple):
         grid = _points(grid)
         return np.array([w @ (v[:, None] <= grid) for v, w in zip(*self, strict=True)])
 
-    def density(self, grid: Grid, width: float) -> Float[np.ndarray, "probes points"]:
+    def density(self, grid: Grid, width: float | int) -> Float[np.ndarray, "probes points"]:
         """Each probe's density, every point broadened to a Gaussian of standard deviation width."""
         grid, width = _points(grid), check.positive("width", width)
         with np.errstate(over="ignore"):

@@ -232,8 +232,7 @@ def calibration(
 def fitted_temperature(scores: Rows, labels: tensors.Labels) -> float:
     """The number T that makes softmax(scores / T) most likely, between 1/20 and 20.
 
-    Where the likelihood still rises at an end of that range, the end is returned: 1/20 for scores
-    that are right about every example.
+    Where the likelihood still rises at an end of that range, the end is returned.
 
     Parameters
     ----------

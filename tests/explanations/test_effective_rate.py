@@ -200,3 +200,40 @@ def test_errors_teach(call, kind, message):
 def test_errors_teach_where_annotations_are_off(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_no_step_is_too_large_to_turn():
+    v, g = np.array([1.0, 0.0, 0.0]), np.array([0.0, 3.0, 4.0])
+    for rate, size in ((1e200, 1e200), (1e-200, 1e200), (1e300, 1.0), (0.2, 1.0), (1e-200, 1e-200)):
+        step = rate * size * 5
+        found = effective_rate.turn(v, size * g, rate)
+        angle = math.atan(step)
+        expected = [math.cos(angle), -0.6 * math.sin(angle), -0.8 * math.sin(angle)]
+        np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-16)
+    np.testing.assert_array_equal(effective_rate.turn(v.tolist(), [0, 0, 0], 1.0), v)
+    np.testing.assert_array_equal(
+        effective_rate.turn([1, 0, 0], [0, 3, 4], 0.2), effective_rate.turn(v, g, 0.2)
+    )
+    half = effective_rate.turn(v.astype(np.float16), g.astype(np.float16), 0.2)
+    assert half.dtype == np.float16
+
+
+def test_the_equilibrium_at_the_ends_of_the_floats():
+    found = effective_rate.equilibrium(1e100, 1e-200, 1e-50)
+    assert found.length == pytest.approx((1e300 / 2) ** 0.25 * 1e-25, rel=1e-13)
+    assert found.angle == pytest.approx(math.sqrt(2) * 1e-50, rel=1e-13)
+    with pytest.raises(ValueError, match=r"rate is 1e-200, with which the result, inf, leaves"):
+        effective_rate.equilibrium(1e-200, 1e-200, 1.0)
+    schedule = effective_rate.exponential_schedule(1e-200, 1e-200, 2, 0.5)
+    assert schedule.velocity == pytest.approx(-2e-200, rel=1e-12)
+
+
+def test_the_time_to_equilibrium_is_that_of_the_law():
+    for momentum in (0.0, 0.9):
+        found = effective_rate.equilibrium(0.1, 1e-3, 1.0, momentum)
+        assert found.steps == pytest.approx((1 - momentum) / (4 * 0.1 * 1e-3), rel=1e-14)
+    start = 1.5 * found.length**2
+    found = effective_rate.equilibrium(0.1, 1e-3, 1.0)
+    after = weight_length.smooth_squared_lengths([0.0, found.steps], 0.1, 1.0, start, 1e-3)
+    apart = after**2 - (0.1 / 2e-3)
+    assert apart[1] / apart[0] == pytest.approx(math.exp(-1), rel=1e-10)

@@ -123,3 +123,15 @@ def test_preactivations_are_refused(layers, message, unchecked):
 def test_an_activation_is_refused(unchecked):
     with pytest.raises(ValueError, match="activation is 'rely'"):
         expected_gradients([np.eye(3)], "rely")
+
+
+def test_squares_scale_with_the_inverse_square_of_a_layer():
+    h = np.random.default_rng(0).normal(size=(6, 4))
+    expected = expected_gradients([h, h], "tanh")
+    for size in (1e-150, 1e-100, 1e100, 1e150):
+        found = expected_gradients([size * h, h], "tanh")
+        np.testing.assert_allclose(found[0] * size * size, expected[0], rtol=1e-12)
+        assert found[1] == pytest.approx(expected[1], rel=1e-12)
+    with pytest.raises(ValueError, match=r"preactivations\[0\] varies by as little as .*e-200"):
+        expected_gradients([1e-200 * h, h], "tanh")
+    np.testing.assert_array_equal(expected_gradients([h.tolist(), h.tolist()], "tanh"), expected)

@@ -238,3 +238,50 @@ def test_a_weight_without_part_in_the_loss_has_no_slope():
     alone = landscape.along_gradient(model, x, y, [0.1])
     model.idle = nn.Linear(2, 2).double()
     assert landscape.along_gradient(model, x, y, [0.1]).slope == alone.slope
+
+
+def test_only_batch_norms_take_the_statistics_of_the_batch():
+    x, y = batch()
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4)]
+    model = nn.Sequential(*layers).double()
+    model.train()
+    with torch.no_grad():
+        model[1].running_mean.add_(1.0)
+    model.eval()
+    quiet = nn.Sequential(layers[0], layers[1], layers[3])
+    quiet.train()
+    expected = landscape.along_gradient(quiet, x, y, [0.1, 0.3])
+    model.eval()
+    found = landscape.along_gradient(model, x, y, [0.1, 0.3])
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-13)
+    assert not any(module.training for module in model.modules())
+    model.train()
+    model[2].p = 0.0
+    model[1].eval()
+    frozen = landscape.along_gradient(model, x, y, [0.1, 0.3])
+    with torch.no_grad():
+        fixed = cross_entropy(model(x), y).item()
+    assert frozen.loss == pytest.approx(fixed, rel=1e-13)
+    assert abs(frozen.loss - expected.loss) > 1e-3
+    assert not model[1].training
+    assert model[2].training
+
+
+def test_lists_are_taken():
+    x, y = batch()
+    torch.manual_seed(0)
+    model = nn.Linear(6, 4).double()
+    expected = landscape.along_gradient(model, x, y, [0.1])
+    found = landscape.along_gradient(model, x.tolist(), y.tolist(), [0.1])
+    np.testing.assert_array_equal(found.losses, expected.losses)
+
+
+def test_lengths_of_weights_of_any_size():
+    for size in (1e-300, 1e-200, 1e200, 1e300):
+        weight = size * torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64)
+        np.testing.assert_allclose(landscape.unit_lengths(weight)[:, 0], [5 * size, 0], rtol=1e-14)
+    half = landscape.unit_lengths(torch.full((1, 4), 300.0, dtype=torch.float16))
+    assert half.item() == 600
+    with pytest.raises(ValueError, match=r"weight\[0\] has no length within torch.float16"):
+        landscape.unit_lengths(torch.full((1, 4), 6e4, dtype=torch.float16))

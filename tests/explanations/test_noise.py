@@ -1,5 +1,6 @@
 """Formulas of the noise against all batches, all subsets, and the exact distribution."""
 
+import math
 from itertools import combinations, product
 
 import numpy as np
@@ -209,4 +210,70 @@ def test_moments_of_the_output_have_the_type_of_z(dtype):
 )
 def test_errors_teach(call, error, message):
     with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("m", [3, 4, 10, 100, 10_000])
+@pytest.mark.parametrize("z", [-2.0, 0.0, 0.5, 3.0])
+def test_the_distribution_is_that_of_a_noncentral_t(m, z):
+    t = z + np.linspace(-7, 7, 25) * math.sqrt((1 + z**2) / m)
+    x_hat = math.sqrt(m - 1) * t / np.sqrt(m + t**2)
+    expected = stats.nct.cdf(math.sqrt(m - 2) * t, m - 2, math.sqrt(m - 1) * z)
+    known = np.isfinite(expected)  # scipy has none for some points far out
+    assert known[8:17].all()
+    found = GaussianOutput(z, m).cdf(x_hat)
+    np.testing.assert_allclose(found[known], expected[known], rtol=0, atol=1e-9)
+    # The density integrates to the probabilities between the points.
+    angle, weight = np.polynomial.legendre.leggauss(400)
+    low, high = t[8], t[16]
+    inside = (low + high) / 2 + angle * (high - low) / 2
+    slope = math.sqrt(m - 1) * m / (m + inside**2) ** 1.5
+    density = GaussianOutput(z, m).pdf(math.sqrt(m - 1) * inside / np.sqrt(m + inside**2))
+    found = weight @ (density * slope) * (high - low) / 2
+    assert found == pytest.approx(expected[16] - expected[8], abs=1e-8)
+
+
+@pytest.mark.parametrize("m", [3, 8, 60])
+@pytest.mark.parametrize("z", [0.5, 4.0, 40.0, 1000.0])
+def test_moments_of_far_examples_keep_their_digits(m, z):
+    """The bound less the output, over its size, against an integral over the noncentral t."""
+    edge = math.sqrt(m - 1)
+    mean, variance = GaussianOutput(z, m).moments()
+    rng = np.random.default_rng(0)
+    d = z + rng.normal(size=200_000) / edge
+    s = np.sqrt(rng.chisquare(m - 2, size=200_000)) / edge
+    t = d / s
+    short = edge * (1 - np.where(t > 0, 1, -1) / np.sqrt(1 + m / t**2))
+    short = np.where(t > 1e3, edge * m / (2 * t**2), short)
+    error = 5 * short.std() / 200_000**0.5
+    assert edge - mean == pytest.approx(short.mean(), abs=error + 1e-10 * edge)
+    assert variance == pytest.approx(short.var(), rel=0.05, abs=1e-10 * edge**2)
+
+
+def test_lists_and_integers_are_taken():
+    z = np.array([-1.0, 0.0, 2.0])
+    output = GaussianOutput(1, 8)
+    for values in ([-1.0, 0.0, 2.0], [-1, 0, 2], np.array([-1, 0, 2])):
+        np.testing.assert_array_equal(output.cdf(values), output.cdf(z))
+        np.testing.assert_array_equal(output.pdf(values), output.pdf(z))
+        found = noise.output_moments(values, 8, 1, 3)
+        np.testing.assert_array_equal(found, noise.output_moments(z, 8, 1.0, 3.0))
+    assert isinstance(output.cdf(1), float)
+    assert output.cdf(z.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: noise.variance_variance(4, 1e200), "the variance is inf, beyond the largest"),
+        (lambda: noise.output_moments(1e200, 8), "the mean is -inf, beyond the largest float64"),
+        (lambda: noise.output_moments(np.float16([100.0]), 2), "the mean.* beyond .* float16"),
+        (lambda: noise.output_moments(0.0, 8, 1e200), "kurtosis is 3 with skewness 1e.200"),
+        (lambda: noise.mean_variance(2**53 + 1), "m is 9007199254740993, expected at most 2.53"),
+        (lambda: GaussianOutput(1e7, 8), "z is 10000000.0, expected at most 1e.06 in size"),
+        (lambda: GaussianOutput(0.5, 10**9).moments(), "the distribution cannot be integrated to"),
+    ],
+)
+def test_what_leaves_the_floats_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -317,3 +317,60 @@ def test_errors_teach(call, kind, message):
 def test_errors_teach_where_annotations_are_off(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+class Used(nn.Module):
+    """A layer before a batch norm, and something else that sees its output or its weight."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.layer = function, nn.Linear(4, 4)
+        self.norm, self.other = nn.BatchNorm1d(4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.norm(m.layer(x).add_(x)),
+        lambda m, x: m.norm(h := m.layer(x)) + h,
+        lambda m, x: m.norm(m.layer(m.layer(x))) + m.layer(x).tanh(),
+        lambda m, x: m.norm(m.layer(x)) + m.layer.weight[0],
+        lambda m, x: m.norm(m.layer(x)) * m.layer.weight.norm(),
+    ],
+)
+def test_weights_that_are_seen_elsewhere_do_not_count(function):
+    torch.manual_seed(0)
+    model, x = Used(function), torch.randn(9, 4)
+    with pytest.raises(ValueError, match="no batch norm right after a linear layer"):
+        scale_invariance.invariant_weights(model, x)
+
+
+def test_a_frozen_batch_norm_does_not_hide_a_length():
+    model = networks.mlp([4, 5, 5, 2], "relu", "batch").train()
+    x = torch.randn(9, 4)
+    model.norm1.eval().requires_grad_(False)
+    assert list(scale_invariance.invariant_weights(model, x)) == ["linear2.weight"]
+    assert not model.norm1.training
+    model.eval()
+    assert len(scale_invariance.invariant_weights(model, x)) == 2
+
+
+def test_cosines_take_lists_and_weights_of_any_size():
+    weight, gradient = [[3.0, 4.0], [1.0, 0.0]], [[4.0, 3.0], [0.0, 0.0]]
+    for size in (1e-300, 1e-200, 1.0, 1e200, 1e300):
+        w, g = (torch.tensor(v, dtype=torch.float64) for v in (weight, gradient))
+        found = scale_invariance.radial_cosines(size * w, g / size)
+        np.testing.assert_allclose(found, [0.96, 0], rtol=1e-14)
+    whole = scale_invariance.radial_cosines([[3, 4], [1, 0]], np.array([[4, 3], [0, 0]]))
+    np.testing.assert_allclose(whole, [0.96, 0], rtol=1e-6)
+
+
+def test_shrinkage_and_breaking_scale_at_the_ends_of_the_floats():
+    assert scale_invariance.shrinkage(1e-300, 1e10) == pytest.approx(1e-155, rel=1e-14)
+    assert scale_invariance.breaking_scale(1e-300, 1e300) == pytest.approx(1e300, rel=1e-14)
+    assert scale_invariance.breaking_scale(1.0, 0.0) == 0
+    with pytest.raises(ValueError, match=r"variance is 4\.94066e-324, with which the result, inf"):
+        scale_invariance.breaking_scale(5e-324, 1e308)

@@ -304,3 +304,46 @@ Y, G, GAMMA = np.array([[1.0], [2.0], [4.0]]), np.ones((3, 1)), np.ones(1)
 def test_errors_of_the_identities_teach(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_lists_and_integers_are_taken():
+    y, g, H = [[1.0, 4.0], [2.0, 1.0], [4.0, 2.0]], [[1, 0], [0, 2], [3, 1]], np.diag([1, 2, 3])
+    arrays = np.array(y), np.array(g, float), np.array([1.0, 2.0])
+    found = smoothness.gradient(y, g, [1, 2])
+    np.testing.assert_array_equal(found, smoothness.gradient(*arrays))
+    np.testing.assert_array_equal(smoothness.normalise(y)[0], smoothness.normalise(arrays[0])[0])
+    column, slope = [1, 2, 4], [1, 0, 3]
+    wide = np.array([1.0, 2.0, 4.0]), np.array([1.0, 0.0, 3.0]), np.diag([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(
+        smoothness.hessian(column, slope, H.tolist(), 2), smoothness.hessian(*wide, 2.0)
+    )
+    assert smoothness.distance_to_ray([3, 4], [1, 0]) == 4
+    mixed = smoothness.gradient(np.float32(y), np.array(g), np.array([1.0, 2.0]))
+    assert mixed.dtype == np.float32
+    with pytest.raises(ValueError, match=r"g\[0, 0\] is 0.1, which float32 cannot hold exactly"):
+        smoothness.gradient(np.float32(y), np.full((3, 2), 0.1), [1, 2])
+
+
+def test_a_deviation_below_the_smallest_number_is_refused():
+    y = np.zeros((64, 2), np.float16)
+    y[:, 0] = np.arange(64)
+    y[0, 1] = 6e-8
+    with pytest.raises(ValueError, match=r"y\[:, 1\] varies so little .* smallest float16"):
+        smoothness.normalise(y)
+    assert np.isfinite(smoothness.normalise(y.astype(np.float32))[0]).all()
+
+
+def test_a_distance_beyond_the_floats_is_refused():
+    with pytest.raises(ValueError, match="distance from the ray leaves the range of floats"):
+        smoothness.distance_to_ray(np.full(9, 1.7e308), np.array([1.0] + [0.0] * 8))
+
+
+def test_one_point_gives_all_identities():
+    y, gamma, H, g, _ = random_loss(3)
+    loss = smoothness.OneFeature(y, g, H, gamma)
+    d = loss.gradient[:, 0]
+    second, terms = loss.hessian, loss.curvature_along_gradient
+    size = 1e-13 * np.linalg.norm(second) * (d @ d)
+    assert terms.total == pytest.approx(d @ second @ d, abs=size)
+    assert loss.squared_gradient.passed[0] == pytest.approx(d @ d, rel=1e-12)
+    np.testing.assert_array_equal(second, smoothness.hessian(y, g, H, gamma))

@@ -427,3 +427,64 @@ def test_frozen_weights_have_no_rows():
     model[0].weight.requires_grad_(False)
     operator = spectrum.hessian_operator(model, x, y)
     np.testing.assert_allclose(operator.matmat(np.eye(12)), whole[20:, 20:], atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200, 1e300])
+def test_no_scale_of_the_operator_is_lost(size):
+    A = symmetric(4, 10)
+    plain, scaled = aslinearoperator(A), aslinearoperator(size * A)
+    for ours, theirs in zip(
+        (*spectrum.tridiagonal(scaled, np.ones(10), 6), spectrum.extremes(scaled, tol=1e-9)),
+        (*spectrum.tridiagonal(plain, np.ones(10), 6), spectrum.extremes(plain, tol=1e-9)),
+        strict=True,
+    ):
+        # Six steps, each of which grows rounding by the norm over an off-diagonal entry.
+        np.testing.assert_allclose(np.array(ours) / size, theirs, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="operator is not symmetric"):
+        spectrum.extremes(aslinearoperator(size * np.triu(np.ones((4, 4)))))
+
+
+def test_moments_and_densities_beyond_the_floats_are_refused():
+    found = spectrum.lanczos(aslinearoperator(np.diag([1e200, 2e200, 3e200])), 2)
+    with pytest.raises(ValueError, match=r"the moment.* is inf, beyond the largest float64"):
+        found.moments(2)
+    with pytest.raises(ValueError, match=r"the density.* is inf, beyond the largest float64"):
+        spectrum.Spectrum(np.ones((1, 1)), np.ones((1, 1))).density(np.ones(1), 5e-324)
+
+
+def test_lists_and_integers_are_taken():
+    found = spectrum.lanczos(OPERATOR, 3)
+    grid = np.array([1.0, 2.0, 3.0])
+    for values in (grid.tolist(), [1, 2, 3], np.array([1, 2, 3]), grid.astype(np.float32)):
+        np.testing.assert_array_equal(found.below(values), found.below(grid))
+        np.testing.assert_array_equal(found.density(values, 1), found.density(grid, 1.0))
+    expected = spectrum.tridiagonal(OPERATOR, np.array([1.0, 2.0, 3.0, 4.0]), 2)
+    ours = spectrum.tridiagonal(OPERATOR, [1, 2, 3, 4], 2)
+    np.testing.assert_array_equal(np.concatenate(ours), np.concatenate(expected))
+    for a, b in zip(
+        spectrum.quadrature([1, 2], [1]), spectrum.quadrature(np.array([1.0, 2.0]), np.ones(1)),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics():
+    x, y = batch()
+    model = networks.mlp((5, 4, 3), "tanh", "batch", seed=2).double().train()
+    with torch.no_grad():
+        model.norm1.running_mean.add_(0.3)
+        model.norm1.running_var.mul_(2)
+    model.norm1.eval()
+    norm = model.norm1
+    fixed = nn.Linear(4, 4).double()
+    with torch.no_grad():
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        fixed.weight.copy_(torch.diag(scale))
+        fixed.bias.copy_(norm.bias - scale * norm.running_mean)
+    fixed.requires_grad_(False)
+    same = nn.Sequential(model.linear1, fixed, model.activation1, model.output)
+    n = spectrum.hessian_operator(model, x, y).shape[0]
+    ours = spectrum.hessian_operator(model, x, y).matmat(np.eye(n))
+    theirs = spectrum.hessian_operator(same, x, y).matmat(np.eye(n))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-13)
+    assert not model.norm1.training

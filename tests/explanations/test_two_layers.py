@@ -93,3 +93,14 @@ def test_second_moments_apart_in_their_last_digit_are_symmetric_enough(dtype):
         C[above] = np.nextafter(C[above], dtype(0))
         assert (C[above] != C.T[above]).all()
         two_linear_layers(one((3, 4), dtype), one((2, 3), dtype), C, one((2, 4), dtype), 0.1)
+
+
+def test_lists_are_taken_and_what_leaves_the_range_is_refused():
+    expected = two_linear_layers(np.eye(2), np.ones((1, 2)), np.eye(2), np.zeros((1, 2)), 0.1)
+    found = two_linear_layers([[1, 0], [0, 1]], [[1, 1]], [[1, 0], [0, 1]], [[0, 0]], 0.1)
+    np.testing.assert_array_equal(found.before, expected.before)
+    np.testing.assert_array_equal(found.after, expected.after)
+    half = np.eye(2, dtype=np.float16)
+    assert two_linear_layers(half, [[1, 1]], half, [[0, 0]], 0.1).after.dtype == np.float16
+    with pytest.raises(ValueError, match=r"the gradient\[0, 0\] is .*, beyond the largest float16"):
+        two_linear_layers(300 * half, [[300, 300]], half, [[0, 0]], 0.1)

@@ -229,3 +229,56 @@ ROWS, LABELS = torch.tensor([[0.5, 0.5]]), torch.tensor([1])
 def test_errors_teach(call, error, message):
     with pytest.raises(error, match=message):
         call(uncertainty)
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics():
+    model, x = network().train(), torch.randn(5, 6)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
+    for norm in norms[1:]:
+        norm.eval()
+    pool = torch.randn(30, 6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scores = uncertainty.sampled_scores(model, x, pool, 8, 3)
+    assert (scores.std(0) > 0).any()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [norm.training for norm in norms] == [True] + [False] * (len(norms) - 1)
+    norms[0].eval()
+    with pytest.raises(ValueError, match="all batch norms of model are frozen"):
+        uncertainty.sampled_scores(model, x, pool, 8, 3)
+
+
+def test_a_batch_norm_that_is_called_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(6)
+
+        def forward(self, x):
+            return self.norm(2 * self.norm(x))
+
+    with pytest.raises(ValueError, match="model calls a BatchNorm1d twice, expected once"):
+        uncertainty.sampled_scores(Twice(), torch.ones(1, 6), torch.randn(8, 6), 4, 1)
+
+
+def test_lists_and_arrays_are_taken():
+    rows, labels = torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.tensor([1, 0])
+    expected = uncertainty.calibration(rows, labels)
+    for values in (rows.numpy(), rows.tolist()):
+        found = uncertainty.calibration(values, labels.tolist())
+        assert found.nll == expected.nll
+        assert found.ece == expected.ece
+    one = uncertainty.fitted_temperature(rows, labels)
+    assert uncertainty.fitted_temperature(rows.tolist(), [1, 0]) == one
+    model, x, pool = network(), torch.ones(2, 6), torch.randn(9, 6)
+    scores = uncertainty.sampled_scores(model, x, pool, 4, 2)
+    assert torch.equal(uncertainty.sampled_scores(model, x.tolist(), pool.numpy(), 4, 2), scores)
+
+
+def test_scores_without_end_are_refused_and_an_end_of_the_range_is_said():
+    with pytest.raises(
+        ValueError, match=r"scores is as large as 1e\+301, expected less than 1e300"
+    ):
+        uncertainty.fitted_temperature(np.array([[1e301, 0.0]]), [0])
+    sure = torch.tensor([[0.1, 0.0], [0.0, 0.1]])
+    assert uncertainty.fitted_temperature(sure, [0, 1]) == pytest.approx(1 / 20, rel=1e-4)
+    assert uncertainty.fitted_temperature(sure, [1, 0]) == pytest.approx(20, rel=1e-4)

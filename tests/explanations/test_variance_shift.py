@@ -126,3 +126,27 @@ def test_without_dropout_nothing_shifts():
 def test_errors_teach(call, error, message):
     with pytest.raises(error, match=message):
         call(variance_shift)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200, 1e300])
+def test_the_ratio_knows_no_scale(size):
+    rng = np.random.default_rng(0)
+    weight, mean, A = rng.normal(size=4), rng.normal(size=4), rng.normal(size=(4, 4))
+    expected = variance_shift.behind_weights(0.7, weight, mean, A @ A.T)
+    found = variance_shift.behind_weights(0.7, size * weight, mean, A @ A.T)
+    assert found == pytest.approx(expected, rel=1e-13)
+    root = size**0.5
+    found = variance_shift.behind_weights(0.7, weight, root * mean, size * (A @ A.T))
+    assert found == pytest.approx(expected, rel=1e-13)
+
+
+def test_ends_of_the_floats_give_the_right_ends():
+    assert variance_shift.direct(1.0, 1e200, 1.0) == 1
+    assert variance_shift.direct(0.5, 1e200, 1.0) == 0
+    tiny = variance_shift.behind_weights(1e-310, [1.0], [0.0], [[1.0]])
+    assert tiny == pytest.approx(1e-310, rel=1e-9)
+
+
+def test_lists_and_integers_are_taken():
+    expected = variance_shift.behind_weights(0.5, np.ones(2), np.zeros(2), np.eye(2))
+    assert variance_shift.behind_weights(0.5, [1, 1], [0, 0], [[1, 0], [0, 1]]) == expected

@@ -163,3 +163,53 @@ def test_the_squared_lengths_add_up_for_any_gradients():
         r = weight_length.squared_lengths(rate, slopes, start)
         terms = 2 * (rate * slopes) ** 2 + (rate * slopes) ** 4 / r[:-1] ** 2
         np.testing.assert_allclose(r[1:] ** 2, start**2 + np.cumsum(terms))
+
+
+def test_no_length_leaves_the_range_on_the_way():
+    # Steps of 1e-20 times the length, whose squares would be 0.
+    found = weight_length.squared_lengths(1.0, np.array([1e-160, 1e-160]), start=1e-300)
+    np.testing.assert_allclose(found, [1e-300, 1e-20, 1e-20], rtol=1e-14)
+    found = weight_length.squared_lengths(1.0, np.array([1e-162]), start=1e-310)
+    # A start below the normal numbers has few digits itself.
+    assert found[1] == pytest.approx(1e-14, rel=1e-12)
+    found = weight_length.squared_lengths(1e-170, np.array([1.0]), start=1e-310)
+    assert found[1] == pytest.approx(1e-30, rel=1e-12)
+    long = weight_length.smooth_squared_lengths([1e308], 1.0, 1.0, decay=0.9)
+    assert long[0] == pytest.approx((1 / 1.8) ** 0.5, rel=1e-14)
+    with pytest.raises(
+        ValueError, match=r"the squared length.* is inf, beyond the largest float64"
+    ):
+        weight_length.smooth_squared_lengths(np.ones(1), 1e200, 1e200)
+    with pytest.raises(ValueError, match=r"the squared length.* beyond the largest float16"):
+        weight_length.smooth_squared_lengths(np.ones(1, np.float16), 1e3, 1e3)
+
+
+def test_lists_and_integers_are_taken():
+    slopes = np.array([1.0, 2.0, 3.0])
+    expected = weight_length.squared_lengths(0.1, slopes)
+    for values in (slopes.tolist(), [1, 2, 3], np.array([1, 2, 3])):
+        np.testing.assert_array_equal(weight_length.squared_lengths(0.1, values), expected)
+    expected = weight_length.smooth_squared_lengths(slopes, 0.1, 2.0)
+    for values in (slopes.tolist(), [1, 2, 3], np.array([1, 2, 3])):
+        found = weight_length.smooth_squared_lengths(values, 0.1, 2.0)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_bound_is_the_formula_written_out():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        rate, curvature, slope, drop, start = 10 ** rng.uniform(-2, 2, size=5)
+        first = max(start, rate * curvature + rate**2 * slope**2 / start)
+        found = weight_length.length_bound(rate, curvature, slope, drop, start)
+        assert found == pytest.approx(first + 2 * rate * drop, rel=1e-14)
+
+
+def test_smooth_lengths_are_the_formula_written_out():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        rate, slope, start = 10 ** rng.uniform(-1, 1, size=3)
+        decay, t = 0.1 / rate, 10 ** rng.uniform(0, 2)
+        e = rate * slope**2 / (2 * decay)
+        expected = math.sqrt(e + (start**2 - e) * math.exp(-4 * rate * decay * t))
+        found = weight_length.smooth_squared_lengths([t], rate, slope, start, decay)[0]
+        assert found == pytest.approx(expected, rel=1e-12 * (1 + max(e, start**2) / expected**2))
