@@ -61,6 +61,17 @@ def test_an_address_unfolds_what_it_names(viewport, javascript, visit):
     assert tab.evaluate(IN_SIGHT, named)
 
 
+def test_the_script_unfolds_a_chapter_where_the_browser_does_not(visit):
+    named = list(of_chapters().values())[-1][-1]
+    tab = visit(f"{LEDGER}#{named}")
+    tab.evaluate(
+        "() => document.querySelectorAll('.bn-chapter').forEach(chapter => { chapter.open = false; })"
+    )
+    assert not tab.locator(f"#{named}").is_visible()
+    tab.evaluate("() => dispatchEvent(new Event('hashchange'))")  # the browser does not hear it
+    assert tab.locator(f"#{named}").is_visible()
+
+
 def test_a_claim_of_a_chapter_leads_to_its_row(visit):
     page, claims = next(iter(of_chapters().items()))
     tab = visit(page)
