@@ -47,6 +47,7 @@ def solvers(halfspace, w0):
     return {
         "gradient descent": lambda **k: gradient_descent(halfspace, w0, **k),
         "GDNP": lambda **k: gdnp(halfspace, w0, **k),
+        "GDNP, Brent's search": lambda **k: gdnp(halfspace, w0, length_search="brentq", **k),
         "accelerated": lambda **k: accelerated_gradient_descent(halfspace, w0, **k),
         "batch norm, plain": lambda **k: batch_norm_gradient_descent(
             halfspace, w0, learning_rate=step, **k

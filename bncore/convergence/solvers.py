@@ -93,9 +93,8 @@ def gdnp(
                 recorder.stop("unresolved", str(reason))
                 break
             a, b = length.bracket
-            left = (
-                abs(b - a) * 2.0**-length.halvings
-            )  # few halvings may return the end they began at
+            # few halvings may return the end they began at
+            left = abs(b - a) * 2.0**-length.halvings
             width = max(2 * abs(length.g - near), left, 1e-12 * abs(length.g), np.finfo(float).tiny)
             near = length.g
             t = near / line.norm
