@@ -374,6 +374,22 @@ def test_a_shape_may_be_asked_for_and_optional_arguments_left_out():
     assert_folded(moved(Optional()), torch.randn(5, 3))
 
 
+class Phased(nn.Module):
+    """Calls its batch norm in evaluation mode alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        h = self.layer(x)
+        return h.relu() if self.training else self.norm(h)
+
+
+def test_what_is_traced_is_what_the_network_does_in_evaluation_mode():
+    assert_folded(moved(Phased()).train(), torch.randn(5, 3))
+
+
 class OwnLinear(nn.Linear):
     def forward(self, x):
         return super().forward(x) ** 2
