@@ -90,3 +90,19 @@ def test_a_chapter_has_a_module_of_its_name_or_says_on_which_it_rests(chapter):
 def test_no_two_chapters_have_one_name():
     last = [chapter.split("/")[1] for chapter in TITLES]
     assert len(set(last)) == len(last)
+
+
+def test_code_that_pages_include_is_there():
+    """An object that was renamed would leave a hole in the page, found only when the site is built."""
+    option = r"(?:^:(?:pyobject|start-at|end-at|dedent|lines|language|caption)\b.*\n)*"
+    for path in sorted((ROOT / "book").rglob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            pattern = rf"\{{literalinclude\}} (\S+)\n({option})"
+            for file, options in re.findall(pattern, cell.source, re.MULTILINE):
+                code = (path.parent / file).read_text(encoding="utf-8")
+                given = dict(re.findall(r"^:([\w-]+): (.*)$", options, re.MULTILINE))
+                if "pyobject" in given:
+                    name = given["pyobject"].split(".")[-1]
+                    assert re.search(rf"^\s*(def|class) {name}\b", code, re.MULTILINE), (path, name)
+                for mark in ("start-at", "end-at"):
+                    assert given.get(mark, "") in code, (path, given)
