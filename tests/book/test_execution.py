@@ -139,8 +139,12 @@ def test_what_it_writes_is_nothing_that_it_reads(tmp_path, package):
 
 @pytest.mark.parametrize(
     "lists",
-    ["import os; os.listdir('bncore/rows')", "import pathlib; list(pathlib.Path('bncore/rows').iterdir())"],
-)  # fmt: skip
+    [
+        "import os; os.listdir('bncore/rows')",
+        "import os; list(os.scandir('bncore/rows'))",
+        "import pathlib; list(pathlib.Path('bncore/rows').iterdir())",
+    ],
+)
 def test_a_folder_that_it_lists_counts_by_its_names(tmp_path, package, lists):
     path = write(tmp_path / "chapter.ipynb", lists)
     store(tmp_path, package).execute("chapter", path)
