@@ -1,8 +1,8 @@
-"""Boxes on which functions are resolved: adaptive Gauss-Legendre quadrature in one or two variables.
+"""Boxes on which functions are resolved: adaptive Gauss-Lobatto quadrature in one or two variables.
 
 On a box each function is expanded in Legendre polynomials along either axis. The last coefficients
 say what the polynomials miss; boxes where they miss most are halved until the whole is small enough.
-The integral by Gauss's rule on the same nodes is more accurate still.
+The integral by Lobatto's rule on the same nodes is more accurate still.
 """
 
 from typing import NamedTuple
@@ -10,9 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 ORDER = 20
-POINTS, WEIGHTS = np.polynomial.legendre.leggauss(ORDER)
-LAST = ((np.arange(ORDER) + 0.5) * np.polynomial.legendre.legvander(POINTS, ORDER - 1))[:, -2:]
-LAST = LAST * WEIGHTS[:, np.newaxis]
+# Lobatto's nodes: the ends of a box are among them, so that no step hides beside an end.
+TOP = np.polynomial.legendre.Legendre.basis(ORDER - 1)
+POINTS = np.concatenate([[-1.0], np.sort(TOP.deriv().roots().real), [1.0]])
+for _ in range(2):
+    POINTS[1:-1] -= TOP.deriv()(POINTS[1:-1]) / TOP.deriv(2)(POINTS[1:-1])
+WEIGHTS = 2 / (ORDER * (ORDER - 1) * TOP(POINTS) ** 2)
+LAST = np.polynomial.legendre.legvander(POINTS, ORDER - 1)[:, -2:] * WEIGHTS[:, np.newaxis]
+LAST = LAST * [ORDER - 1.5, (ORDER - 1) / 2]
 # By the number of axes: the nodes of the box from -1 to 1, and their weights.
 GRIDS = {
     1: (POINTS[np.newaxis], WEIGHTS),

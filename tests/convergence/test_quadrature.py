@@ -4,9 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import integrate
+from scipy.stats import norm
 
-from bncore.convergence import GaussianHalfspace, losses
+from bncore.convergence import GaussianHalfspace, Unresolved, losses
+from bncore.convergence.quadrature import nodes, standard
 
 NAMES = ["softplus", "sigmoid", "tanh", "squared"]
 MEANS_AND_DEVIATIONS = [
@@ -119,3 +123,152 @@ def test_the_squared_loss_and_odd_losses_have_closed_forms(name, moments):
             }[name]
             scale = 1 + np.sqrt(w @ S @ w)
             np.testing.assert_allclose(problem.value(-w), reflected, atol=1e-12 * scale)
+
+
+# ---- losses that are steep, kinked or bent far from 0 ----
+
+
+def bent(k, center):
+    """A softplus that bends at ``center`` within 1/k."""
+    soft = losses.get("softplus")
+    return (
+        lambda a: soft.phi(k * (a - center)),
+        lambda a: k * soft.dphi(k * (a - center)),
+        lambda a: k * k * soft.d2phi(k * (a - center)),
+    )
+
+
+def pseudo_huber(k, center):
+    def root(a):
+        return np.sqrt(1 + (k * (a - center)) ** 2)
+
+    return lambda a: root(a) / k, lambda a: k * (a - center) / root(a), lambda a: k / root(a) ** 3
+
+
+def around(f, mean, std, center, width):
+    """E f(a) by Gauss's rule of 60 nodes between break points around the bend and the mean."""
+    points = [center + s * width * 2.0**j for s in (-1, 1) for j in range(-3, 32)]
+    points = [p for p in (*points, center) if abs(p - mean) < 14 * std]
+    edges = np.unique([*points, *(mean + std * np.arange(-14, 15))])
+    x, weights = np.polynomial.legendre.leggauss(60)
+    half = np.diff(edges)[:, None] / 2
+    a = edges[:-1, None] + half * (1 + x)
+    return float((f(a) * norm.pdf(a, mean, std) * half * weights).sum())
+
+
+def test_a_bend_that_no_coarse_node_meets_is_found():
+    """E phi'' of softplus(10 (a - 700)) for a of mean 100 and deviation 995; by mpmath, to 16 digits."""
+    problem = GaussianHalfspace([100.0], [[1e6]], bent(10, 700.0))
+    c1, c2 = problem.coefficients([1.0])
+    assert c2 == pytest.approx(0.003342949614304224, rel=1e-12)
+    assert c1 + 100 * c2 == pytest.approx(10 * norm.sf(700, 100, np.sqrt(1e6 - 1e4)), rel=1e-7)
+
+
+@settings(max_examples=25)
+@given(
+    shape=st.sampled_from([bent, pseudo_huber]),
+    k=st.sampled_from([0.5, 10.0, 1e3, 1e5]),
+    away=st.floats(-6, 6),
+    mean=st.floats(-100, 100),
+    std=st.sampled_from([0.01, 1.0, 30.0, 1e3]),
+)
+def test_losses_that_bend_anywhere_are_integrated(shape, k, away, mean, std):
+    center = mean + away * std
+    phi, dphi, d2phi = triple = shape(k, center)
+    problem, w = on_the_line(triple, mean, std)
+    std = float(np.sqrt(problem.covariance[0, 0]))
+    rounded = 4 * np.finfo(float).eps * (k * abs(center) + 1)  # the score of the bend, and S - uu'
+    exact = [around(f, mean, std, center, 1 / k) for f in (phi, dphi, d2phi)]
+    sizes = [
+        around(lambda a, f=f: np.abs(f(a)), mean, std, center, 1 / k) for f in (phi, dphi, d2phi)
+    ]
+    c1, c2 = problem.coefficients(w)
+    close = 1e-10 + rounded
+    assert problem.value(w) == pytest.approx(exact[0], rel=close)
+    assert c2 == pytest.approx(exact[2], rel=close)
+    first = c1 + c2 * problem.u[0]
+    assert abs(first - exact[1]) < close * sizes[1] + 1e-14 * abs(c2 * mean)
+
+
+@given(mean=st.floats(-3, 3), std=st.floats(0.01, 50), edge=st.floats(0.1, 5))
+def test_a_loss_with_kinks_is_that_of_the_closed_form(mean, std, edge):
+    """Huber's: E phi'' is the probability of the part that bends."""
+    huber = (
+        lambda a: np.where(np.abs(a) < edge, a * a / 2, edge * np.abs(a) - edge**2 / 2),
+        lambda a: np.clip(a, -edge, edge),
+        lambda a: (np.abs(a) < edge).astype(float),
+    )
+    problem, w = on_the_line(huber, mean, std)
+    std = np.sqrt(problem.covariance[0, 0])
+    inside = norm.cdf(edge, mean, std) - norm.cdf(-edge, mean, std)
+    assert problem.coefficients(w)[1] == pytest.approx(inside, rel=1e-10, abs=1e-13)
+
+
+@pytest.mark.parametrize("factor", [1e8, 1e-8])
+def test_multiplying_a_loss_multiplies_the_answers(factor):
+    one = pseudo_huber(100, 0.3)
+    other = tuple(lambda a, f=f: factor * f(a) for f in one)
+    w = np.ones(1)
+    for mean, std in ((0.0, 1.0), (5.0, 0.1), (-40.0, 30.0)):
+        a, b = on_the_line(one, mean, std)[0], on_the_line(other, mean, std)[0]
+        assert b.value(w) == pytest.approx(factor * a.value(w), rel=1e-13)
+        np.testing.assert_allclose(b.coefficients(w)[1], factor * a.coefficients(w)[1], rtol=1e-13)
+
+
+def test_noise_of_a_careless_derivative_is_no_reason_to_refuse():
+    """1 - tanh^2 is rounded to multiples of 1e-16, where it is as small itself."""
+    problem, w = on_the_line(
+        (np.tanh, lambda a: 1 - np.tanh(a) ** 2, lambda a: -2 * np.tanh(a) * (1 - np.tanh(a) ** 2)),
+        20.0,
+        0.5,
+    )
+    assert abs(problem.coefficients(w)[1]) < 1e-15
+
+
+def test_what_is_not_resolved_is_refused_with_what_was_reached_and_where():
+    wave = (np.sin, np.cos, lambda a: -np.sin(a))
+    problem, w = on_the_line(wave, 0.0, 1e6)
+    with pytest.raises(
+        Unresolved,
+        match=r"reaches .* expected 1e-12: its integrand needs more than 200000 points, .* the score",
+    ):
+        problem.value(w)
+    problem, w = on_the_line(wave, 0.4, 20.0)
+    assert problem.value(w) == pytest.approx(0, abs=1e-12)
+    growing, w = on_the_line((np.exp, np.exp, np.exp), 0.0, 15.0)
+    with pytest.raises(Unresolved, match=r"grows so fast .* within 20 deviations"):
+        growing.value(w)
+    growing, w = on_the_line((np.exp, np.exp, np.exp), 1.0, 8.0)
+    exact = np.exp(growing.u[0] + growing.covariance[0, 0] / 2)
+    assert growing.value(w) == pytest.approx(exact, rel=1e-11)
+    with pytest.raises(ValueError, match="leaves the range of float64"):
+        on_the_line((np.exp, np.exp, np.exp), 0.0, 100.0)[0].value(np.ones(1))
+
+
+@given(mean=st.floats(-5, 5), std=st.floats(1e-3, 1e3), jump=st.floats(-5, 5))
+def test_nodes_follow_a_jump(mean, std, jump):
+    found = nodes(lambda a, xi: (a > jump)[np.newaxis].astype(float), mean, std)
+    total = found.weights @ (found.a > jump)
+    assert total == pytest.approx(norm.sf(jump, mean, std), rel=1e-11, abs=1e-300 + 1e-15)
+    np.testing.assert_allclose(found.xi, (found.a - mean) / std, atol=1e-9)
+
+
+def test_two_variables_by_either_rule_are_a_product_of_one():
+    """By the trapezoidal rule where the functions are smooth, by boxes where they are steep."""
+    sizes = []
+    for k in (1.0, 60.0):
+
+        def functions(xi, k=k):
+            return np.array([np.tanh(k * (xi[0] - 0.3)) * np.exp(xi[1]), np.ones(xi.shape[1])])
+
+        xi, weights = standard(functions, 2)
+        first, one = functions(xi) @ weights
+        exact = around(lambda a, k=k: np.tanh(k * (a - 0.3)), 0.0, 1.0, 0.3, 1 / k) * np.exp(0.5)
+        assert first == pytest.approx(exact, rel=1e-9)
+        assert one == pytest.approx(1, rel=1e-10)
+        sizes.append(len(weights))
+    assert sizes[0] < 50_000
+    xi, weights = standard(lambda xi: np.tanh(60 * (xi - 0.3)), 1)
+    assert np.tanh(60 * (xi[0] - 0.3)) @ weights == pytest.approx(exact / np.exp(0.5), rel=1e-9)
+    with pytest.raises(Unresolved, match=r"grows so fast .* within 10 deviations"):
+        standard(lambda xi: np.exp(xi[:1] ** 2 / 2.1), 1)
