@@ -74,7 +74,9 @@ def largest(X: Rows) -> Float[np.ndarray, "dimension"]:
 
 def mean(X: Rows) -> Float[np.ndarray, "dimension"]:
     """The mean of the rows, summed in double precision."""
-    return np.asarray(X.sum(axis=0, dtype=np.float64)).reshape(-1) / X.shape[0]
+    if sparse.issparse(X):
+        return np.bincount(X.indices, X.data, minlength=X.shape[1]) / X.shape[0]
+    return X.sum(axis=0, dtype=np.float64) / X.shape[0]
 
 
 def second_moments(X: Rows) -> Matrix:

@@ -162,6 +162,16 @@ def test_moments_are_summed_over_every_block(seed, blocks):
     np.testing.assert_array_equal(data.mean(X), X.sum(axis=0, dtype=np.int64) / n)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_moments_of_single_precision_are_summed_in_double(kind):
+    X = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    expected = X.astype(np.float64)
+    # five hundred terms of either sign, in any order
+    close = {"rtol": 0, "atol": 100 * np.finfo(np.float64).eps}
+    np.testing.assert_allclose(data.second_moments(kind(X)), expected.T @ expected / 500, **close)
+    np.testing.assert_allclose(data.mean(kind(X)), expected.mean(axis=0), **close)
+
+
 def test_lists_are_taken():
     X, y = thin()
     one = EmpiricalHalfspace.from_data(X, y)
