@@ -35,6 +35,7 @@ def test_blocks_cover_lines_once_and_stay_small(lines, block, line):
     for part in plan:
         assert part.of(counts).size <= block
         assert part.of(counts).shape[-1] <= line or part.by_column
+        assert part.summed[1] <= _blocks.LONGEST_SUM or not part.by_column
         counts[part.index] += 1
     assert (counts == 1).all()
 

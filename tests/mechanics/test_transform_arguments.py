@@ -220,3 +220,10 @@ def test_a_normalised_input_beyond_the_dtype_is_refused():
     _, cache = transform.forward_fixed(x, [0], np.array([0.0]), [1e-3], eps=1e-8)
     with pytest.raises(ValueError, match=r"x_hat\[0, 0\] is 3e\+06, beyond the largest float16"):
         cache.x_hat  # noqa: B018
+
+
+def test_a_gradient_given_as_a_list_is_rounded_to_the_dtype_of_the_batch():
+    x, dy = np.array([[1], [2], [4]], np.float32), [[0.1], [0.2], [0.7]]
+    cache = transform.forward(x)[1]
+    rounded = transform.backward(np.array(dy, np.float32), cache)
+    np.testing.assert_array_equal(transform.backward(dy, cache).dx, rounded.dx, strict=True)
