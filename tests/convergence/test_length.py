@@ -182,6 +182,12 @@ def test_bisection_ends_between_neighbours(root, factor):
     assert 0 < halvings < 100
 
 
+def test_bisection_ends_between_neighbours_that_miss_the_root():
+    g, halvings = bisection(lambda x: 1.0 if x * x > 2 else -1.0, 0.0, 4.0, -1.0, 2000)
+    assert g * g <= 2 < np.nextafter(g, 2) ** 2 * (1 + EPS)
+    assert 50 < halvings < 60
+
+
 def test_bisection_of_a_level_start_and_of_a_hit_root():
     assert bisection(lambda g: g - 2, 2.0, 5.0, 0.0, 7) == (2.0, 0)
     assert bisection(lambda g: g - 2, 0.0, 8.0, -2.0, 7) == (2.0, 2)
@@ -224,6 +230,16 @@ def test_a_search_from_a_maximum_finds_a_minimum(method):
     found = search(Along(double_well(-1, 0, 1)), 60, method)
     assert found.g == pytest.approx(1, abs=1e-9)
     assert found.bracket == (1e-6, 1e-6 + 1.0)
+
+
+@given(top=st.floats(-0.9, 0.9))
+def test_brent_leaves_a_maximum_at_which_it_ends(top):
+    """The secant through the ends of the bracket meets the maximum."""
+    slope = double_well(-1, top, 1)
+    a, b, _ = bracket(slope, -3.0, 4.0)
+    for width in (4.0, b - a, 5.0, 6.0):
+        found = search(Along(slope), 80, "brentq", -3.0, width)
+        assert min(abs(found.g - 1), abs(found.g + 1)) < 1e-9
 
 
 @given(root=st.floats(1e-12, 1e12), method=st.sampled_from(["bisection", "brentq"]))

@@ -272,3 +272,15 @@ def test_two_variables_by_either_rule_are_a_product_of_one():
     assert np.tanh(60 * (xi[0] - 0.3)) @ weights == pytest.approx(exact / np.exp(0.5), rel=1e-9)
     with pytest.raises(Unresolved, match=r"grows so fast .* within 10 deviations"):
         standard(lambda xi: np.exp(xi[:1] ** 2 / 2.1), 1)
+
+
+def test_symmetric_steps_are_seen():
+    """About 0 every symmetric grid gives 0 for the step, and one number for what lies beside it."""
+
+    def functions(xi):
+        return np.tanh(400 * xi[:1])
+
+    xi, weights = standard(functions, 2)
+    assert len(weights) > 10_000
+    near = np.abs(xi[0]) < 2 / 400
+    assert near.any()
