@@ -33,13 +33,15 @@ class _Network:
             raise ValueError("theta is empty, expected one output weight for each unit")
         self.theta, self.loss = theta, losses.checked(loss, smooth)
         self.activation = losses.checked(activation, smooth)
-        a = 2.0 ** np.arange(-20, 6)
+        a = 2.0 ** np.array([*range(6), *range(-1, -21, -1)])
         values = self.activation.phi(a)
         sums = np.abs(values + self.activation.phi(-a))
-        if (sums > 1e-9 * np.abs(values).max()).any():
+        wrong = sums > 1e-9 * np.abs(values).max()
+        if wrong.any():
+            first = wrong.argmax()
             raise ValueError(
-                f"activation({a[sums.argmax()]:.3g}) and activation({-a[sums.argmax()]:.3g}) add up "
-                f"to {sums.max():.3g}, expected 0: the label moves into z for odd functions only"
+                f"activation({a[first]:.3g}) and activation({-a[first]:.3g}) add up to "
+                f"{sums[first]:.3g}, expected 0: the label moves into z for odd functions only"
             )
 
     def value(self, W: LayerLike) -> float:
