@@ -154,6 +154,14 @@ def test_a_mean_of_zero_but_for_rounding_is_refused_in_any_units(factor, n, refu
         start(EmpiricalHalfspace(shifted), w)
 
 
+def test_a_mean_of_zero_in_one_feature_is_a_start():
+    start(LeastSquares(np.array([0.3, 0.0]), S), W)
+    flat = EmpiricalHalfspace(
+        np.r_[Z, Z * [1, -1]]
+    )  # the second feature has mean 0 but for rounding
+    start(flat, W)
+
+
 def test_a_direction_along_which_the_data_do_not_move_is_refused_in_any_units(refuses):
     for seed in range(50):
         rng = np.random.default_rng(seed)
