@@ -272,13 +272,14 @@ def site(tmp_path, package, chapter, monkeypatch):
     (source / "conf.py").write_text(SPHINX, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT / "book" / "_ext")]))
 
-    def build(name="chapter", *options):
-        command = [sys.executable, "-m", "sphinx", "-W", str(source), str(tmp_path / "html")]
+    def build(name="chapter", *options, html="html"):
+        command = [sys.executable, "-m", "sphinx", "-W", str(source), str(tmp_path / html)]
+        command += ["-d", str(tmp_path / "doctrees"), *options]
         command += [f"-Dexecution_store={tmp_path / '_build/executed'}"]
-        command += [f"-Dexecution_root={tmp_path}", *options]
+        command += [f"-Dexecution_root={tmp_path}"]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
-        page = (tmp_path / "html" / f"{name}.html").read_text(encoding="utf-8")
+        page = (tmp_path / html / f"{name}.html").read_text(encoding="utf-8")
         return done, page.replace("<span></span>", "")
 
     return build
@@ -315,7 +316,7 @@ def test_a_build_interrupted_between_running_and_reading_is_made_good(
 
 def test_one_chapter_alone_leaves_the_others_as_they_stand(site, tmp_path):
     """The others are read without their outputs, and by the next whole build with them."""
-    alone, page = site("chapter", "-Dexecution_only=chapter")
+    alone, page = site("chapter", "-Dexecution_only=chapter", html="alone")
     assert "<pre>41\n</pre>" in page
     assert not (tmp_path / "_build/executed/other.ipynb").exists()
     assert "1/1" in alone.stderr
