@@ -122,10 +122,8 @@ class GaussianHalfspace(_Halfspace):
         """f along the multiples of w, unchecked."""
         return _GaussianLine(self, w)
 
-    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
+    def _turn(self, w, v):
         """E[phi''(z'w) z z'v], from the conditional law of z given its score."""
-        w = vector("w", w, self.dimension)
-        v = vector("v", v, self.dimension)
         line = self.line(w)
         a, xi, weights = line._nodes(1.0, 2, np.square)
         weights = weights * self.loss.d2phi(a)
@@ -266,8 +264,6 @@ class EmpiricalHalfspace(_Halfspace):
         """f along the multiples of w, unchecked."""
         return _EmpiricalLine(self, w)
 
-    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
+    def _turn(self, w, v):
         """Z' diag(phi''(Z w)) Z v / n."""
-        w = vector("w", w, self.dimension)
-        v = vector("v", v, self.dimension)
         return self.adjoint(self.loss.d2phi(self.scores(w)) * self.scores(v))

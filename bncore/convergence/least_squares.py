@@ -113,7 +113,5 @@ class LeastSquares(Problem):
         """f along the multiples of w, unchecked."""
         return _QuadraticLine(self, w)
 
-    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
-        """2 S v, whatever w."""
-        vector("w", w, self.dimension)
-        return 2 * self.S @ vector("v", v, self.dimension)
+    def _turn(self, w, v):
+        return 2 * self.S @ v

@@ -13,7 +13,7 @@ from scipy import linalg
 from bncore import arguments as check
 from bncore.convergence import losses
 from bncore.convergence.halfspace import EmpiricalHalfspace, GaussianHalfspace
-from bncore.convergence.problem import WeightsLike
+from bncore.convergence.problem import WeightsLike, within_range
 from bncore.convergence.quadrature import standard
 from bncore.convergence.second_moment import MatrixLike
 from bncore.convergence.unit import Unit
@@ -46,13 +46,13 @@ class _Network:
 
     def value(self, W: LayerLike) -> float:
         """f(W)."""
-        scores, weights, _ = self._scores(self._layer(W), 0)
-        return self._value(scores, weights)
+        W = self._layer(W)
+        return within_range("f at W", lambda: self._value(*self._scores(W, 0)[:2]))
 
     def gradient(self, W: LayerLike) -> Layer:
         """The gradient of f at W, one row a unit."""
-        scores, weights, back = self._scores(self._layer(W), 1)
-        return back(self._sensitivity(slice(None), scores, weights))
+        W = self._layer(W)
+        return within_range("the gradient of f at W", lambda: self._gradient(W))
 
     def hessian_product(self, W: LayerLike, V: LayerLike) -> Layer:
         """The Hessian of f at W, as a function of all units, times V: one row a unit.
@@ -60,6 +60,13 @@ class _Network:
         Row i is sum_j E[q_ij (z'v_j) z], where E q_ij = B_ij as in ``second_order``.
         """
         W, V = self._layer(W), self._layer(V, "V")
+        return within_range("the product of the Hessian at W with V", lambda: self._turn(W, V))
+
+    def _gradient(self, W):
+        scores, weights, back = self._scores(W, 1)
+        return back(self._sensitivity(slice(None), scores, weights))
+
+    def _turn(self, W, V):
         scores, weights, back = self._scores(W, 2)
         slopes, bends, first, second = self._derivatives(scores, weights)
         total = np.zeros_like(V)
@@ -79,8 +86,10 @@ class _Network:
         is 0, every w_j lies on the line S^-1 u.
         """
         W = self._layer(W)
-        scores, weights, _ = self._scores(W, 2)
-        return self._second_order(W, scores, weights)
+        return within_range(
+            "a coefficient of the gradient at W",
+            lambda: self._second_order(W, *self._scores(W, 2)[:2]),
+        )
 
     def _output(self, scores):
         return self.theta @ self.activation.phi(scores)

@@ -27,12 +27,13 @@ def vector(name, value, dimension, of="the problem"):
     return check.vector(name, value, dimension, of).astype(np.float64)
 
 
-def _finite(name, compute):
-    """The result. Refuse what leaves the range of float64 on the way."""
+def within_range(name, compute):
+    """The result, numbers or a tuple of them. Refuse what leaves the range of float64 on the way."""
     with silent():
         result = compute()
-    if not np.isfinite(result).all():
-        raise ValueError(f"{name} at w leaves the range of float64: take smaller weights")
+    parts = result if isinstance(result, tuple) else (result,)
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ValueError(f"{name} leaves the range of float64: take smaller weights")
     return result
 
 
@@ -202,26 +203,33 @@ class Problem(ABC):
 
     def value(self, w: WeightsLike) -> float:
         """f(w)."""
-        return _finite("f", lambda: self._line(w).value(1.0))
+        return within_range("f at w", lambda: self._line(w).value(1.0))
 
     def gradient(self, w: WeightsLike) -> Weights:
         """The gradient of f at w."""
-        return _finite("the gradient of f", lambda: self._line(w).gradient(1.0))
+        return within_range("the gradient of f at w", lambda: self._line(w).gradient(1.0))
 
-    @abstractmethod
     def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
         """The Hessian of f at w, times v."""
+        w, v = vector("w", w, self.dimension), vector("v", v, self.dimension)
+        return within_range("the product of the Hessian at w with v", lambda: self._turn(w, v))
+
+    @abstractmethod
+    def _turn(self, w, v):
+        """The Hessian of f at w, times v, unchecked."""
 
     def coefficients(self, w: WeightsLike) -> tuple[float, float]:
         """c1 = E phi'(z'w) - E phi''(z'w) u'w and c2 = E phi''(z'w).
 
         For Gaussian z, and for least squares, the gradient of f at w is c1 u + c2 S w: Stein's lemma.
         """
-        return _finite("a coefficient of the gradient", lambda: self._line(w).coefficients(1.0))
+        return within_range(
+            "a coefficient of the gradient at w", lambda: self._line(w).coefficients(1.0)
+        )
 
     def norm(self, w: WeightsLike) -> float:
         """||w||_S = sqrt(w'Sw)."""
-        return _finite("||w||_S", lambda: self._line(w).norm)
+        return within_range("||w||_S at w", lambda: self._line(w).norm)
 
     def rayleigh(self, w: WeightsLike) -> float:
         """rho(w) = -(u'w)^2 / (w'Sw).

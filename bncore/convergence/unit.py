@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from bncore.convergence.problem import Line, Problem, Weights, WeightsLike, vector
+from bncore.convergence.problem import Line, Problem, Weights
 
 Layer = Float[np.ndarray, "units dimension"]
 
@@ -103,9 +103,8 @@ class Unit(Problem):
         """f along the multiples of w, unchecked."""
         return _UnitLine(self, w)
 
-    def hessian_product(self, w: WeightsLike, v: WeightsLike) -> Weights:
+    def _turn(self, w, v):
         """The Hessian of f at w, with the other units held, times v."""
-        w = vector("w", w, self.dimension)
         V = np.zeros_like(self.W)
-        V[self.i] = vector("v", v, self.dimension)
+        V[self.i] = v
         return self.network.hessian_product(self.layer(w), V)[self.i]

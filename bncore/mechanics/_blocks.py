@@ -170,7 +170,8 @@ def centred(walk, x, shift, dtype, out=None):
 
     ``x`` and ``out`` are lines, ``dtype`` is the one computed in; ``shift`` has one entry a feature
     in it, or is None for 0. What is left in the room goes to ``out``, without which there may be
-    none; the room may hold x - shift itself. Where the shift is 0 nothing is subtracted, nor copied if x has the right dtype already.
+    none; the room may hold x - shift itself. Where the shift is 0 nothing is subtracted, nor copied
+    if x has the right dtype already.
     """
     if shift is not None:
         (shift,) = walk.columns(dtype, shift)

@@ -155,8 +155,9 @@ def population_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
     mean, var, dtype = 0.0, 0.0, np.float32
     for k, (m, x) in enumerate(_checked(batches, least=2), start=1):
         batch_mean, batch_var = _moments(x)
-        mean = mean + (batch_mean - mean) / k
-        var = var + (m * batch_var / (m - 1) - var) / k
+        with np.errstate(over="ignore"):
+            mean = mean + (batch_mean - mean) / k
+            var = var + (m * batch_var / (m - 1) - var) / k
         dtype = np.promote_types(dtype, x.dtype)
     return check.narrowed("mean", mean, dtype), check.narrowed("var", var, dtype)
 
@@ -197,10 +198,11 @@ def exact_statistics(batches: Iterable[Batch]) -> tuple[Vector, Vector]:
     for m, x in _checked(batches, least=1):
         if origin is None:
             origin, _ = _moments(x)
-        batch_mean, batch_var = _moments(x - _beside(origin, x))
-        delta = batch_mean - mean
-        mean = mean + m / (n + m) * delta
-        deviations = deviations + m * batch_var + n * m / (n + m) * np.square(delta)
+        with np.errstate(over="ignore"):
+            batch_mean, batch_var = _moments(x - _beside(origin, x))
+            delta = batch_mean - mean
+            mean = mean + m / (n + m) * delta
+            deviations = deviations + m * batch_var + n * m / (n + m) * np.square(delta)
         n += m
         dtype = np.promote_types(dtype, x.dtype)
     var = deviations / n

@@ -453,3 +453,22 @@ def test_networks_are_refused(refuses):
         bisection_steps=5,
         sweeps=-1,
     )
+
+
+def test_what_leaves_the_range_of_float64_is_refused(moments, cloud, refuses):
+    """A loss that grows as the square of the scores, and a linear unit."""
+    identity = (lambda a: a, np.ones_like, np.zeros_like)
+    theta, size = np.array([1.0, -2.0]), 1e160
+    for network in (
+        EmpiricalNetwork(cloud(0, 20, 2), theta, "squared", identity),
+        GaussianNetwork(*moments(0, 2), theta, "squared", identity),
+    ):
+        W = np.array([[1.0, 0.5], [-0.5, 1.0]])
+        refuses("f at W leaves the range of float64", network.value, size * W)
+        assert np.isfinite(network.gradient(size * W)).all()
+        refuses("the gradient of f at W leaves", network.gradient, 1e308 * W)
+        refuses("the product of the Hessian at W with V", network.hessian_product, W, 1e308 * W)
+        alpha, B = network.second_order(W)
+        assert np.isfinite(alpha).all()
+        assert np.isfinite(B).all()
+        refuses("a coefficient of the gradient at W leaves", network.second_order, 1e308 * W)

@@ -229,3 +229,16 @@ def test_arguments_of_hessian_products_are_refused(problem, refuses):
     refuses("w has shape (3,), expected (2,)", function, np.ones(3), W)
     refuses("v has shape (3,), expected (2,)", function, W, np.ones(3))
     refuses("v[0] is inf, expected finite", function, W, np.array([np.inf, 0]))
+
+
+def test_hessian_products_beyond_float64_are_refused(refuses):
+    wide, W0 = 64 * S, np.zeros((2, 2))
+    v = 1e308 * np.ones(2)
+    for problem in (
+        LeastSquares(U, wide),
+        GaussianHalfspace(U, wide),
+        EmpiricalHalfspace(8 * Z),
+        GaussianNetwork(U, wide, np.ones(2)).unit(0, W0),
+    ):
+        assert np.isfinite(problem.hessian_product(0 * v, 1e-4 * v)).all()
+        refuses("leaves the range of float64", problem.hessian_product, 0 * v, v)

@@ -440,6 +440,17 @@ def test_estimates_beyond_the_widest_dtype_are_refused(estimate):
         estimate([wide * 1e170])
 
 
+def test_what_only_the_batches_together_overflow_is_refused_too():
+    """Each has a variance, and the deviations between them, or summed, are beyond float64."""
+    ones, wide = np.ones((2, 1)), np.array([[6e153], [-6e153]])
+    with pytest.raises(ValueError, match=r"var\[0\] is inf, beyond the largest float64"):
+        exact_statistics([1e200 * ones, -1e200 * ones])
+    with pytest.raises(ValueError, match=r"var\[0\] is inf, beyond the largest float64"):
+        exact_statistics([wide] * 4)
+    mean, var = population_statistics([wide] * 4)
+    np.testing.assert_allclose((mean, var), [[0.0], [2 * 6e153**2]], rtol=16 * EPS)
+
+
 @pytest.mark.parametrize("dtype", DTYPES[:2])
 def test_normalize_and_affine_map_return_nothing_that_is_not_finite(dtype):
     largest = np.finfo(dtype).max
