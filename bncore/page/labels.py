@@ -6,6 +6,7 @@ GREEK = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eps": "ε", "eta": "η",
     "kappa": "κ", "lambda_": "λ", "mu": "μ", "rho": "ρ", "sigma": "σ", "theta": "θ",
 }  # fmt: skip
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def label(name):
@@ -14,7 +15,22 @@ def label(name):
 
 
 def value_text(value):
-    """A grid value as the reader sees it: text as it is, numbers to three digits."""
+    """A grid value as people write it: text as it is, whole numbers in full, others to three digits.
+
+    Below 0.00001 and from a million on a power of ten stands for the zeros.
+    """
     if isinstance(value, str | bool | np.bool_):
         return str(value)
-    return f"{value + 0:.3g}".replace("-", "−")  # plus 0: a zero has no sign
+    number = float(value) + 0.0  # plus 0: a zero has no sign
+    if number.is_integer() and abs(number) < 1e6:
+        text = f"{number:.0f}"
+    else:
+        mantissa, _, exponent = f"{number:.2e}".partition("e")
+        if not exponent:  # infinite, or no number
+            text = mantissa
+        elif -5 <= int(exponent) < 6:
+            text = np.format_float_positional(float(f"{number:.2e}"), trim="-")
+        else:
+            factor = f"{float(mantissa):g} × ".removeprefix("1 × ").replace("-1 × ", "-")
+            text = f"{factor}10{str(int(exponent)).translate(RAISED)}"
+    return text.replace("-", "−")

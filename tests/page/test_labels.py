@@ -16,7 +16,8 @@ def test_parameters_have_readable_names(name, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(-0.5, "−0.5"), (1e-5, "1e−05"), ("relu", "relu"), (3, "3"), (True, "True")]
+    ("value", "text"),
+    [(-0.5, "−0.5"), (1e-5, "0.00001"), ("relu", "relu"), (3, "3"), (True, "True")],
 )
 def test_values_are_written_for_readers(value, text):
     assert value_text(value) == text
@@ -30,7 +31,26 @@ def test_greek_names_are_written_as_their_letters(name):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.12345, "0.123"), (1234.0, "1.23e+03"), (0.1 + 0.2, "0.3"), (np.float32(0.1), "0.1"), (-0.0, "0")],
-)  # fmt: skip
-def test_numbers_have_three_digits(value, text):
+    [
+        (0.12345, "0.123"),
+        (0.1 + 0.2, "0.3"),
+        (np.float32(0.1), "0.1"),
+        (-0.0, "0"),
+        (1024, "1024"),
+        (1000.0, "1000"),
+        (-1234.5, "−1230"),
+        (0.0012345, "0.00123"),
+        (999999, "999999"),
+        (999999.5, "10⁶"),
+        (1e6, "10⁶"),
+        (9.999e-6, "0.00001"),
+        (1e-8, "10⁻⁸"),
+        (2.5e-12, "2.5 × 10⁻¹²"),
+        (-1e-8, "−10⁻⁸"),
+        (-3.14e10, "−3.14 × 10¹⁰"),
+        (1.1e-7, "1.1 × 10⁻⁷"),
+        (np.inf, "inf"),
+    ],
+)
+def test_numbers_are_written_without_exponents_of_computers(value, text):
     assert value_text(value) == text
