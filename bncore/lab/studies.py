@@ -1,0 +1,388 @@
+"""Studies: one run, over a grid of cases and over seeds, and what is kept of it.
+
+    found = study(run, {"kind": ["plain", "batch"], "learning_rate": [0.1, 1.0]}, seeds=range(5))
+    chosen = best(found, "loss", over="learning_rate", smaller=True)
+    difference(chosen.loss.sel(kind="batch"), chosen.loss.sel(kind="plain"), looked_at=6)
+
+Arms are compared each at its own best rate, on a grid whose ends are worse (``tuned``), over a horizon
+at which the best arm is done (``until_done``), and on seeds that did not choose the rate
+(``confirmed``). What comes back is an ``xarray.Dataset`` with one axis for each name of the grid.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from bncore import arguments as check
+from bncore.lab.sweep import sweep
+
+Call = Callable[..., Mapping[str, object]]
+Axes = Mapping[str, Sequence[str]]
+Store = str | os.PathLike
+
+
+def study(
+    run: Call,
+    grid: Mapping[str, Sequence],
+    seeds: Iterable[int],
+    *,
+    axes: Axes | None = None,
+    store: Store | None = None,
+    n_jobs: int | None = None,
+) -> xr.Dataset:
+    """Call a run once for each case of the grid and each seed, and keep what it returns.
+
+    Parameters
+    ----------
+    run : callable
+        From one keyword argument for each name in the grid, and ``seed``, to numbers or arrays by
+        name: the same names and shapes in every case.
+    grid : mapping of str to sequence of str or float
+    seeds : iterable of int
+    axes : mapping of str to sequence of str, optional
+        For each array that a run returns, the names of its axes.
+    store, n_jobs
+        As in ``sweep``: with a store, a study that was interrupted goes on where it was.
+
+    Returns
+    -------
+    xarray.Dataset
+        For each name that a run returns, an array over the grid, then ``seed``, then its own axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``sweep``; if runs return other names or shapes than the first one, or arrays whose axes
+        are not named.
+    """
+    runs = sweep(run, {**grid, "seed": list(seeds)}, store=store, n_jobs=n_jobs)
+    return _dataset(runs, axes or {}).drop_vars("ran")
+
+
+def tuned(
+    run: Call,
+    arms: Mapping[str, Sequence],
+    rates: Sequence[float],
+    seeds: Iterable[int],
+    score: str,
+    *,
+    smaller: bool,
+    over: str = "learning_rate",
+    extensions: int = 4,
+    axes: Axes | None = None,
+    store: Store | None = None,
+    n_jobs: int | None = None,
+) -> xr.Dataset:
+    """A study of arms over rates that goes on until each arm's best rate lies inside its grid.
+
+    Where an arm is best at an end of the grid, its grid goes on beyond that end, by the ratio of the
+    last two rates there.
+
+    Parameters
+    ----------
+    arms : mapping of str to sequence
+        The rest of the grid: each of its cases is one arm.
+    rates : sequence of float
+        Ascending, positive, at least three.
+    score : str
+        What an arm is judged by: the name of a number that a run returns.
+    smaller : bool
+        Whether a smaller score is better.
+    over : str
+        What a run calls the rate.
+    extensions : int
+        How often a grid may go on. Where that is not enough, ``best`` says so.
+    run, seeds, axes, store, n_jobs
+        As in ``study``.
+
+    Returns
+    -------
+    xarray.Dataset
+        As from ``study``, with ``ran``: whether an arm was run at a rate. Where it was not, numbers
+        are NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``study``, or if rates are not as described.
+    """
+    rates = check.array("rates", rates, 1).tolist()
+    if len(rates) < 3 or not all(0 < low < high for low, high in itertools.pairwise(rates)):
+        raise ValueError(f"rates is {rates}, expected at least three, ascending from above 0")
+    check.integer("extensions", extensions, least=0)
+    seeds = list(seeds)
+
+    def runs(case, rates):
+        grid = {**case, over: rates, "seed": seeds}
+        return sweep(run, grid, store=store, n_jobs=n_jobs)
+
+    kept = runs(arms, rates)
+    for _ in range(extensions):
+        found = _dataset(kept, axes or {})
+        beyond = _beyond(found, score, over, smaller)
+        if not beyond:
+            break
+        for case, rate in beyond:
+            kept += runs({name: [value] for name, value in case.items()}, [rate])
+    return _dataset(kept, axes or {})
+
+
+def best(
+    found: xr.Dataset, score: str, *, smaller: bool, over: str = "learning_rate"
+) -> xr.Dataset:
+    """Each arm at the rate at which the median of its score over the seeds is best.
+
+    A score that is NaN where a run was made, as after a divergence, is worse than any number.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        From ``study`` or ``tuned``.
+    score, smaller, over
+        As in ``tuned``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without the axis ``over``, which becomes a variable: the rate of each arm. ``at_an_end``
+        says whether that is the smallest or the largest rate at which the arm was run, so that a
+        better one may lie beyond.
+
+    Raises
+    ------
+    ValueError
+        If there is no such score or axis.
+    """
+    at = _place_of_best(found, score, over, smaller)
+    ran = _ran(found, over)
+    first, last = (
+        ran.argmax(over),
+        ran.sizes[over] - 1 - ran[{over: slice(None, None, -1)}].argmax(over),
+    )
+    chosen = found.isel({over: at}).reset_coords(over)
+    return chosen.assign(at_an_end=(at == first) | (at == last)).drop_vars("ran", errors="ignore")
+
+
+def until_done(
+    runs: Callable[[int], xr.Dataset],
+    steps: int,
+    score: str,
+    *,
+    smaller: bool,
+    gain: float,
+    over: str = "learning_rate",
+    doublings: int = 6,
+) -> xr.Dataset:
+    """Double the number of steps until that improves the best arm's score by less than ``gain``.
+
+    Parameters
+    ----------
+    runs : callable
+        From a number of steps to what ``tuned`` returns.
+    steps : int
+        The first number of steps.
+    score, smaller, over
+        As in ``tuned``.
+    gain : float
+        The least improvement of the best arm's median score that counts.
+    doublings : int
+        How often the number may be doubled.
+
+    Returns
+    -------
+    xarray.Dataset
+        What ``runs`` returned for each number of steps, along a first axis ``steps``. The best arm
+        is done at the last but one.
+
+    Raises
+    ------
+    ValueError
+        If the best arm is not done after so many doublings.
+    """
+    steps = check.positive_integer("steps", steps)
+    found, before = [], None
+    for _ in range(check.positive_integer("doublings", doublings) + 1):
+        found.append(runs(steps).expand_dims(steps=[steps]))
+        medians = best(found[-1].isel(steps=0), score, smaller=smaller, over=over)[score]
+        now = float(_worst_last(medians.median("seed"), smaller).min())
+        if before is not None and before - now < gain:
+            whole = xr.concat(found, "steps", join="outer")
+            return whole.assign(ran=whole.ran.fillna(False).astype(bool))
+        before, steps = now, 2 * steps
+    raise ValueError(
+        f"the best arm still improves by {gain:g} or more after {steps // 2} steps, expected it done: "
+        "allow more doublings, or hand in a larger gain"
+    )
+
+
+def confirmed(
+    run: Call,
+    chosen: xr.Dataset,
+    seeds: Iterable[int],
+    *,
+    over: str = "learning_rate",
+    axes: Axes | None = None,
+    store: Store | None = None,
+    n_jobs: int | None = None,
+) -> xr.Dataset:
+    """Run each arm again at its best rate, on fresh seeds: those that chose the rate flatter it.
+
+    Parameters
+    ----------
+    chosen : xarray.Dataset
+        From ``best``.
+    run, seeds, over, axes, store, n_jobs
+        As in ``tuned``; the seeds are none of those behind ``chosen``.
+
+    Raises
+    ------
+    ValueError
+        If a seed has been used to choose a rate.
+    """
+    seeds = list(seeds)
+    if used := sorted(set(seeds) & set(chosen.seed.values.tolist())):
+        raise ValueError(f"seeds has {used[0]}, which chose the rates, expected fresh ones")
+    kept = []
+    for case in _cases(chosen[over]):
+        arm = {name: [value] for name, value in case.items()}
+        rate = chosen[over].sel(case).item()
+        kept += sweep(run, {**arm, over: [rate], "seed": seeds}, store=store, n_jobs=n_jobs)
+    found = _dataset(kept, axes or {})
+    return best(found, next(iter(found)), smaller=True, over=over).drop_vars("at_an_end")
+
+
+class Interval(NamedTuple):
+    """A mean difference and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def separates(self) -> bool:
+        """Whether 0 lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+def difference(
+    first: xr.DataArray, second: xr.DataArray, *, looked_at: int, confidence: float = 0.95
+) -> Interval:
+    """The mean of first - second over common seeds, with Student's interval.
+
+    mean ± t s / sqrt(n), with s the standard deviation of the n paired differences and t the
+    quantile of Student's distribution at 1 - (1 - confidence) / (2 looked_at): Bonferroni's
+    allowance for so many differences that were looked at.
+
+    Parameters
+    ----------
+    first, second : xarray.DataArray
+        Over ``seed`` alone.
+    looked_at : int
+        Number of arms, sizes and records that were compared, this one among them.
+    confidence : float
+        Of all the intervals together.
+
+    Raises
+    ------
+    ValueError
+        If the arrays have other axes or seeds, fewer than two, or a number that is not finite.
+    """
+    looked_at = check.positive_integer("looked_at", looked_at)
+    confidence = check.fraction("confidence", confidence)
+    for name, one in (("first", first), ("second", second)):
+        if one.dims != ("seed",):
+            raise ValueError(f"{name} has the axes {one.dims}, expected seed alone")
+    if first.seed.values.tolist() != second.seed.values.tolist() or first.size < 2:
+        raise ValueError(
+            f"first has the seeds {first.seed.values.tolist()} and second "
+            f"{second.seed.values.tolist()}, expected the same ones, at least two"
+        )
+    apart = first.values - second.values
+    check.finite("first - second", apart)
+    n, mean = len(apart), float(apart.mean())
+    t = stats.t.isf((1 - confidence) / (2 * looked_at), n - 1)
+    reach = float(t * apart.std(ddof=1) / n**0.5)
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def _dataset(runs, axes):
+    """Runs as a dataset over all values of their parameters, numbers in order; ``ran`` says which."""
+    values = {}
+    for name in runs[0].parameters:
+        seen = list(dict.fromkeys(one.parameters[name] for one in runs))
+        values[name] = seen if isinstance(seen[0], str) or name == "seed" else sorted(seen)
+    shape = tuple(map(len, values.values()))
+    first = {name: np.asarray(value) for name, value in runs[0].result.items()}
+    arrays = {name: np.full((*shape, *part.shape), np.nan) for name, part in first.items()}
+    ran = np.zeros(shape, bool)
+    for one in runs:
+        at = tuple(values[name].index(value) for name, value in one.parameters.items())
+        ran[at] = True
+        if set(one.result) != set(first):
+            raise ValueError(
+                f"the run with {one.parameters} returns {', '.join(one.result)}, expected "
+                f"{', '.join(first)}, as the first one does"
+            )
+        for name, array in arrays.items():
+            part, own = np.asarray(one.result[name]), tuple(axes.get(name, ()))
+            if part.shape != first[name].shape or part.ndim != len(own):
+                raise ValueError(
+                    f"{name} has shape {part.shape} in the run with {one.parameters}, expected "
+                    f"{first[name].shape} with the axes {own}: name them by axes="
+                )
+            array[at] = part
+    found = {name: ((*values, *axes.get(name, ())), array) for name, array in arrays.items()}
+    return xr.Dataset({**found, "ran": (tuple(values), ran)}, coords=values)
+
+
+def _ran(found, over):
+    """Whether each arm was run at each rate."""
+    if "ran" in found:
+        return found.ran.any("seed")
+    return xr.ones_like(found[over], bool)
+
+
+def _worst_last(scores, smaller):
+    """The scores such that smaller is better, infinite where there is no number."""
+    return (scores if smaller else -scores).fillna(np.inf)
+
+
+def _place_of_best(found, score, over, smaller):
+    for name, known in ((score, found.data_vars), (over, found.dims), ("seed", found.dims)):
+        if name not in known:
+            raise ValueError(
+                f"found lacks {name!r}, expected it among {', '.join(map(str, known))}"
+            )
+    medians = _worst_last(found[score], smaller).median("seed")
+    return medians.where(_ran(found, over), np.inf).argmin(over)
+
+
+def _cases(array):
+    """Each combination of the coordinates of an array, by name."""
+    names = array.dims
+    for values in itertools.product(*(array[name].values.tolist() for name in names)):
+        yield dict(zip(names, values, strict=True))
+
+
+def _beyond(found, score, over, smaller):
+    """The arms whose best rate is at an end of their grid, each with the rate beyond it."""
+    at, ran = _place_of_best(found, score, over, smaller), _ran(found, over)
+    result = []
+    for case in _cases(at):
+        tried = found[over].values[ran.sel({k: v for k, v in case.items() if k in ran.dims}).values]
+        chosen = found[over].values[at.sel(case).item()]
+        if chosen == tried[0]:
+            result.append((case, _short(tried[0] ** 2 / tried[1])))
+        elif chosen == tried[-1]:
+            result.append((case, _short(tried[-1] ** 2 / tried[-2])))
+    return result
+
+
+def _short(rate):
+    """Three digits, as people write rates."""
+    return float(f"{rate:.3g}")

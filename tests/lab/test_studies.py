@@ -1,0 +1,201 @@
+"""Studies of functions whose best rates, horizons and differences are known."""
+
+import itertools
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from bncore.lab.studies import Interval, best, confirmed, difference, study, tuned, until_done
+
+EPS = np.finfo(float).eps
+BEST = {"left": -4.0, "middle": -1.0, "right": 2.0}
+RATES = [0.01, 0.1, 1.0]
+
+
+def valley(arm, learning_rate, seed):
+    """A loss whose best rate is 10 to the power BEST[arm] for every seed."""
+    return {"loss": (np.log10(learning_rate) - BEST[arm]) ** 2 + 0.01 * seed}
+
+
+def test_a_study_keeps_what_each_case_returned_for_each_seed():
+    def run(kind, depth, seed):
+        return {
+            "loss": 100 * depth + 10 * len(kind) + seed,
+            "path": np.array([depth, seed, 0.5]),
+        }
+
+    found = study(run, {"kind": ["a", "bc"], "depth": [3, 1]}, [4, 5], axes={"path": ["step"]})
+    assert found.loss.dims == ("kind", "depth", "seed")
+    assert found.path.dims == ("kind", "depth", "seed", "step")
+    for kind, depth, seed in itertools.product(["a", "bc"], [1, 3], [4, 5]):
+        one, expected = found.sel(kind=kind, depth=depth, seed=seed), run(kind, depth, seed)
+        assert one.loss == expected["loss"]
+        np.testing.assert_array_equal(one.path, expected["path"])
+
+
+def test_runs_that_differ_in_what_they_return_are_refused():
+    with pytest.raises(
+        ValueError, match=r"path has shape \(2,\) .* expected \(2,\) with the axes \(\)"
+    ):
+        study(lambda arm, seed: {"path": np.zeros(2)}, {"arm": ["a"]}, [0])
+    with pytest.raises(ValueError, match=r"path has shape \(2,\) in the run with .*'seed': 2"):
+        study(
+            lambda arm, seed: {"path": np.zeros(seed)}, {"arm": ["a"]}, [1, 2],
+            axes={"path": ["step"]},
+        )  # fmt: skip
+    with pytest.raises(ValueError, match=r"returns loss, other, expected loss"):
+        study(
+            lambda arm, seed: {"loss": 0.0, **({"other": 1} if seed else {})},
+            {"arm": ["a"]},
+            [0, 1],
+        )
+
+
+def test_every_arm_is_run_until_its_best_rate_lies_inside():
+    found = tuned(valley, {"arm": list(BEST)}, RATES, [0, 1], "loss", smaller=True)
+    chosen = best(found, "loss", smaller=True)
+    np.testing.assert_allclose(
+        np.log10(chosen.learning_rate.sel(arm=list(BEST))), list(BEST.values()), atol=2e-3
+    )  # rates have three digits
+    assert not chosen.at_an_end.any()
+    ran = {arm: found.learning_rate.values[found.ran.sel(arm=arm, seed=0)] for arm in BEST}
+    np.testing.assert_allclose(ran["left"], [1e-5, 1e-4, 1e-3, *RATES])
+    np.testing.assert_allclose(ran["middle"], RATES)
+    np.testing.assert_allclose(ran["right"], [*RATES, 10, 100, 1000])
+    assert found.loss.isnull().sum() == (~found.ran).sum()
+
+
+def test_where_the_grid_may_not_go_on_the_end_is_named():
+    arms = {"arm": list(BEST)}
+    for extensions, named in ((0, ["left", "right"]), (2, ["left", "right"]), (3, [])):
+        found = tuned(valley, arms, RATES, [0], "loss", smaller=True, extensions=extensions)
+        chosen = best(found, "loss", smaller=True)
+        assert list(chosen.arm.values[chosen.at_an_end]) == named, extensions
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10**6), st.booleans())
+def test_the_best_rate_is_that_of_the_best_median_and_divergence_is_worst(seed, smaller):
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(3, 6, 5))
+    table[rng.random(table.shape) < 0.2] = np.nan
+    found = xr.Dataset(
+        {"score": (("arm", "learning_rate", "seed"), table)},
+        coords={"arm": ["a", "b", "c"], "learning_rate": 2.0 ** np.arange(6), "seed": range(5)},
+    )
+    chosen = best(found, "score", smaller=smaller)
+    for i, arm in enumerate("abc"):
+        worst = np.inf if smaller else -np.inf
+        medians = [sorted(np.nan_to_num(row, nan=worst))[2] for row in table[i]]
+        at = medians.index(min(medians) if smaller else max(medians))
+        one = chosen.sel(arm=arm)
+        assert one.learning_rate == 2.0**at
+        np.testing.assert_array_equal(one.score, table[i, at])
+        assert one.at_an_end == (at in (0, 5))
+
+
+def test_the_ends_are_those_of_each_arm_with_larger_scores_better_too():
+    def hill(arm, learning_rate, seed):
+        return {"accuracy": -valley(arm, learning_rate, seed)["loss"]}
+
+    found = tuned(hill, {"arm": list(BEST)}, RATES, [0], "accuracy", smaller=False)
+    chosen = best(found, "accuracy", smaller=False)
+    np.testing.assert_allclose(np.log10(chosen.learning_rate), list(BEST.values()), atol=2e-3)
+    assert not chosen.at_an_end.any()
+
+
+def test_steps_are_doubled_until_the_best_arm_is_done():
+    """The best arm loses 1 / steps; the other one, which goes on for long, does not count."""
+    asked = []
+
+    def runs(steps):
+        asked.append(steps)
+
+        def run(arm, learning_rate, seed):
+            loss = {"good": 1 / steps, "slow": 10 - np.log2(steps) / 10}[arm]
+            return {"loss": loss + abs(np.log10(learning_rate))}
+
+        return tuned(run, {"arm": ["good", "slow"]}, [0.1, 1.0, 10.0], [0, 1], "loss", smaller=True)
+
+    found = until_done(runs, 10, "loss", smaller=True, gain=0.02)
+    assert asked == [10, 20, 40, 80]
+    assert found.steps.values.tolist() == asked
+    assert found.ran.dtype == bool
+    at_one = found.loss.sel(arm="good", learning_rate=1.0, seed=0)
+    np.testing.assert_array_equal(at_one, 1 / np.array(asked))
+    with pytest.raises(ValueError, match=r"still improves by 1e-05 or more after 40 steps"):
+        until_done(runs, 10, "loss", smaller=True, gain=1e-5, doublings=2)
+
+
+def test_arms_are_confirmed_at_their_own_rates_on_fresh_seeds():
+    found = tuned(valley, {"arm": list(BEST)}, RATES, [0, 1], "loss", smaller=True)
+    chosen = best(found, "loss", smaller=True)
+    with pytest.raises(ValueError, match="seeds has 1, which chose the rates"):
+        confirmed(valley, chosen, [1, 2])
+    fresh = confirmed(valley, chosen, [7, 8, 9])
+    assert fresh.seed.values.tolist() == [7, 8, 9]
+    for arm in BEST:
+        rate = chosen.learning_rate.sel(arm=arm).item()
+        assert fresh.learning_rate.sel(arm=arm) == rate
+        expected = [valley(arm, rate, seed)["loss"] for seed in (7, 8, 9)]
+        np.testing.assert_array_equal(fresh.loss.sel(arm=arm), expected)
+
+
+def over_seeds(values):
+    return xr.DataArray(values, dims="seed", coords={"seed": range(len(values))})
+
+
+@given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 30))
+def test_the_interval_is_that_of_a_paired_test_at_the_corrected_level(seed, n, looked_at):
+    """The difference separates exactly where SciPy's test is significant with Bonferroni's level."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(0.7, 1, size=n), rng.normal(size=n)
+    found = difference(over_seeds(a), over_seeds(b), looked_at=looked_at)
+    oracle = stats.ttest_rel(a, b)
+    expected = oracle.confidence_interval(1 - 0.05 / looked_at)
+    # The oracle's level is 1 minus a small number, which rounds that number.
+    rounding = 16 * EPS * looked_at / 0.05 * (abs(found.high) + abs(found.low))
+    np.testing.assert_allclose(found, [np.mean(a - b), *expected], rtol=0, atol=rounding)
+    assert found.separates == (found.low > 0 or found.high < 0)
+    if abs(oracle.pvalue * looked_at - 0.05) > 1e-9:
+        assert found.separates == (oracle.pvalue * looked_at < 0.05)
+
+
+def test_what_cannot_be_paired_is_refused():
+    one = over_seeds([1.0, 2.0])
+    with pytest.raises(ValueError, match="expected the same ones"):
+        difference(one, over_seeds([1.0, 2.0, 3.0]), looked_at=1)
+    with pytest.raises(ValueError, match=r"second has the axes \('arm', 'seed'\), expected seed"):
+        difference(one, one.expand_dims(arm=["a"]), looked_at=1)
+    with pytest.raises(ValueError, match=r"first - second\[1\] is nan"):
+        difference(one, over_seeds([1.0, np.nan]), looked_at=1)
+    with pytest.raises(ValueError, match="looked_at is 0"):
+        difference(one, one, looked_at=0)
+    assert not Interval(0.1, -0.1, 0.3).separates
+
+
+def test_rates_that_make_no_grid_are_refused():
+    for rates in ([0.1, 1.0], [1.0, 0.1, 0.01], [0.0, 0.1, 1.0], [0.1, 0.1, 1.0]):
+        with pytest.raises(ValueError, match="expected at least three, ascending from above 0"):
+            tuned(valley, {"arm": ["left"]}, rates, [0], "loss", smaller=True)
+    with pytest.raises(ValueError, match="found lacks 'accuracy', expected it among loss"):
+        best(
+            study(valley, {"arm": ["left"], "learning_rate": RATES}, [0]), "accuracy", smaller=True
+        )
+
+
+def test_a_study_that_was_interrupted_goes_on(tmp_path):
+    made = tmp_path / "made"
+
+    def run(arm, learning_rate, seed):
+        with made.open("a", encoding="utf-8") as file:
+            file.write(".")
+        return valley(arm, learning_rate, seed)
+
+    for _ in range(2):
+        tuned(run, {"arm": ["left"]}, RATES, [0], "loss", smaller=True, store=tmp_path / "store")
+    assert made.read_text(encoding="utf-8") == 6 * "."
