@@ -132,3 +132,14 @@ def test_an_integer_beyond_every_float_is_refused(value):
 def test_a_finite_number_is_finite(value):
     with pytest.raises(ValueError, match=f"bias is {value}, expected a finite number"):
         check.finite_number("bias", value)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=6))
+def test_the_first_negative_entry_is_named_wherever_it_stands(numbers):
+    vector = np.array(numbers)
+    first = next((j for j, number in enumerate(numbers) if number < 0), None)
+    if first is None:
+        check.no_negative("var", vector)
+    else:
+        with pytest.raises(ValueError, match=rf"^var\[{first}\] is .*, expected at least 0"):
+            check.no_negative("var", vector)

@@ -39,3 +39,18 @@ def test_what_it_read_comes_back_with_it(path):
     assert len(done.cells) == 4
     assert list(seen["files"]) == ["data.txt"]
     assert {"os", "json", "IPython"} <= set(seen["modules"])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((notebooks.ROOT / "book").rglob("*.ipynb")), ids=lambda p: p.stem
+)
+def test_what_a_chapter_prints_fits_a_phone(path):
+    """Tables in Markdown scroll by themselves; a printed line holds 42 characters there."""
+    printed = [
+        line
+        for cell in notebooks.read(path).cells
+        for output in cell.get("outputs", ())
+        if output.output_type == "stream"
+        for line in output.text.splitlines()
+    ]
+    assert [line for line in printed if len(line) > 42] == []
