@@ -66,6 +66,17 @@ def test_an_empty_array_of_a_walk_lies_in_memory_as_the_first_one_does(shape, da
         assert ours == theirs or length == 1
 
 
+@given(shape=st.lists(st.integers(2, 9), min_size=2, max_size=5).map(tuple), data=st.data())
+def test_a_flipped_array_is_walked_in_the_order_of_its_memory_too(shape, data):
+    x = arranged(shape, data.draw(st.permutations(range(len(shape)))))
+    flipped = np.flip(x, data.draw(st.sets(st.integers(0, len(shape) - 1))))
+    assert _blocks.walk(flipped).order == _blocks.walk(x).order
+    np.testing.assert_array_equal(
+        _blocks.walk(flipped).over(flipped).sum(axis=(0, 2)),
+        flipped.sum(axis=tuple(axis for axis in range(x.ndim) if axis != 1)),
+    )  # whole numbers: every order of summing gives the same
+
+
 @given(shape=SHAPES)
 def test_another_order_is_seen_in_that_of_the_walk(shape):
     for order in itertools.islice(itertools.permutations(range(len(shape))), 12):
