@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+EPS = torch.finfo(torch.float64).eps
+
 
 class Unit:
     """A small normalised layer with a loss behind it, in float64: L(w) for w of one unit."""
@@ -25,6 +27,24 @@ class Unit:
 
     def loss(self, w):
         return (torch.tanh(self.output(w)) * self.readout).sum() + (self.output(w) ** 4).mean()
+
+    def rounding(self, w):
+        """What rounding leaves of the normalised values, over their deviation."""
+        summed = (self.u.abs() @ w.abs()).max() / (self.u @ w).std(correction=0)
+        return 4 * sum(self.u.shape) * EPS * summed.item()
+
+    def slope(self, w):
+        """A bound on what the slopes of the output in the weights are summed from."""
+        deviation = torch.sqrt((self.u @ w).var(correction=0) + self.eps)
+        return (abs(self.gamma) * self.u.abs().max() / deviation).item()
+
+    def sizes(self, w):
+        """Bounds on what the gradient and the second derivatives are summed from."""
+        m, slope, z = len(self.u), self.slope(w), self.output(w).abs()
+        first = (self.readout.abs() + 4 * z**3 / m).sum().item()
+        second = (2 * self.readout.abs() + 12 * z**2 / m).sum().item()
+        bend = 3 * slope**2 / abs(self.gamma)
+        return slope * first, slope**2 * second + bend * first
 
     def derivatives(self, w):
         w = w.clone().requires_grad_()

@@ -15,6 +15,7 @@ from bncore.explanations import panels
 from bncore.explanations.activation import ACTIVATIONS, Function
 
 EPS = np.finfo(np.float64).eps
+ACCURACY = 1e-9  # what ``panels.gaussian`` says of expectations
 
 
 @pytest.mark.parametrize("reach", [0, -1.0, float("nan"), float("inf")])
@@ -35,13 +36,13 @@ def test_steep_and_shifted_functions_are_integrated_as_stated(kink, steepness):
         quad(lambda z: slope(z) ** 2 * stats.norm.pdf(z), a, b, epsabs=1e-15, epsrel=1e-13)[0]
         for a, b in pairwise(ends)
     )
-    assert rule.weights @ rule.dphi**2 == pytest.approx(expected, rel=1e-9)
+    assert rule.weights @ rule.dphi**2 == pytest.approx(expected, rel=ACCURACY, abs=0)
     bent = panels.gaussian(Function(lambda z: torch.relu(z - kink)))
     tail, density = stats.norm.sf(kink), stats.norm.pdf(kink)
-    assert bent.weights @ bent.dphi**2 == pytest.approx(tail, rel=1e-9)
-    assert bent.weights @ bent.phi == pytest.approx(density - kink * tail, rel=1e-9)
+    assert bent.weights @ bent.dphi**2 == pytest.approx(tail, rel=ACCURACY, abs=0)
+    assert bent.weights @ bent.phi == pytest.approx(density - kink * tail, rel=ACCURACY, abs=0)
     square = (1 + kink**2) * tail - kink * density
-    assert bent.weights @ bent.phi**2 == pytest.approx(square, rel=1e-9)
+    assert bent.weights @ bent.phi**2 == pytest.approx(square, rel=ACCURACY, abs=0)
 
 
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=4, unique=True))
@@ -49,11 +50,14 @@ def test_kinks_are_found_where_they_are(places):
     places = sorted(places)
     if min(np.diff(places), default=1.0) < 1e-3:
         return
-    _, found = panels.breakpoints(
-        Function(lambda z: z + sum(torch.relu(z - place) for place in places)), 4.0
-    )
-    # Bisection ends at neighbouring floats.
-    np.testing.assert_allclose(found, places, rtol=0, atol=10 * EPS * 4)
+    phi = Function(lambda z: z + sum(torch.relu(z - place) for place in places))
+    _, found = panels.breakpoints(phi, 4.0)
+    apart = np.abs(found - places)
+    # So near to an edge, a multiple of 2^-37, that no integral shows it, a kink is found there.
+    at_an_edge = found == np.round(found * 2.0**37) / 2.0**37
+    unseen = 3 * panels.TOLERANCE * phi(np.array([4.0]))[0]
+    # Elsewhere bisection ends at neighbouring floats.
+    assert (apart <= np.where(at_an_edge, unseen, 4 * 4 * EPS)).all()
 
 
 def test_a_smooth_function_has_no_kink_and_few_panels():
@@ -68,6 +72,6 @@ def test_the_rule_is_one_of_the_normal_distribution():
         rule = panels.gaussian(Function(name))
         for power in range(0, 13, 2):
             moment = math.prod(range(1, power, 2))
-            assert rule.weights @ rule.z**power == pytest.approx(moment, rel=1e-12)
+            assert rule.weights @ rule.z**power == pytest.approx(moment, rel=panels.TOLERANCE)
     z = np.linspace(-5, 5, 11)
     np.testing.assert_allclose(panels.density(z), stats.norm.pdf(z), rtol=10 * EPS)

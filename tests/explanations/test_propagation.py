@@ -8,7 +8,11 @@ import torch
 from scipy import stats
 from scipy.integrate import quad
 
+from bncore.explanations import panels
 from bncore.explanations.propagation import propagate
+
+EPS = np.finfo(np.float64).eps
+ACCURACY = 1e-9  # what ``panels.gaussian`` says of expectations
 
 
 def gaussian(f, kinks=()):
@@ -25,23 +29,28 @@ def test_propagation_of_an_activation_of_any_size(power):
     """With a kink where no panel ends."""
     size = 10.0**power
     (growth,) = propagate(lambda z: size * torch.relu(z - 0.3), 1.0, 1).growth
-    assert growth == pytest.approx(size**2 * stats.norm.sf(0.3), rel=1e-11)
+    # Of the panel that holds the kink all may be missed.
+    missed = panels.NARROWEST * stats.norm.pdf(0.3) / stats.norm.sf(0.3)
+    assert growth == pytest.approx(size**2 * stats.norm.sf(0.3), rel=missed, abs=0)
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.0, 2.0, 3.0])
 def test_relu_without_normalisation(weight):
     found = propagate("relu", weight, 10, variance=0.7)
-    np.testing.assert_allclose(found.growth, weight / 2, rtol=1e-11)
-    np.testing.assert_allclose(found.variance, 0.7 * (weight / 2) ** np.arange(10), rtol=1e-10)
+    # A panel ends at the kink; each layer multiplies by the same expectation.
+    np.testing.assert_allclose(found.growth, weight / 2, rtol=panels.TOLERANCE)
+    expected = 0.7 * (weight / 2) ** np.arange(10)
+    np.testing.assert_allclose(found.variance, expected, rtol=10 * panels.TOLERANCE)
 
 
 def test_tanh_without_normalisation_against_an_adaptive_integrator():
     found = propagate("tanh", 1.7, 4, variance=0.9, bias_variance=0.2)
     q = 0.9
+    # Each layer adds the error of an expectation.
     for variance, growth in zip(found.variance, found.growth, strict=True):
-        assert variance == pytest.approx(q, rel=1e-9)
+        assert variance == pytest.approx(q, rel=4 * ACCURACY)
         slope = gaussian(lambda z, q=q: (1 - np.tanh(np.sqrt(q) * z) ** 2) ** 2)
-        assert growth == pytest.approx(1.7 * slope, rel=1e-9)
+        assert growth == pytest.approx(1.7 * slope, rel=4 * ACCURACY)
         q = 1.7 * gaussian(lambda z, q=q: np.tanh(np.sqrt(q) * z) ** 2) + 0.2
 
 

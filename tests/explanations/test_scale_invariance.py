@@ -14,9 +14,11 @@ from bncore.lab import networks
 cases = pytest.mark.parametrize("first", range(0, 200, 100))
 
 
-def close(a, b, scale=None):
-    scale = b.abs().max() if scale is None else scale
-    return ((a - b).abs().max() / (scale + 1e-300)).item()
+EPS = torch.finfo(torch.float64).eps
+
+
+def apart(a, b):
+    return (a - b).abs().max().item()
 
 
 @cases
@@ -26,11 +28,14 @@ def test_jacobians_of_a_scaled_unit(unit, first):
         jacobian = torch.autograd.functional.jacobian
         by_u, by_w = (jacobian(case.output, (case.w, case.u))[i] for i in (1, 0))
         scaled_u, scaled_w = (jacobian(case.output, (case.a * case.w, case.u))[i] for i in (1, 0))
-        assert close(case.output(case.a * case.w), case.output(case.w)) < 1e-9
-        assert close(scaled_u, by_u) < 1e-8
-        assert close(case.a * scaled_w, by_w) < 1e-8
+        rounding, slope = case.rounding(case.w), case.slope(case.w)
+        size = abs(case.gamma) + abs(case.beta)
+        assert apart(case.output(case.a * case.w), case.output(case.w)) <= rounding * size
+        size = slope * (case.w.abs().max() / case.u.abs().max()).item()
+        assert apart(scaled_u, by_u) <= rounding * size
+        assert apart(case.a * scaled_w, by_w) <= rounding * slope
         flipped = jacobian(case.output, (-case.w, case.u))[1]
-        assert close(flipped, -by_u) < 1e-8
+        assert apart(flipped, -by_u) <= rounding * size
 
 
 @cases
@@ -38,13 +43,14 @@ def test_gradient_and_hessian_of_a_scale_invariant_loss(unit, first):
     for seed in range(first, first + 100):
         case = unit(seed)
         gradient, hessian = case.derivatives(case.w)
-        size = hessian.abs().max() * case.w.norm()
         assert torch.linalg.eigvalsh(hessian)[0] < 0
         longer, flatter = case.derivatives(case.a * case.w)
-        assert abs(case.w @ gradient) < 1e-9 * (size * case.w.norm() + 1)
-        assert close(hessian @ case.w, -gradient, size + gradient.norm()) < 1e-9
-        assert close(case.a * longer, gradient, gradient.norm() + size) < 1e-8
-        assert close(case.a**2 * flatter, hessian) < 1e-8
+        rounding, (first, second) = case.rounding(case.w), case.sizes(case.w)
+        length = case.w.abs().sum().item()
+        assert abs(case.w @ gradient) <= rounding * first * length
+        assert apart(hessian @ case.w, -gradient) <= rounding * (second * length + first)
+        assert apart(case.a * longer, gradient) <= rounding * first
+        assert apart(case.a**2 * flatter, hessian) <= rounding * second
 
 
 @cases
@@ -57,21 +63,22 @@ def test_defect_is_the_change_of_the_output(unit, first):
         variance = (case.u @ case.w).var(correction=0).item()
         plain, scaled = case.output(case.w), case.output(a * case.w)
         measured = ((scaled - plain).norm() / plain.norm()).item()
-        assert scale_invariance.invariance_defect(a, variance, case.eps) == pytest.approx(
-            measured, abs=1e-9
-        )
+        rounding = case.rounding(case.w)
+        defect = scale_invariance.invariance_defect(a, variance, case.eps)
+        assert defect == pytest.approx(measured, abs=rounding * (1 + measured))
         deviation = plain.std(correction=0).item()
-        assert scale_invariance.shrinkage(variance, case.eps) == pytest.approx(deviation, rel=1e-9)
+        shrinkage = scale_invariance.shrinkage(variance, case.eps)
+        assert shrinkage == pytest.approx(deviation, rel=rounding)
         breaks = scale_invariance.breaking_scale(variance, case.eps)
         at_break = case.output(breaks * case.w).std(correction=0).item()
-        assert at_break == pytest.approx(math.sqrt(0.5), rel=1e-9)
+        assert at_break == pytest.approx(math.sqrt(0.5), rel=rounding)
 
 
 def test_the_defect_without_epsilon_and_at_the_ends_of_the_floats():
     assert scale_invariance.invariance_defect(1e-200, 1.0, 0.0) == 0
     assert scale_invariance.invariance_defect(-3.0, 2.0, 0.0) == 2
     assert scale_invariance.invariance_defect(1e-200, 1.0, 1e-5) == 1
-    assert scale_invariance.invariance_defect(1e200, 1.0, 1e-30) == pytest.approx(0, abs=1e-12)
+    assert scale_invariance.invariance_defect(1e200, 1.0, 1e-30) <= 4 * EPS
 
 
 def test_the_radial_part_is_epsilons_share(unit):
@@ -83,7 +90,8 @@ def test_the_radial_part_is_epsilons_share(unit):
         (gradient,) = torch.autograd.grad(loss, w)
         share = case.eps / ((case.u @ case.w).var(correction=0) + case.eps)
         expected = share * (case.readout @ (output.detach() - case.beta))
-        assert (case.w @ gradient).item() == pytest.approx(expected.item(), rel=1e-8, abs=1e-10)
+        size = case.slope(case.w) * case.readout.abs().sum() * case.w.abs().sum()
+        assert apart(case.w @ gradient, expected) <= case.rounding(case.w) * size
 
 
 def test_epsilon_bounds_the_gradient(unit):
@@ -91,12 +99,15 @@ def test_epsilon_bounds_the_gradient(unit):
         rng = np.random.default_rng(seed)
         case = unit(seed, eps=float(10 ** rng.uniform(-3, 0)))
         bound = abs(case.gamma) * torch.linalg.matrix_norm(case.u, 2) / math.sqrt(case.eps)
+        bound, rounding = bound * case.readout.norm(), 4 * sum(case.u.shape) * EPS
         for a in (1.0, 1e-2, 1e-6):
             w = (a * case.w).requires_grad_()
             (gradient,) = torch.autograd.grad((case.output(w) * case.readout).sum(), w)
-            assert gradient.norm() <= bound * case.readout.norm() * (1 + 1e-9)
+            assert gradient.norm() <= bound * (1 + rounding)
         linear = case.gamma * case.u.T @ (case.readout - case.readout.mean()) / math.sqrt(case.eps)
-        assert close(gradient, linear) < 1e-4
+        # To first order in the variance over epsilon, after the smallest a.
+        order = 2 * (a * (case.u @ case.w).std(correction=0)) ** 2 / case.eps
+        assert apart(gradient, linear) <= bound * (order + rounding)
 
 
 def random_network(seed):
@@ -119,18 +130,19 @@ def test_every_unit_of_a_network_is_scale_invariant_by_itself(first):
         weights = scale_invariance.invariant_weights(model, x)
         assert list(weights) == [n for n, _ in model.named_parameters() if n[:6] == "linear"]
         plain, before = model(x), gradients(model, x, y, weights)
-        scale = max(g.norm().item() for g in before)
+        # Sums over the batch in each layer, which may cancel by two digits.
+        rounding = 64 * len(x) * len(weights) * EPS
+        largest = max(g.norm().item() for g in before)
         for w, g in zip(weights.values(), before, strict=True):
-            cosines = scale_invariance.radial_cosines(w, g)
-            enough = g.norm(dim=1) > 1e-6 * scale  # a dead unit has only rounding for a gradient
-            assert (cosines[enough].abs() < 1e-6).all()
+            along = scale_invariance.radial_cosines(w, g) * g.norm(dim=1)
+            assert along.abs().max() <= rounding * largest
         factors = [10 ** torch.rand(len(w), 1, dtype=torch.float64) for w in weights.values()]
         with torch.no_grad():
             for w, a in zip(weights.values(), factors, strict=True):
                 w *= a
-        assert close(model(x), plain) < 1e-6
+        assert apart(model(x), plain) <= rounding * plain.abs().max()
         for g, now, a in zip(before, gradients(model, x, y, weights), factors, strict=True):
-            assert ((now * a - g).norm() / (g.norm() + 1e-3 * scale)).item() < 1e-5
+            assert apart(now * a, g) <= rounding * largest
 
 
 def test_every_channel_of_a_convolution_is_scale_invariant():
@@ -142,14 +154,15 @@ def test_every_channel_of_a_convolution_is_scale_invariant():
     weights = scale_invariance.invariant_weights(model, x)
     assert len(weights) == 8
     slopes = gradients(model, x, torch.arange(6), weights)
+    rounding = 4 * len(x) * 64 * EPS  # sums over the batch and up to 64 places
     for w, g in zip(weights.values(), slopes, strict=True):
         assert w.ndim == 4
-        assert scale_invariance.radial_cosines(w, g).abs().max() < 1e-8
+        assert scale_invariance.radial_cosines(w, g).abs().max() <= rounding
     plain = model(x)
     with torch.no_grad():
         for w in weights.values():
             w *= 10 ** (2 * torch.rand(len(w), 1, 1, 1) - 1)
-    torch.testing.assert_close(model(x), plain)
+    assert apart(model(x), plain) <= rounding * len(weights) * plain.abs().max()
 
 
 def test_radial_cosines_against_torch():
@@ -157,7 +170,8 @@ def test_radial_cosines_against_torch():
     w, g = (torch.randn(7, 3, 2, 2, generator=generator) for _ in range(2))
     expected = torch.cosine_similarity(w.flatten(1), g.flatten(1))
     for size in (1.0, 1e-6):
-        torch.testing.assert_close(scale_invariance.radial_cosines(w, size * g), expected)
+        found = scale_invariance.radial_cosines(w, size * g)
+        assert apart(found, expected) <= 16 * torch.finfo(torch.float32).eps
     assert scale_invariance.radial_cosines(w, torch.zeros_like(w)).abs().max() == 0
 
 
@@ -193,7 +207,7 @@ def test_cosines_do_not_leave_the_range_of_small_types(dtype, size):
     expected = torch.cosine_similarity(weight.double(), gradient.double(), dim=1)
     found = scale_invariance.radial_cosines(weight, gradient)
     assert found.dtype == dtype
-    torch.testing.assert_close(found.double(), expected, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=torch.finfo(dtype).eps)
 
 
 def test_a_batch_norm_that_cuts_across_units_does_not_count():
@@ -363,14 +377,14 @@ def test_cosines_take_lists_and_weights_of_any_size():
     for size in (1e-300, 1e-200, 1.0, 1e200, 1e300):
         w, g = (torch.tensor(v, dtype=torch.float64) for v in (weight, gradient))
         found = scale_invariance.radial_cosines(size * w, g / size)
-        np.testing.assert_allclose(found, [0.96, 0], rtol=1e-14)
+        np.testing.assert_allclose(found, [0.96, 0], rtol=8 * EPS)
     whole = scale_invariance.radial_cosines([[3, 4], [1, 0]], np.array([[4, 3], [0, 0]]))
-    np.testing.assert_allclose(whole, [0.96, 0], rtol=1e-6)
+    np.testing.assert_allclose(whole, [0.96, 0], rtol=torch.finfo(torch.float32).eps)
 
 
 def test_shrinkage_and_breaking_scale_at_the_ends_of_the_floats():
-    assert scale_invariance.shrinkage(1e-300, 1e10) == pytest.approx(1e-155, rel=1e-14)
-    assert scale_invariance.breaking_scale(1e-300, 1e300) == pytest.approx(1e300, rel=1e-14)
+    assert scale_invariance.shrinkage(1e-300, 1e10) == pytest.approx(1e-155, rel=8 * EPS, abs=0)
+    assert scale_invariance.breaking_scale(1e-300, 1e300) == pytest.approx(1e300, rel=8 * EPS)
     assert scale_invariance.breaking_scale(1.0, 0.0) == 0
     with pytest.raises(ValueError, match=r"variance is 4\.94066e-324, with which the result, inf"):
         scale_invariance.breaking_scale(5e-324, 1e308)
