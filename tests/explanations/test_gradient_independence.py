@@ -8,12 +8,19 @@ from torch import nn
 from bncore.explanations import activation, depth
 from bncore.explanations.gradient_independence import expected_gradients
 
+EPS = np.finfo(np.float64).eps
 NAMES = [*activation.ACTIVATIONS, torch.sin]
 
 
 def batch_norm(h):
     centred = h - h.mean(0)
     return centred / centred.square().mean(0).sqrt()
+
+
+def rounding(preactivations):
+    """Of values beside the deviation of their unit, in sums over the batch, layer by layer."""
+    spread = [np.abs(h).max(axis=0) / h.std(axis=0) for h in preactivations]
+    return 16 * len(preactivations[-1]) * EPS * sum(map(np.max, spread))
 
 
 def loop(preactivations, function):
@@ -41,7 +48,8 @@ def test_against_dense_jacobians(name):
             for units in rng.integers(1, 9, 3)
         ]
         expected = loop(layers, function)
-        np.testing.assert_allclose(expected_gradients(layers, name), expected, rtol=1e-8)
+        found = expected_gradients(layers, name)
+        np.testing.assert_allclose(found, expected, rtol=rounding(layers))
 
 
 @pytest.mark.parametrize("activation", [nn.functional.relu, torch.tanh])
@@ -76,7 +84,8 @@ def test_a_symmetric_batch_of_many_units_grows_by_the_rate_of_depth(name, batch)
     squares = expected_gradients(layers, name)
     # White pre-activations have variance 1, those of a network the variance of the layer below.
     growth = squares[:-1] / squares[1:] / depth.batch_variance(name, batch)
-    np.testing.assert_allclose(growth[:-1], depth.growth_rate(name, batch), rtol=0.02)
+    rate = depth.growth_rate(name, batch)
+    np.testing.assert_allclose(growth[:-1], rate, rtol=4 / 40_000**0.5)
 
 
 def test_the_scale_and_the_mean_of_a_unit():
@@ -85,9 +94,9 @@ def test_the_scale_and_the_mean_of_a_unit():
     for _ in range(100):
         h = [rng.normal(size=(5, 6)) for _ in range(2)]
         scale, shift = 10.0 ** rng.uniform(-3, 3), rng.normal(size=6)
-        moved = expected_gradients([scale * h[0] + shift, h[1]], "tanh")
-        plain = expected_gradients(h, "tanh")
-        np.testing.assert_allclose(moved * [scale**2, 1], plain, rtol=1e-8)
+        near = [scale * h[0] + shift, h[1]]
+        moved, plain = expected_gradients(near, "tanh"), expected_gradients(h, "tanh")
+        np.testing.assert_allclose(moved * [scale**2, 1], plain, rtol=rounding(near))
 
 
 def test_a_unit_that_varies_little_is_not_constant():
@@ -95,7 +104,7 @@ def test_a_unit_that_varies_little_is_not_constant():
     h = [rng.normal(size=(5, 6)) for _ in range(2)]
     near = [1 + 1e-8 * h[0], h[1]]
     squares = expected_gradients(near, "tanh") * [1e-16, 1]
-    np.testing.assert_allclose(squares, expected_gradients(h, "tanh"), rtol=1e-6)
+    np.testing.assert_allclose(squares, expected_gradients(h, "tanh"), rtol=rounding(near))
 
 
 @pytest.mark.parametrize(
@@ -130,8 +139,7 @@ def test_squares_scale_with_the_inverse_square_of_a_layer():
     expected = expected_gradients([h, h], "tanh")
     for size in (1e-150, 1e-100, 1e100, 1e150):
         found = expected_gradients([size * h, h], "tanh")
-        np.testing.assert_allclose(found[0] * size * size, expected[0], rtol=1e-12)
-        assert found[1] == pytest.approx(expected[1], rel=1e-12)
+        np.testing.assert_allclose(found * [size**2, 1], expected, rtol=rounding([h, h]))
     with pytest.raises(ValueError, match=r"preactivations\[0\] varies by as little as .*e-200"):
         expected_gradients([1e-200 * h, h], "tanh")
     np.testing.assert_array_equal(expected_gradients([h.tolist(), h.tolist()], "tanh"), expected)

@@ -14,6 +14,10 @@ def noisy(shape, **strengths):
     return layer, torch.randn(shape) * 3 + 5
 
 
+def error_of_variance(values):
+    return ((values - values.mean()) ** 2).std().item() / values.numel() ** 0.5
+
+
 @pytest.mark.parametrize("shape", [(4000, 3), (500, 3, 8), (100, 3, 8, 5)])
 def test_the_noise_has_the_moments_that_it_says(shape):
     layer, x = noisy(shape, shift=0.5, stretch=1.25, jitter=0.1)
@@ -27,25 +31,27 @@ def test_the_noise_has_the_moments_that_it_says(shape):
     # The mean of a batch is that of its feature's noise: uniform on (-0.5, 0.5).
     assert means.abs().max() < 0.52
     assert means.abs().max(0).values.min() > 0.45
-    np.testing.assert_allclose(means.std(), 0.5 / 3**0.5, rtol=0.05)
+    # Of 1200 uniform numbers the deviation has the standard error (0.8 / 4 / 1200)^(1/2).
+    np.testing.assert_allclose(means.std(), 0.5 / 3**0.5, rtol=4 * (0.2 / 1200) ** 0.5)
     # var = (scale^2 + jitter^2) + jitter^2 / 3, with scale uniform on (1, 1.25).
     spread = deviations**2 - 0.1**2 * (1 + 1 / 3)
     assert 0.95 < spread.min() < spread.max() < 1.25**2 * 1.05
-    np.testing.assert_allclose(spread.mean(), (1.25**3 - 1) / 0.75, rtol=0.02)
+    error = (spread.std() / 1200**0.5).item()
+    np.testing.assert_allclose(spread.mean(), (1.25**3 - 1) / 0.75, rtol=0, atol=5 * error)
     # Features and steps are disturbed independently.
-    assert np.abs(np.corrcoef(means.numpy().T) - np.eye(3)).max() < 0.2
-    assert abs(np.corrcoef(means[1:, 0], means[:-1, 0])[0, 1]) < 0.2
+    assert np.abs(np.corrcoef(means.numpy().T) - np.eye(3)).max() < 4 / 400**0.5
+    assert abs(np.corrcoef(means[1:, 0], means[:-1, 0])[0, 1]) < 4 / 400**0.5
 
 
 def test_single_values_stray_from_the_noise_of_their_feature():
     layer, _ = noisy((2, 1), shift=0, stretch=1, jitter=1)
     m = layer(torch.zeros(20000, 1)).detach()
     assert 0.99 < m.abs().max() <= 1
-    assert m.var().item() == pytest.approx(1 / 3, rel=0.05)
+    assert m.var().item() == pytest.approx(1 / 3, abs=5 * error_of_variance(m))
     signs = torch.tensor([[1.0], [-1.0]]).repeat(10000, 1)
     s = (layer(signs) * signs).detach()
-    assert s.mean().item() == pytest.approx(1, abs=0.05)
-    assert s.var().item() == pytest.approx(1 + 1 / 3, rel=0.05)
+    assert s.mean().item() == pytest.approx(1, abs=5 * s.std().item() / 20000**0.5)
+    assert s.var().item() == pytest.approx(1 + 1 / 3, abs=5 * error_of_variance(s))
 
 
 def test_the_noise_is_absent_in_evaluation_and_when_its_strengths_are_none():
