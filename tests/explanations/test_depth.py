@@ -44,25 +44,25 @@ def leaky(slope):
 
 
 def test_relu_in_closed_form():
-    assert growth_rate("relu") == pytest.approx(np.pi / (np.pi - 1), rel=panels.TOLERANCE)
+    assert growth_rate("relu") == pytest.approx(np.pi / (np.pi - 1), rel=panels.TOLERANCE, abs=0)
     assert f"{growth_rate('relu'):.4f}" == "1.4669"
 
 
 def test_erf_in_closed_form():
     assert growth_rate("erf") == pytest.approx(
-        2 / (np.sqrt(5) * np.arcsin(2 / 3)), rel=panels.TOLERANCE
+        2 / (np.sqrt(5) * np.arcsin(2 / 3)), rel=panels.TOLERANCE, abs=0
     )
 
 
 def test_the_identity_does_not_grow():
-    assert growth_rate("identity") == pytest.approx(1, rel=panels.TOLERANCE)
+    assert growth_rate("identity") == pytest.approx(1, rel=panels.TOLERANCE, abs=0)
 
 
 @pytest.mark.parametrize("slope", np.linspace(-1.5, 1.5, 13))
 def test_leaky_relu_in_closed_form(slope):
     square = (1 + slope**2) / 2
     expected = square / (square - (1 - slope) ** 2 / (2 * np.pi))
-    assert growth_rate(leaky(slope)) == pytest.approx(expected, rel=panels.TOLERANCE)
+    assert growth_rate(leaky(slope)) == pytest.approx(expected, rel=panels.TOLERANCE, abs=0)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -119,7 +119,7 @@ def test_no_function_is_below_the_bound(kinks, slopes, size):
     function = piecewise([k / 10 + 0.03 for k in kinks], [float(s) for s in slopes])
     rate, finite = growth_rate(function), growth_rate(function, size)
     bent = len(set(slopes)) > 1
-    assert rate > 1 + 1e-6 if bent else rate == pytest.approx(1, rel=panels.TOLERANCE)
+    assert rate > 1 + 1e-6 if bent else rate == pytest.approx(1, rel=panels.TOLERANCE, abs=0)
     assert finite >= smallest_growth_rate(size) * (1 - panels.TOLERANCE)
 
 
@@ -127,7 +127,7 @@ def test_no_function_is_below_the_bound(kinks, slopes, size):
 def test_relu_of_a_finite_batch_in_closed_form(size):
     assert growth_rate("relu", size) == pytest.approx(relu_growth_rate(size), rel=ACCURACY)
     expected = (size - 2) / (size - 3)
-    assert growth_rate("identity", size) == pytest.approx(expected, rel=panels.TOLERANCE)
+    assert growth_rate("identity", size) == pytest.approx(expected, rel=panels.TOLERANCE, abs=0)
 
 
 @pytest.mark.parametrize("size", [4, 5, 8, 21])
@@ -202,7 +202,7 @@ def test_batch_variance_of_relu():
     assert batch_variance("relu") == pytest.approx(
         (np.pi - 1) / (2 * np.pi), rel=panels.TOLERANCE, abs=0
     )
-    assert batch_variance("identity", 8) == pytest.approx(8 / 7, rel=panels.TOLERANCE)
+    assert batch_variance("identity", 8) == pytest.approx(8 / 7, rel=panels.TOLERANCE, abs=0)
 
 
 def assert_grown(found, expected):
@@ -360,9 +360,11 @@ def test_one_layer_multiplies_small_differences(name, size):
         shapes.append(shape * (size - 1) / np.trace(shape))
     into, out = G @ np.diag(tilt) @ G, (shapes[0] - shapes[1]) / 2
     predicted = symmetry_multiplier(name, size)
-    # The next order is the square of the tilt; what is sampled scatters across the direction.
+    # The next order is the square of the tilt.
     assert np.sum(out * into) / np.sum(into**2) == pytest.approx(predicted, abs=largest**2)
-    assert np.linalg.norm(out - predicted * into) < 0.15 * np.linalg.norm(into)
+    # Each row scatters by a few times the tilt over the root of the sample.
+    scatter = 4 * largest * size / len(white) ** 0.5
+    assert np.linalg.norm(out - predicted * into) < scatter
 
 
 @pytest.mark.parametrize("size", [4, 5, 8, 64, 256])

@@ -461,8 +461,9 @@ def test_no_scale_of_the_operator_is_lost(size):
     np.testing.assert_allclose(
         np.concatenate(ours) / size, np.concatenate(theirs), rtol=0, atol=atol
     )
-    ours, theirs = (spectrum.extremes(operator, tol=1e-9) for operator in (scaled, plain))
-    np.testing.assert_allclose(np.array(ours) / size, theirs, rtol=2 * 1e-9)
+    tol = 1e-9
+    ours, theirs = (spectrum.extremes(operator, tol=tol) for operator in (scaled, plain))
+    np.testing.assert_allclose(np.array(ours) / size, theirs, rtol=2 * tol)
     with pytest.raises(ValueError, match="operator is not symmetric"):
         spectrum.extremes(aslinearoperator(size * np.triu(np.ones((4, 4)))))
 
