@@ -11,10 +11,9 @@ from torch.nn.functional import cross_entropy
 from bncore.explanations import ghost_batches, scale_invariance
 from bncore.lab import networks
 
-cases = pytest.mark.parametrize("first", range(0, 200, 100))
-
-
 EPS = torch.finfo(torch.float64).eps
+
+cases = pytest.mark.parametrize("first", range(0, 200, 100))
 
 
 def apart(a, b):
