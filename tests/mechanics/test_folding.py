@@ -174,7 +174,7 @@ def test_parameters_of_another_precision_are_taken_and_weight_says_the_dtype(see
     for got, expected in zip(folded, fold_linear(*wide), strict=True):
         assert got.dtype == dtype
         # At most 2 / sqrt(0.5) times values of size 4: gamma, var and weight, bias, mean or beta.
-        np.testing.assert_allclose(got, expected, atol=16 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=16 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

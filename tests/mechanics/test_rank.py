@@ -115,10 +115,10 @@ def test_the_floor_does_not_grow_with_samples_and_is_the_formula_written_out():
         for samples in (10, 10_000):
             X = np.random.default_rng(0).normal(size=(samples, 5)).astype(dtype)
             expected = 5**0.5 * (np.finfo(dtype).eps + 8 * EPS)
-            assert rank.of_data(X).floor == pytest.approx(expected, rel=1e-12)
+            assert rank.of_data(X).floor == pytest.approx(expected, rel=4 * EPS, abs=0)
             square = 5 * float(np.finfo(dtype).eps) ** 2 + 32 * 5**0.5 * EPS
             found = rank.of_second_moments(moments(X), dtype).floor
-            assert found**2 == pytest.approx(square, rel=1e-12)
+            assert found**2 == pytest.approx(square, rel=8 * EPS, abs=0)
     X = X.astype(np.float32)
     assert rank.of_data(X.astype(np.float64), np.float32).floor == rank.of_data(X).floor
 
@@ -133,7 +133,7 @@ def test_both_ways_give_the_spectrum_of_the_scaled_columns(seed, samples, featur
         mapped = columns @ scaled.axes
         squares = np.diag(scaled.singular_values**2)
         # eps times a sum of `features` terms of size 1, with the constant of the eigensolver
-        np.testing.assert_allclose(mapped.T @ mapped, squares, atol=32 * features * EPS)
+        np.testing.assert_allclose(mapped.T @ mapped, squares, rtol=0, atol=32 * features * EPS)
         assert scaled.rank == min(samples, features) - (scaled.singular_values[:samples] == 0).sum()
 
 
@@ -141,7 +141,9 @@ def test_the_last_axis_says_how_columns_depend_on_each_other():
     A = np.random.default_rng(1).normal(size=(30, 2))
     scaled = rank.of_data(np.column_stack([A, A @ [2.0, -3.0]]))
     combination = scaled.axes[:, -1] / scaled.sizes
-    np.testing.assert_allclose(combination / combination[2], [-2, 3, 1], rtol=1e-13)
+    # The constant of the eigensolver for 3 features; the axis turns by it over the next square.
+    rounding = 32 * 3 * EPS / scaled.singular_values[1] ** 2
+    np.testing.assert_allclose(combination / combination[2], [-2, 3, 1], rtol=rounding)
 
 
 def test_integers_and_lists_are_taken():
