@@ -109,7 +109,7 @@ def test_a_set_is_downloaded_once_and_then_read_from_the_cache(served, monkeypat
     assert split.x_test.shape == (3, channels, side, side)
     assert images.dtype == torch.float32
     expected = pixels.reshape(-1, channels, side, side) / 255
-    np.testing.assert_allclose(images.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(images.numpy(), expected, rtol=torch.finfo(torch.float32).eps)
     np.testing.assert_array_equal(torch.cat([split.y_train, split.y_test]), labels)
     assert split.y_train.dtype == torch.int64
     assert server.requests > 0

@@ -11,6 +11,8 @@ from bncore.lab import data, inference, networks, probes, training
 from bncore.lab.modes import evaluation, held, is_batch_norm, prepare_training
 from bncore.mechanics.inference import population_statistics
 
+EPS = torch.finfo(torch.float64).eps
+
 
 @pytest.fixture(scope="module")
 def split():
@@ -90,8 +92,9 @@ def test_statistics_fitted_again_are_those_of_the_population(split):
     fitted = inference.refitted(model, split.x_train.double(), 50)
     inputs = model.linear1(split.x_train.double()).detach().numpy()
     mean, var = population_statistics(np.split(inputs, 6))
-    np.testing.assert_allclose(fitted.norm1.running_mean, mean, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(fitted.norm1.running_var, var, rtol=1e-12)
+    rounding, size = len(inputs) * EPS, np.abs(inputs).max()
+    np.testing.assert_allclose(fitted.norm1.running_mean, mean, rtol=0, atol=rounding * size)
+    np.testing.assert_allclose(fitted.norm1.running_var, var, rtol=0, atol=rounding * size**2)
     assert fitted.norm1.num_batches_tracked == 6
 
 
@@ -135,7 +138,8 @@ def test_a_frozen_batch_norm_trains_as_its_affine_map_would(split):
     plain = copy.deepcopy(model)
     plain.norm1 = Affine()
     found, expected = (training.train(m, exact, 20).losses for m in (model, plain))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    # In each of 20 steps, scores of 64 products.
+    np.testing.assert_allclose(found, expected, rtol=20 * 64 * EPS)
 
 
 def test_a_model_in_evaluation_mode_is_trained_but_for_norms_that_do_not_learn(split):

@@ -103,4 +103,5 @@ def test_with_as_many_threads_a_run_is_the_same_to_the_last_bit():
 
 def test_with_more_threads_a_run_begins_the_same_to_single_precision():
     one, two = losses(1, 2, 500), losses(2, 2, 500)
-    np.testing.assert_allclose(one, two, rtol=1e-5)
+    # Gradients sum 500 terms of either sign, in another order.
+    np.testing.assert_allclose(one, two, rtol=4 * 500**0.5 * np.finfo(np.float32).eps)

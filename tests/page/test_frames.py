@@ -59,8 +59,8 @@ def test_a_picture_is_opaque_and_twice_as_fine_as_the_screen(line):
     png = frames.to_png(line())
     picture = plt.imread(io.BytesIO(png))
     assert picture.shape[:2] == (round(3.3 * 144), 5 * 144)
-    paper = [int(style.PAPER[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    np.testing.assert_allclose(picture[0, 0], [*paper, 1], atol=1e-6)
+    paper = [int(style.PAPER[i : i + 2], 16) for i in (1, 3, 5)]
+    np.testing.assert_array_equal(np.round(255 * picture[0, 0]), [*paper, 255])
 
 
 def test_rendering_closes_the_figure(line):
