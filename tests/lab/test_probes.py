@@ -157,13 +157,13 @@ def test_what_is_measured_stays_finite_where_what_it_measures_is(dtype):
 
     rounding = 4 * torch.finfo(dtype).eps
     found = probes.gradient_norms(function=mean)(model, split)
-    assert found == pytest.approx(large, rel=rounding)
+    assert found == pytest.approx(large, rel=rounding, abs=0)
     for probe in (probes.percentiles("0", 0, (50,)), probes.activation_percentiles("0", (50,))):
         assert probe(model, split) == 0
     two = torch.tensor([[large], [large]], dtype=dtype)
     norms = probes.gradient_norms(function=lambda o, t: (o[0] + o[1]).sum() / 2)
     found = norms(model, split._replace(x_train=two))
-    assert found == pytest.approx(large, rel=rounding)
+    assert found == pytest.approx(large, rel=rounding, abs=0)
 
 
 def test_probing_leaves_no_hook_behind(split):
@@ -197,7 +197,7 @@ def test_the_loss_is_that_of_the_whole_set(split, part, statistics):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     scores = model.train(statistics == "batch")(x).detach().double()
     expected = -(scores.log_softmax(1)[torch.arange(len(y)), y]).mean().item()
-    assert measured == pytest.approx(expected, rel=TERMS * SINGLE)
+    assert measured == pytest.approx(expected, rel=TERMS * SINGLE, abs=0)
 
 
 def test_with_running_statistics_examples_go_through_in_pieces(split, monkeypatch):
@@ -235,7 +235,7 @@ def test_another_loss_can_be_measured():
     expected = ((model(split.x_test) - split.y_test) ** 2).mean().item()
     measured = probes.loss("test", function=torch.nn.functional.mse_loss)(model, split)
     # A mean of 20 times 3 squares.
-    assert measured == pytest.approx(expected, rel=60 * SINGLE)
+    assert measured == pytest.approx(expected, rel=60 * SINGLE, abs=0)
 
 
 @pytest.mark.parametrize("examples", [None, 50])
