@@ -10,7 +10,9 @@ from scipy.stats import norm
 from bncore.chapters.convergence.halfspaces import experiments
 from bncore.convergence import GaussianHalfspace
 from bncore.convergence.losses import LOSSES, check_derivatives
+from bncore.convergence.quadrature import ACCURACY
 
+EPS = np.finfo(np.float64).eps
 SMOOTH = [*LOSSES.values(), experiments.SINE, experiments.huber(), experiments.huber(5.0)]
 
 
@@ -21,7 +23,7 @@ def test_the_losses_have_their_derivatives_and_bounds(loss):
     check_derivatives(loss)
     a = np.linspace(-8, 8, 4001)
     for derivative, bound in ((loss.dphi, loss.slope_bound), (loss.d2phi, loss.curvature_bound)):
-        assert np.abs(derivative(a)).max() <= bound * (1 + 1e-12)
+        assert np.abs(derivative(a)).max() <= bound * (1 + 8 * EPS)
 
 
 def test_the_hinge_has_none_at_its_kink():
@@ -37,9 +39,14 @@ def test_the_mean_hinge_loss_is_that_of_quadrature(seed):
     m, s = u @ w, np.sqrt(w @ S @ w - (u @ w) ** 2)
     value, slope = experiments.hinge(u, S, w)
     top = max(-1.0, m) + 12 * s
-    exact = integrate.quad(lambda a: (1 + a) * norm.pdf(a, m, s), -1, top, points=[max(-1.0, m)])
-    np.testing.assert_allclose(value, exact[0], rtol=1e-8, atol=1e-12)
-    np.testing.assert_allclose(slope, norm.sf(-1, m, s), rtol=1e-12)
+    exact, missed = integrate.quad(
+        lambda a: (1 + a) * norm.pdf(a, m, s), -1, top, points=[max(-1.0, m)]
+    )
+    rounding = 16 * EPS * (1 + abs(m) + s)
+    np.testing.assert_allclose(value, exact, rtol=0, atol=missed + rounding)
+    # In the tail a relative change of t counts t squared times.
+    rounding = 16 * EPS * (1 + ((1 + m) / s) ** 2)
+    np.testing.assert_allclose(slope, norm.sf(-1, m, s), rtol=rounding)
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6), st.floats(1.5, 100), st.floats(0.05, 0.95))
@@ -47,8 +54,10 @@ def test_the_mean_hinge_loss_is_that_of_quadrature(seed):
 def test_moments_are_as_asked(seed, dimension, condition, strength):
     u, S = experiments.moments(dimension, seed, condition, strength)
     eigenvalues = np.linalg.eigvalsh(S)
-    np.testing.assert_allclose(eigenvalues[[0, -1]], [1 / condition, 1])
-    np.testing.assert_allclose(u @ np.linalg.solve(S, u), strength)
+    rounding = 16 * dimension * EPS
+    np.testing.assert_allclose(eigenvalues[[0, -1]], [1 / condition, 1], rtol=0, atol=rounding)
+    found = u @ np.linalg.solve(S, u)
+    np.testing.assert_allclose(found, strength, rtol=rounding * condition)
     w = experiments.start(u, S, seed)
     assert -(u @ w) / np.sqrt(w @ S @ w) > 0.05 * np.sqrt(strength)
 
@@ -58,11 +67,16 @@ def test_moments_are_as_asked(seed, dimension, condition, strength):
 def test_two_waves_are_level_off_the_line(seed, apart):
     u, S = experiments.moments(3, seed, strength=0.9)
     w, variance = experiments.off_the_line(u, S, seed, apart)
-    np.testing.assert_allclose(u @ w, -np.pi)
-    np.testing.assert_allclose(w @ S @ w - np.pi**2, variance)
+    rounding = 16 * EPS
+    np.testing.assert_allclose(u @ w, -np.pi, rtol=0, atol=rounding * np.abs(u) @ np.abs(w))
+    size = np.abs(w) @ np.abs(S) @ np.abs(w)
+    np.testing.assert_allclose(w @ S @ w - np.pi**2, variance, rtol=0, atol=rounding * size)
     problem = GaussianHalfspace(u, S, experiments.two_waves(variance))
-    gradient = experiments.differences(problem.value, w, 1e-3)
-    assert np.linalg.norm(gradient) < 1e-7 * np.linalg.norm(problem.gradient(0.9 * w))
+    # Differences leave a fifth derivative, of at most 32 waves, and what quadrature misses.
+    step = 1e-3
+    gradient = experiments.differences(problem.value, w, step)
+    left = problem.loss.slope_bound * (10 * ACCURACY / step + 32 * step**4)
+    assert np.linalg.norm(gradient) < left < 1e-4 * np.linalg.norm(problem.gradient(0.9 * w))
     assert experiments.angle(w, problem.solution_direction) > 0.5
 
 
@@ -76,7 +90,7 @@ def test_only_the_threshold_makes_breast_cancer_separable():
 def test_the_digits_have_no_constant_pixel():
     Z = experiments.real_data("digits")
     assert Z.shape == (1797, 61)
-    np.testing.assert_allclose((Z**2).mean(axis=0), 1)
+    np.testing.assert_allclose((Z**2).mean(axis=0), 1, rtol=len(Z) * EPS)
 
 
 def test_the_worst_ratios_find_the_misprints_and_no_more():
@@ -85,14 +99,15 @@ def test_the_worst_ratios_find_the_misprints_and_no_more():
     worst = experiments.worst_ratios(problem, experiments.start(u, S, 0), bisection_steps=5)
     for name in ("length", "direction", "combined"):
         assert worst[name, "printed"] > 1.001
-        assert 0 < worst[name, "corrected"] <= 1 + 1e-9
+        # Bounds hold differences of values, down to a thousandth of them.
+        assert 0 < worst[name, "corrected"] <= 1 + 1000 * ACCURACY
 
 
 def test_a_race_ends_near_the_least_value():
     Z = experiments.with_outliers(3.0, samples=300)
     found = experiments.race(Z, 200)
     for trace in found["traces"].values():
-        assert -1e-12 <= trace.value[-1] - found["least"] < 1e-6
+        assert 0 <= trace.value[-1] - found["least"] < 1e-6
 
 
 def test_angles_shrink_with_the_sample():

@@ -7,6 +7,9 @@ from scipy import optimize
 
 from bncore.chapters.convergence.halfspaces import experiments, figures
 from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace
+from bncore.convergence.quadrature import ACCURACY
+
+EPS = np.finfo(np.float64).eps
 
 
 @pytest.mark.parametrize("loss", ["softplus", "huber", "squared"])
@@ -15,8 +18,9 @@ def test_newton_finds_what_scipy_finds(loss):
     problem = EmpiricalHalfspace(Z, figures.LOSSES[loss])
     w = experiments.newton(problem, Z)
     found = optimize.minimize(problem.value, np.zeros(2), jac=problem.gradient, tol=1e-10)
-    np.testing.assert_allclose(w, found.x, atol=1e-5)
-    assert np.linalg.norm(problem.gradient(w)) < 1e-10
+    # scipy stops where rounding hides the descent: at gradients near the root of EPS.
+    np.testing.assert_allclose(w, found.x, rtol=0, atol=100 * EPS**0.5)
+    assert np.linalg.norm(problem.gradient(w)) < len(Z) * EPS * np.abs(Z).max() ** 2
 
 
 def lines(ax):
@@ -30,7 +34,7 @@ def test_the_critical_points_of_the_landscape_are_level(loss):
     assert ("no critical point here" in points) == (loss == "sigmoid")
     problem = GaussianHalfspace(*figures.plane(0.2), figures.LOSSES[loss])
     for point in points.get("critical points", []):
-        assert np.linalg.norm(problem.gradient(point)) < 1e-9
+        assert np.linalg.norm(problem.gradient(point)) < 100 * ACCURACY
     plt.close(fig)
 
 
@@ -39,16 +43,17 @@ def test_the_critical_points_of_the_landscape_are_level(loss):
 def test_the_walk_lies_on_its_prediction(loss, step):
     fig = figures.walk(loss, step)
     found = lines(fig.axes[1])
-    np.testing.assert_allclose(
-        found["this loss"], found["least squares"][: step + 1], rtol=1e-6, atol=1e-9
-    )
+    # Angles in degrees, after at most four steps.
+    expected, rounding = found["least squares"][: step + 1], 4 * 16 * 180 * EPS
+    np.testing.assert_allclose(found["this loss"], expected, rtol=0, atol=rounding)
     plt.close(fig)
 
 
 def test_the_squared_loss_stays_on_the_line_and_softplus_leaves():
     fig = figures.outliers(6.0)
     found = lines(fig.axes[1])
-    assert found["squared"][:, 1].max() < 1e-6
+    # Angles in degrees, by sums over 3000 samples.
+    assert found["squared"][:, 1].max() < 180 * 3000 * EPS
     assert found["softplus"][0, 1] < 3 < 30 < found["softplus"][-1, 1]
     plt.close(fig)
 
@@ -72,5 +77,7 @@ def test_the_bounds_and_the_samples_are_drawn():
     assert all(len(line.get_xdata()) == 4 for ax in fig.axes for line in ax.get_lines())
     plt.close(fig)
     fig = figures.sampling([10, 1000], np.array([[4.0, 4.0], [0.5, 0.5]]))
-    np.testing.assert_allclose(lines(fig.axes[0])[r"$\propto n^{-1/2}$"], [[10, 4], [1000, 0.4]])
+    np.testing.assert_allclose(
+        lines(fig.axes[0])[r"$\propto n^{-1/2}$"], [[10, 4], [1000, 0.4]], rtol=8 * EPS
+    )
     plt.close(fig)

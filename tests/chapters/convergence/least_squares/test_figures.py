@@ -6,6 +6,10 @@ import pytest
 
 from bncore.chapters.convergence.least_squares import experiments, figures
 
+EPS = np.finfo(np.float64).eps
+FLOOR = 2e-12  # Below it the figure of a descent draws nothing.
+HALF = 0.005  # Half a unit of the last digit that the triangle prints.
+
 
 def drawn(fig, panel):
     lines = {line.get_label(): line for line in fig.axes[panel].get_lines()}
@@ -21,7 +25,8 @@ def test_no_descent_is_drawn_above_the_bound(condition, tilt):
     plt.close(fig)
     bound = np.asarray(below[2].get_ydata())
     for line in below[:2]:
-        assert (np.asarray(line.get_ydata()) <= bound * (1 + 1e-9) + 2e-12).all()
+        rounding = 64 * condition * EPS
+        assert (np.asarray(line.get_ydata()) <= np.maximum(bound * (1 + rounding), FLOOR)).all()
 
 
 def test_the_normalised_descent_stays_on_the_curve_of_best_lengths():
@@ -30,7 +35,7 @@ def test_the_normalised_descent_stays_on_the_curve_of_best_lengths():
     points = experiments.normalised_path(problem, w, 12) @ half
     centre = half @ problem.closed_form / 2
     radii = np.linalg.norm(points - centre, axis=1)
-    np.testing.assert_allclose(radii, np.linalg.norm(centre))
+    np.testing.assert_allclose(radii, np.linalg.norm(centre), rtol=16 * 5 * EPS)
 
 
 @pytest.mark.parametrize("angle", [20, 65])
@@ -40,13 +45,16 @@ def test_the_triangle_says_what_it_measures(angle, ratio):
     words = fig.axes[0].get_xlabel().split()
     plt.close(fig)
     before, after, bound = (float(words[i].strip(",;")) for i in (3, 5, 7))
-    assert before == pytest.approx(np.sin(np.radians(angle)), abs=0.006)
-    assert bound == pytest.approx((1 - ratio) * before, abs=0.01)
-    assert after <= bound + 0.006
+    rounding = 16 * EPS
+    assert before == pytest.approx(np.sin(np.radians(angle)), abs=HALF + rounding)
+    assert bound == pytest.approx((1 - ratio) * before, abs=2 * HALF + rounding)
+    assert after <= bound + rounding
 
 
 def test_the_drawn_runs_keep_to_the_drawn_bound():
     lines = drawn(figures.bound_and_run(4, seeds=3), 0)
     measured, bound = lines["measured, 3 problems"], lines["bound"]
     assert len(measured.get_ydata()) == 25
-    assert (np.asarray(measured.get_ydata()) <= np.asarray(bound.get_ydata()) + 1e-12).all()
+    rounding = 4 * 10 * EPS  # sums of ten terms, at a condition number of 4
+    bound = np.asarray(bound.get_ydata()) * (1 + rounding)
+    assert (np.asarray(measured.get_ydata()) <= bound).all()

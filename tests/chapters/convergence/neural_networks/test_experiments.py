@@ -8,6 +8,11 @@ from hypothesis import strategies as st
 from bncore.chapters.convergence.neural_networks import experiments
 from bncore.convergence import GaussianNetwork
 
+EPS = np.finfo(np.float64).eps
+GRID = 1e-9  # What the grid of Plane promises while scores deviate by at most 2.
+GTOL = 1e-9  # The gradient at which searches stop.
+PICTURE = 1e-3  # What a picture shows.
+ANGLE = np.degrees((16 * EPS) ** 0.5)  # An angle to the line holds a root of a difference.
 seeds = st.integers(0, 10**6)
 
 
@@ -18,45 +23,50 @@ def test_the_grid_in_the_plane_agrees_with_the_package(seed):
     u, S = experiments.stretched(4.0)
     theta, W = rng.normal(size=2), rng.uniform(-1, 1, size=(2, 2))
     plane, network = experiments.Plane(u, S, theta), GaussianNetwork(u, S, theta)
-    assert plane.value(W) == pytest.approx(network.value(W), abs=1e-8)
-    np.testing.assert_allclose(plane.gradient(W), network.gradient(W), atol=1e-8)
+    missed = GRID * (1 + np.abs(theta).max()) ** 2
+    assert plane.value(W) == pytest.approx(network.value(W), abs=missed)
+    np.testing.assert_allclose(plane.gradient(W), network.gradient(W), rtol=0, atol=missed)
     for ours, theirs in zip(plane.second_order(W), network.second_order(W), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-8)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=missed)
 
 
 def test_values_are_those_of_the_first_unit():
     plane = experiments.Plane(experiments.U, experiments.S, [3.0, 2.0])
     first, other = np.array([[0.3, -1.0], [1.0, 0.5]]), np.array([-0.4, 0.7])
     expected = [plane.value(np.vstack([w, other])) for w in first]
-    np.testing.assert_allclose(plane.values(first, other), expected)
-    np.testing.assert_allclose(plane.values(first, other, every=2), expected, atol=1e-3)
+    rounding = len(plane.weights) * EPS
+    np.testing.assert_allclose(plane.values(first, other), expected, rtol=rounding)
+    coarse = plane.values(first, other, every=2)
+    np.testing.assert_allclose(coarse, expected, rtol=0, atol=PICTURE)
 
 
 @given(seeds)
 def test_angles_are_to_the_line_in_the_norm_of_s(seed):
     angle = np.random.default_rng(seed).uniform(0, 90)
     w = experiments.turned(angle, 1.7)
-    assert experiments.off_line(w[np.newaxis])[0] == pytest.approx(angle, abs=1e-5)
-    assert w @ experiments.S @ w == pytest.approx(1.7**2)
+    assert experiments.off_line(w[np.newaxis])[0] == pytest.approx(angle, abs=ANGLE)
+    assert w @ experiments.S @ w == pytest.approx(1.7**2, rel=16 * EPS, abs=0)
 
 
 @pytest.mark.parametrize("condition", [2.0, 20.0])
 def test_stretched_problems_have_the_stated_numbers(condition):
     u, S = experiments.stretched(condition, strength=0.3)
     eigenvalues = np.linalg.eigvalsh(S)
-    assert eigenvalues[1] / eigenvalues[0] == pytest.approx(condition)
-    assert u @ np.linalg.solve(S, u) == pytest.approx(0.3)
+    rounding = 16 * condition * EPS
+    assert eigenvalues[1] / eigenvalues[0] == pytest.approx(condition, rel=rounding, abs=0)
+    assert u @ np.linalg.solve(S, u) == pytest.approx(0.3, rel=rounding, abs=0)
 
 
 @pytest.mark.parametrize("theta", [1.5, 3.0])
 def test_the_best_pair_is_off_the_line_and_below_it(theta):
     plane, on, off = experiments.splayed(theta, 0.49)
+    rounding = len(plane.weights) * EPS * theta
     for pair in (on, off):
-        np.testing.assert_allclose(plane.gradient(pair), 0, atol=1e-12)
-    assert experiments.off_line(on, plane.u, plane.S).max() < 1e-6
+        np.testing.assert_allclose(plane.gradient(pair), 0, atol=rounding)
+    assert experiments.off_line(on, plane.u, plane.S).max() < ANGLE
     assert experiments.off_line(off, plane.u, plane.S).min() > 3
-    assert plane.value(off) < plane.value(on) - 1e-8
-    assert np.abs(np.linalg.eigvalsh(plane.second_order(off)[1])).min() < 1e-10
+    assert plane.value(off) < plane.value(on) - 10 * GRID
+    assert np.abs(np.linalg.eigvalsh(plane.second_order(off)[1])).min() < 10 * rounding
 
 
 def test_the_curvature_of_turning_a_pair_apart_is_that_of_the_proposition():
@@ -64,13 +74,15 @@ def test_the_curvature_of_turning_a_pair_apart_is_that_of_the_proposition():
     v, h = np.array([[0.0, 1.0], [0.0, -1.0]]), 1e-3
     second = plane.value(on + h * v) - 2 * plane.value(on) + plane.value(on - h * v)
     B = plane.second_order(on)[1]
-    assert second / h**2 == pytest.approx(2 * (B[0, 0] - B[0, 1]), rel=1e-2)
+    # What the difference leaves is a twelfth of a fourth derivative; four values are rounded.
+    left = h**2 + 4 * EPS / h**2
+    assert second / h**2 == pytest.approx(2 * (B[0, 0] - B[0, 1]), abs=left)
 
 
 def test_turns_keep_their_bounds_and_undo_each_other():
     _, judged, after, layers = experiments.unit_by_unit(3.0, steps=15, halvings=25)
     for turn in judged:
-        assert (turn.measured <= turn.bound * (1 + 1e-9)).all()
+        assert (turn.measured <= turn.bound * (1 + GRID)).all()
     assert after[1, 0] < 1e-7 < 1e-5 < after[2, 0]
     assert not layers[0].any()
     assert layers[1][0].any()
@@ -82,7 +94,7 @@ def test_critical_points_off_the_line_have_a_singular_matrix():
     off = angles > 0.01
     assert off.any()
     assert not off.all()
-    assert conditions[off].max() < 1e-9 < 1e-7 < conditions[~off].min()
+    assert conditions[off].max() < GRID < 100 * GRID < conditions[~off].min()
 
 
 @pytest.mark.parametrize("condition", [2, 20])
@@ -94,12 +106,12 @@ def test_many_passes_shrink_the_gradient_as_predicted_and_end_in_a_saddle(condit
     totals = experiments.totals(after)
     assert len(totals) == 12
     assert totals[-1] / totals[-2] == pytest.approx(factor, rel=0.01)
-    np.testing.assert_allclose(plane.gradient(end), 0, atol=1e-9)
+    np.testing.assert_allclose(plane.gradient(end), 0, atol=GRID)
     away = [np.abs(layer - end).max() for layer in (layers[16], layers[-1])]
     assert away[1] < 0.7 * away[0]
     curvature, pair = experiments.beside_the_line(plane, end)
     assert curvature < -1e-4
-    np.testing.assert_allclose(plane.gradient(pair), 0, atol=1e-7)
+    np.testing.assert_allclose(plane.gradient(pair), 0, atol=100 * GTOL)
     assert plane.value(pair) < plane.value(end)
     assert experiments.off_line(pair, plane.u, plane.S).min() > 1
 
@@ -114,4 +126,5 @@ def test_the_curvature_of_leaving_the_line_is_that_of_b(seed):
     V = np.outer(a, v)
     second = np.sum(V * plane.hessian_product(W, V))
     B = plane.second_order(W)[1]
-    assert second == pytest.approx(a @ B @ a * (v @ plane.S @ v), abs=1e-6)
+    # Scores deviate by up to 4 here, beyond what the grid promises.
+    assert second == pytest.approx(a @ B @ a * (v @ plane.S @ v), abs=1000 * GRID)
