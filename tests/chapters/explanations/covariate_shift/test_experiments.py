@@ -14,6 +14,8 @@ from bncore.chapters.explanations.covariate_shift import (
 from bncore.explanations.noisy_batch_norm import NoisyBatchNorm
 from bncore.lab import data, networks, training
 
+EPS, SINGLE = (float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
+
 
 @pytest.mark.parametrize("move", [0.001, 0.1])
 def test_the_rate_for_a_move_moves_the_parameters_so_far(move):
@@ -26,13 +28,15 @@ def test_the_rate_for_a_move_moves_the_parameters_so_far(move):
     cross_entropy(model(x), y).backward()
     torch.optim.SGD(model.parameters(), rate).step()
     end = nn.utils.parameters_to_vector(model.parameters()).detach()
-    assert ((end - start).norm() / start.norm()).item() == pytest.approx(move, rel=1e-3)
+    rounding = 8 * SINGLE / move  # A short move is the difference of rounded weights.
+    assert ((end - start).norm() / start.norm()).item() == pytest.approx(move, rel=rounding, abs=0)
 
 
 def test_standardized_images_have_mean_0_and_variance_1():
     split = experiments.vgg(2, 8, 1).split(0)
-    assert abs(split.x_train.mean().item()) < 1e-5
-    assert split.x_train.std().item() == pytest.approx(1, abs=1e-5)
+    values = split.x_train.double()
+    assert abs(values.mean().item()) < SINGLE
+    assert values.std().item() == pytest.approx(1, rel=SINGLE, abs=0)
     assert abs(split.x_test.mean().item()) < 0.1
 
 
@@ -56,22 +60,23 @@ def test_values_are_read_off_where_a_run_passes_a_loss():
     losses = np.exp(-np.array([[0.0, 1.0, 0.5, 3.0], [0.0, 2.0, 4.0, 6.0]]))
     values = np.array([[0.0, 10.0, 20.0, 30.0], [0.0, 10.0, 20.0, 30.0]])
     found = experiments.at_loss(np.exp(-2.0), losses, [0, 5, 10, 19], values)
-    np.testing.assert_allclose(found, [25.0, 10.0])
+    np.testing.assert_allclose(found, [25.0, 10.0], rtol=16 * EPS)
 
 
 @pytest.mark.parametrize("strength", [1, 4])
 def test_stronger_noise_is_the_usual_noise_times_so_much(strength):
     layer, usual = experiments.noisier(strength)(3), NoisyBatchNorm(3)
     assert layer.shift == strength * usual.shift
-    assert layer.stretch - 1 == pytest.approx(strength * (usual.stretch - 1))
-    assert layer.jitter == pytest.approx(strength * usual.jitter)
+    rounding = 16 * EPS * strength
+    assert layer.stretch - 1 == pytest.approx(strength * (usual.stretch - 1), abs=rounding)
+    assert layer.jitter == pytest.approx(strength * usual.jitter, abs=rounding)
 
 
 def test_moved_distributions_are_those_of_plain_batch_norm_where_nothing_moves():
     found = experiments.moved(0, seeds=[3], steps=12, rate=0.1)
     model = networks.mlp([64, 32, 32, 32, 32, 10], "relu", "batch", gain=2**0.5, seed=3)
     losses = training.train(model, data.digits(3), 12, 64, 0.1, 3).losses
-    np.testing.assert_allclose(found, losses[-10:].mean(), rtol=1e-5)
+    np.testing.assert_allclose(found, losses[-10:].mean(), rtol=64 * SINGLE)  # sums of 64 terms
     assert abs(experiments.moved(2, seeds=[3], steps=12, rate=0.1) / found - 1) > 0.01
 
 
@@ -94,8 +99,9 @@ def test_what_is_measured_has_the_layers_of_the_network(measured):
         # Training and common learning rate are the same here, a move is another step.
         np.testing.assert_array_equal(found.norm[:, 0], found.norm[:, 1])
         assert (found.norm[:, 2, 1:] != found.norm[:, 0, 1:]).any()
-        # Percentiles are interpolated in float32, between values of about 1.
-        assert (np.diff(found.percentiles, axis=-1) >= -1e-6).all()
+        # Percentiles are interpolated in float32.
+        rounding = 4 * SINGLE * np.abs(found.percentiles).max()
+        assert (np.diff(found.percentiles, axis=-1) >= -rounding).all()
 
 
 def test_the_noise_moves_distributions_that_batch_norm_holds(measured):

@@ -12,6 +12,8 @@ from bncore.chapters.explanations.scale_invariance import (
 )
 from bncore.lab import data, networks, recorded
 
+SINGLE = float(np.finfo(np.float32).eps)
+RECORDED = 1e-3 / 2  # Half a unit of the last of four digits, of which the first is at least 1.
 KEPT = recorded.load(Path(full_size.__file__).with_name("recorded.json"))
 
 
@@ -56,8 +58,8 @@ def test_what_the_chapter_says_of_the_recorded_run():
             assert (inside == (values < least)).all()
     frozen = full["frozen"]["batch norm, hidden rate"]
     assert min(frozen["loss"]) > 0.16
-    assert np.median(frozen["accuracy"]) == pytest.approx(0.92, abs=5e-3)
-    np.testing.assert_allclose(frozen["loss"], 0.2, atol=0.05)
+    assert np.median(frozen["accuracy"]) == pytest.approx(0.92, abs=0.01 / 2)  # two digits
+    np.testing.assert_allclose(frozen["loss"], 0.2, rtol=0, atol=0.05)
     slowest = full["loss"]["batch norm, hidden rate"][0]
     assert (np.array(slowest) < frozen["loss"]).all()
     np.testing.assert_allclose(full["loss"]["no batch norm, hidden rate"][-3:], np.log(10), 2e-3)
@@ -65,8 +67,8 @@ def test_what_the_chapter_says_of_the_recorded_run():
     assert np.min(full["loss"]["batch norm"], axis=1)[-3:].min() > 1
     felt = np.median(full["felt"], axis=1)
     np.testing.assert_allclose(felt[:3, -1], felt[:3, 0], rtol=0.03)
-    np.testing.assert_allclose(felt[3:5, -1], 2, atol=0.25)
-    np.testing.assert_allclose(felt[5, 1:], 0.63, atol=0.03)
+    np.testing.assert_allclose(felt[3:5, -1], 2, rtol=0, atol=0.25)
+    np.testing.assert_allclose(felt[5, 1:], 0.63, rtol=0, atol=0.03)
 
 
 def test_the_sweep_runs_on_a_downloaded_set(small_images):
@@ -98,7 +100,9 @@ def test_the_command_for_the_papers_size_runs_its_configuration(
         model = networks.vgg(11, normalization, width=2, hidden=[4], seed=1)
         # At this rate the weights stay where they start.
         start = torch.nn.functional.cross_entropy(model(split.x_train[:30]), split.y_train[:30])
-        assert kept["full"]["loss"][arm][0][1] == pytest.approx(start.item(), rel=2e-3)
+        assert kept["full"]["loss"][arm][0][1] == pytest.approx(
+            start.item(), rel=RECORDED + 64 * SINGLE, abs=0
+        )
     assert np.shape(kept["full"]["felt"]) == (1, 2, 4)
     assert np.isfinite(kept["full"]["felt"]).all()
 

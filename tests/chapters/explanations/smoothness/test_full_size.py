@@ -8,6 +8,9 @@ from bncore.chapters.explanations.smoothness import experiments, full_size
 from bncore.explanations import landscape, spectrum
 from bncore.lab import data, networks, recorded
 
+SINGLE = float(np.finfo(np.float32).eps)
+RECORDED = 1e-3 / 2  # Half a unit of the last of four digits, of which the first is at least 1.
+
 
 def test_the_recorded_run_repeats_at_its_reduced_size():
     found, stored = full_size.run(full_size.REDUCED), experiments.record()["reduced"]
@@ -41,8 +44,10 @@ def test_densities_are_those_of_the_networks_that_were_trained():
     _, (model,) = experiments.walks("batch norm", 2, (4,), 3, 3)
     for when, network in (("start", experiments.network("batch norm", 2, 4)), ("end", model)):
         ours = spectrum.lanczos(spectrum.hessian_operator(network, x, y), 12, 3, seed=4)
-        np.testing.assert_allclose(found[f"nodes at {when}"], [ours.nodes], rtol=1e-2, atol=1e-3)
-        np.testing.assert_allclose(found[f"weights at {when}"], [ours.weights], atol=1e-3)
+        # Lanczos' method in float32 repeats fewer digits than are recorded.
+        off = {"rtol": 20 * RECORDED, "atol": 2 * RECORDED}
+        np.testing.assert_allclose(found[f"nodes at {when}"], [ours.nodes], **off)
+        np.testing.assert_allclose(found[f"weights at {when}"], [ours.weights], **off)
 
 
 def test_the_command_for_the_papers_size_walks_in_its_networks(small_images, monkeypatch, tmp_path):
@@ -62,8 +67,10 @@ def test_the_command_for_the_papers_size_walks_in_its_networks(small_images, mon
     found = landscape.along_gradient(
         model, split.x_train[:16], split.y_train[:16], experiments.RATES
     )
-    assert one["absolute"][1][0] == pytest.approx(found.smoothness, rel=1e-2)
-    assert one["loss"][1][0] == pytest.approx(found.loss, rel=1e-3)
+    assert one["absolute"][1][0] == pytest.approx(
+        found.smoothness, rel=RECORDED + 1e4 * SINGLE, abs=0
+    )
+    assert one["loss"][1][0] == pytest.approx(found.loss, rel=RECORDED + 64 * SINGLE, abs=0)
 
 
 def test_the_papers_network_is_a_vgg_of_full_width():
