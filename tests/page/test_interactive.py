@@ -164,3 +164,9 @@ def test_a_shown_figure_is_named_after_its_caption(caption, name):
     fig, _ = style.axes()
     assert show(fig, alt="Nothing.", caption=caption).name == name
     plt.close(fig)
+
+
+@pytest.mark.parametrize("alt", ["A set {1, 2} of points.", "{x}", "{{", "no brace"])
+def test_the_words_of_a_figure_that_does_not_move_are_taken_as_they_are(alt):
+    fig, _ = plt.subplots()
+    assert show(fig, alt=alt, caption="Look.").describe() == alt
