@@ -245,3 +245,20 @@ def test_preparing_holds_what_is_said_to_be_held():
     assert held(model) == ["block1.body.norm1"]
     prepare_training(model)
     assert [name for name, module in model.named_modules() if not module.training] == held(model)
+
+
+def test_whatever_is_in_evaluation_mode_within_a_model_that_trains_stays_so():
+    """Not batch norms alone: a dropout that its owner has switched off, or a whole block."""
+    model = networks.residual(1, 2, stages=1)
+    model.add_module("dropout", nn.Dropout(0.5))
+    model.dropout.eval()
+    model.block1.eval()
+    expected = ["dropout", *(f"block1{rest}" for rest in inside(model.block1))]
+    assert sorted(held(model)) == sorted(expected)
+    prepare_training(model)
+    still = [name for name, module in model.named_modules() if not module.training]
+    assert sorted(still) == sorted(expected)
+
+
+def inside(block):
+    return [name and f".{name}" for name, _ in block.named_modules()]

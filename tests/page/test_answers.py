@@ -53,6 +53,13 @@ def test_cancelled_entries_are_held_to_the_scale_of_their_neighbours():
     assert difference(expected, np.array([1.0, 1.1e-6]), 1e-6, 0.0) is not None
 
 
+@pytest.mark.parametrize("kind", [float, lambda number: np.array([0.0, number])])
+def test_an_answer_may_be_off_by_both_tolerances_together(kind):
+    """Here by 0.5 and by a quarter of 4."""
+    assert difference(kind(4.0), kind(5.5), 0.25, 0.5) is None
+    assert difference(kind(4.0), kind(5.625), 0.25, 0.5).startswith("the answer is off by 1.6")
+
+
 @pytest.mark.parametrize(
     ("expected", "answer", "problem"),
     [
