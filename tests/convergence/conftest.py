@@ -5,7 +5,65 @@ import re
 import numpy as np
 import pytest
 
-from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, LeastSquares
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, LeastSquares, quadrature
+
+EPS = np.finfo(np.float64).eps
+
+
+@pytest.fixture(scope="session")
+def near():
+    """See that numbers differ from others by what is allowed at most, a size for each or for all."""
+
+    def judge(found, expected, allowed, what=""):
+        found, expected = np.asarray(found), np.asarray(expected)
+        assert found.shape == expected.shape, what
+        off, allowed = np.broadcast_arrays(np.abs(found - expected), allowed)
+        wrong = ~(off <= allowed)
+        assert not wrong.any(), (
+            f"{what}: {found[wrong][:4]} instead of {expected[wrong][:4]}, "
+            f"off by {off[wrong][:4]}, allowed {allowed[wrong][:4]}"
+        )
+
+    return judge
+
+
+@pytest.fixture(scope="session")
+def rounding():
+    """The rounding of a mean: d products for a score of d features, and n terms of a sample."""
+
+    def of(problem):
+        n = problem.Z.shape[0] if isinstance(problem, EmpiricalHalfspace) else 0
+        return (n + 4 * problem.dimension) * EPS
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def accuracy(rounding):
+    """That of a mean: its rounding, and for Gaussian points what quadrature promises."""
+
+    def of(problem):
+        integral = isinstance(problem, GaussianHalfspace)
+        return rounding(problem) + (quadrature.ACCURACY if integral else 0.0)
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def error_of(accuracy):
+    """How far value, gradient and Hessian product with v of one of the four losses may be off at w.
+
+    By Cauchy and Schwarz what they sum is at most (1 + ||w||_S)^2, 2 (1 + ||w||_S) |z| and
+    2 ||v||_S |z|.
+    """
+
+    def of(problem, w, v=None):
+        v = w if v is None else v
+        score, z = 1 + np.sqrt(w @ problem.S @ w), np.sqrt(np.trace(problem.S))
+        sizes = np.array([score**2, 2 * score * z, 2 * np.sqrt(v @ problem.S @ v) * z])
+        return accuracy(problem) * sizes
+
+    return of
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from scipy import sparse
 
 from bncore.convergence import EmpiricalHalfspace, LeastSquares
 
+EPS = np.finfo(np.float64).eps
 SEEDS = st.integers(0, 10**6)
 few = settings(max_examples=12)
 U, S = np.array([0.3, -0.2]), np.array([[1.0, 0.2], [0.2, 0.8]])
@@ -21,25 +22,41 @@ def with_entry(a, index, value):
     return a
 
 
+def error_of_moments(X, y):
+    """Of X'X / n and of X'y / n: n terms, of sizes that Cauchy and Schwarz bound."""
+    x, y = np.sqrt(np.mean(X**2, axis=0)), np.sqrt(np.mean(np.square(y)))
+    return len(X) * EPS * np.outer(x, x), len(X) * EPS * x * y
+
+
+def error_of_solution(X, y):
+    """Of S^-1 u, from moments that are off: S^-1 (du + dS w)."""
+    S, w = X.T @ X / len(X), np.linalg.lstsq(X, y, rcond=None)[0]
+    of_S, of_u = error_of_moments(X, y)
+    mu, *_ = np.linalg.eigvalsh(S)
+    return np.linalg.norm(of_u + of_S @ np.abs(w)) / mu
+
+
 @few
 @given(seed=SEEDS)
-def test_moments_of_data_are_sample_means(seed):
+def test_moments_of_data_are_sample_means(seed, near, error_of):
     rng = np.random.default_rng(seed)
     X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
     problem = LeastSquares.from_data(X, y)
-    np.testing.assert_allclose(problem.u, -X.T @ y / 30, atol=1e-14)
-    np.testing.assert_allclose(problem.S, X.T @ X / 30, atol=1e-14)
+    of_S, of_u = error_of_moments(X, y)
+    near(problem.u, -X.T @ y / 30, of_u)
+    near(problem.S, X.T @ X / 30, of_S)
     w = rng.normal(size=4)
-    assert problem.value(w) == pytest.approx(np.mean((y - X @ w) ** 2), rel=1e-12)
-    expected = np.linalg.lstsq(X, y, rcond=None)[0]
-    np.testing.assert_allclose(problem.closed_form, expected, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(problem.gradient(problem.closed_form), 0, atol=1e-12)
+    size = np.mean((np.abs(y) + np.abs(X) @ np.abs(w)) ** 2)
+    near(problem.value(w), np.mean((y - X @ w) ** 2), 30 * EPS * size)
+    error = error_of_solution(X, y)
+    near(problem.closed_form, np.linalg.lstsq(X, y, rcond=None)[0], error)
+    near(problem.gradient(problem.closed_form), np.zeros(4), problem.smoothness * error)
     labels = np.where(y > 0, 1.0, -1.0)
     halfspace = EmpiricalHalfspace.from_data(X, labels, "softplus")
-    np.testing.assert_allclose(halfspace.u, -X.T @ labels / 30, atol=1e-14)
-    np.testing.assert_allclose(halfspace.S, X.T @ X / 30, atol=1e-14)
+    near(halfspace.u, -X.T @ labels / 30, error_of_moments(X, labels)[1])
+    near(halfspace.S, X.T @ X / 30, of_S)
     expected = np.mean(np.log1p(np.exp(-labels * (X @ w))))
-    assert halfspace.value(w) == pytest.approx(expected, rel=1e-12)
+    near(halfspace.value(w), expected, error_of(halfspace, w)[0])
 
 
 def test_a_constant_is_a_number(refuses):
@@ -59,13 +76,13 @@ def test_data_of_least_squares_are_refused(refuses):
 
 @few
 @given(seed=SEEDS, j=st.integers(0, 3), factor=st.sampled_from([1e-100, 1e-8, 1e8, 1e100]))
-def test_units_of_data_decide_nothing(seed, j, factor):
+def test_units_of_data_decide_nothing(seed, j, factor, near):
     rng = np.random.default_rng(seed)
     X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
     units = np.where(np.arange(4) == j, factor, 1.0)
     problem = LeastSquares.from_data(X * units, y)
     expected = np.linalg.lstsq(X, y, rcond=None)[0]
-    np.testing.assert_allclose(problem.closed_form * units, expected, rtol=0, atol=1e-12)
+    near(problem.closed_form * units, expected, error_of_solution(X, y))
     twice = np.c_[X, X @ [1.0, 2.0, 3.0, 4.0]]
     for data in (twice, twice * np.append(units, 1 / factor)):
         with pytest.raises(ValueError, match="has 4 independent columns, expected all 5"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncore.convergence import Unresolved
-from bncore.convergence.length import NoFiniteLength, bisection, bracket, search
+from bncore.convergence.length import NUDGE, NoFiniteLength, bisection, bracket, search
 
 EPS = np.finfo(float).eps
 
@@ -36,22 +36,24 @@ def double_well(low, top, high):
 
 @given(
     root=st.floats(-1e6, 1e6),
-    near=st.floats(-50, 50),
+    start=st.floats(-50, 50),
     width=st.sampled_from([1e-3, 1.0, 7.0]),
     factor=st.sampled_from([1.0, 1e8, 1e-8]),
 )
-def test_a_bracket_widens_four_times_at_a_time_towards_the_minimum(root, near, width, factor):
+def test_a_bracket_widens_four_times_at_a_time_towards_the_minimum(root, start, width, factor):
     """After k steps it has gone width (4^k - 1) / 3."""
-    away = abs(root - near)
+    away = abs(root - start)
     reach = [width * (4.0**k - 1) / 3 for k in range(40)]
-    if min(abs(away - r) for r in reach) < 1e-9 * (1 + away + abs(near)):
+    error = (
+        64 * EPS * (abs(start) + 4 * away + width)
+    )  # of at most 16 steps, and the last four times
+    if min(abs(away - r) for r in reach) <= error:
         return
     k = next(k for k in range(40) if reach[k] > away)
-    ends = [near + math.copysign(reach[i], root - near) for i in (k - 1, k)]
-    a, b, at_a = bracket(lambda g: factor * (g - root), near, width)
-    expected = sorted(ends, key=abs)
-    np.testing.assert_allclose([a, b], expected, rtol=0, atol=64 * EPS * (abs(near) + away * 4))
-    assert at_a == factor * (a - root)
+    ends = [start + math.copysign(reach[i], root - start) for i in (k - 1, k)]
+    a, b, at_a = bracket(lambda g: factor * (g - root), start, width)
+    np.testing.assert_allclose([a, b], sorted(ends, key=abs), rtol=0, atol=error)
+    assert at_a == factor * (a - root)  # the same expression
 
 
 def test_a_bracket_begins_at_0_with_a_step_of_1_and_has_its_nearer_end_first():
@@ -69,25 +71,24 @@ def test_a_minimum_at_the_start_is_its_own_bracket():
 
 def test_a_maximum_at_the_start_is_left_towards_larger_lengths():
     a, b, at_a = bracket(double_well(-1, 0, 1), 0.0, 2.0)
-    assert (a, b) == (2e-6, 2e-6 + 2.0)
+    assert (a, b) == pytest.approx((2 * NUDGE, 2 * NUDGE + 2), rel=4 * EPS, abs=0)
     assert at_a == double_well(-1, 0, 1)(a) < 0
 
 
 def test_a_level_point_from_which_f_falls_to_one_side_is_left_to_that_side():
     a, b, _ = bracket(lambda g: g**2 * (g + 3))  # falls towards -3
-    assert (a, b) == (-1e-6 - 1.0, -1e-6 - 5.0)
+    assert (a, b) == pytest.approx((-NUDGE - 1, -NUDGE - 5), rel=4 * EPS, abs=0)
 
 
 def test_a_minimum_that_a_step_hits_lies_inside():
     a, b, at_a = bracket(lambda g: g - 1)
     assert (a, at_a) == (0.0, -1.0)
-    assert b == 1 + 1e-6
+    assert b == pytest.approx(1 + NUDGE, rel=4 * EPS, abs=0)
 
 
 def test_a_level_point_that_a_step_hits_does_not_end_the_search():
     a, b, _ = bracket(lambda g: (g - 1) ** 2 * (g - 3))
-    assert a == 1 + 1e-6
-    assert b == a + 4
+    assert (a, b) == pytest.approx((1 + NUDGE, 5 + NUDGE), rel=4 * EPS, abs=0)
 
 
 def test_a_minimum_between_far_looks_is_found():
@@ -128,7 +129,7 @@ def test_a_level_floor_that_is_reached_is_a_minimum(power, factor):
     """As with a squared hinge loss on separable data."""
     a, b, _ = bracket(lambda g: -factor * max(0.0, 3.0 - g) ** power)
     assert a == 1.0
-    assert b == pytest.approx(5.0, abs=1e-5)
+    assert b == pytest.approx(5.0, abs=4 * NUDGE + 8 * EPS)  # the last step is 4 long
 
 
 def test_a_refusal_is_passed_on_unless_a_minimum_lies_before_it():
@@ -200,7 +201,7 @@ def test_bisection_leaves_a_maximum_that_it_hits(sign):
     slope = double_well(-1, 0, 2)
     g, halvings = bisection(slope, -4.0 * sign, 4.0 * sign, slope(-4.0 * sign), 60)
     assert halvings <= 60
-    assert g == pytest.approx(2 if sign == 1 else -1, abs=1e-9)
+    assert g == pytest.approx(2 if sign == 1 else -1, rel=4 * EPS, abs=0)
 
 
 # ---- the whole search ----
@@ -217,19 +218,19 @@ def test_a_search_ends_at_a_minimum(lengths, near, width, method, factor):
     low, top, high = sorted(g / 100 for g in lengths)
     slope = double_well(low, top, high)
     found = search(Along(lambda g: factor * slope(g)), 80, method, near, width)
-    from_minima = min(abs(found.g - low), abs(found.g - high))
-    assert from_minima < 1e-9 * (1 + abs(low) + abs(high))
+    error = 16 * EPS * (abs(near) + abs(low) + abs(high))
+    assert min(abs(found.g - low), abs(found.g - high)) <= error
     a, b = found.bracket
-    assert min(a, b) - 1e-9 <= found.g <= max(a, b) + 1e-9
-    assert slope(a) * slope(b) <= 0
+    assert min(a, b) - error <= found.g <= max(a, b) + error
+    assert slope(a) * slope(b) <= 0  # differences have the right sign
     assert 0 <= found.halvings <= 80
 
 
 @pytest.mark.parametrize("method", ["bisection", "brentq"])
 def test_a_search_from_a_maximum_finds_a_minimum(method):
     found = search(Along(double_well(-1, 0, 1)), 60, method)
-    assert found.g == pytest.approx(1, abs=1e-9)
-    assert found.bracket == (1e-6, 1e-6 + 1.0)
+    assert found.g == pytest.approx(1, rel=16 * EPS)
+    assert found.bracket == pytest.approx((NUDGE, NUDGE + 1), rel=4 * EPS, abs=0)
 
 
 @given(top=st.floats(-0.9, 0.9))
@@ -239,7 +240,7 @@ def test_brent_leaves_a_maximum_at_which_it_ends(top):
     a, b, _ = bracket(slope, -3.0, 4.0)
     for width in (4.0, b - a, 5.0, 6.0):
         found = search(Along(slope), 80, "brentq", -3.0, width)
-        assert min(abs(found.g - 1), abs(found.g + 1)) < 1e-9
+        assert min(abs(found.g - 1), abs(found.g + 1)) <= 16 * EPS
 
 
 @given(root=st.floats(1e-12, 1e12), method=st.sampled_from(["bisection", "brentq"]))

@@ -19,6 +19,7 @@ from bncore.convergence.losses import Loss
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # careless losses overflow
 
+EPS = np.finfo(np.float64).eps
 NAMES = ["softplus", "sigmoid", "tanh", "squared"]
 BY_TORCH = {
     "softplus": lambda a: torch.logaddexp(a, torch.zeros_like(a)),
@@ -34,7 +35,7 @@ def test_the_named_losses_are_these_four():
 
 @pytest.mark.parametrize("name", NAMES)
 @given(a=st.lists(st.floats(-30, 30), min_size=1, max_size=20))
-def test_the_derivatives_are_those_of_torch(name, a):
+def test_the_derivatives_are_those_of_torch(name, a, near):
     loss = losses.get(name)
     ta = torch.tensor(a, dtype=torch.float64, requires_grad=True)
     value = BY_TORCH[name](ta)
@@ -42,42 +43,50 @@ def test_the_derivatives_are_those_of_torch(name, a):
     (second,) = torch.autograd.grad(first.sum(), ta)
     for ours, theirs in zip((loss.phi, loss.dphi, loss.d2phi), (value, first, second), strict=True):
         theirs = theirs.detach().numpy()
-        np.testing.assert_allclose(ours(np.array(a)), theirs, rtol=1e-10, atol=1e-14)
+        # torch takes slopes from 1 - tanh^2 and its like
+        near(ours(np.array(a)), theirs, 8 * EPS * np.maximum(np.abs(theirs), 1))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_derivatives_are_those_of_finite_differences(name):
+def test_the_derivatives_are_those_of_finite_differences(name, near):
+    """Truncated at the third derivative, which is that of tanh' at most: below 4.1."""
     loss = losses.get(name)
     a, h = np.linspace(-12, 12, 501), 1e-5
     for f, df in ((loss.phi, loss.dphi), (loss.dphi, loss.d2phi)):
-        np.testing.assert_allclose((f(a + h) - f(a - h)) / (2 * h), df(a), atol=1e-8)
+        rounded = 2 * EPS * (np.abs(f(a)) + np.abs(a * df(a))) / h
+        near((f(a + h) - f(a - h)) / (2 * h), df(a), 4.1 * h**2 / 6 + rounded)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bounds_are_the_suprema(name):
     loss = losses.get(name)
-    a = np.linspace(-40, 40, 400001)
+    a, step = np.linspace(-40, 40, 400001, retstep=True)
+    # half a step beside its peak f is lower by f'' step^2 / 8, where f'' is 6 peaks at most
+    missed = 6 * step**2 / 8
     for f, bound in ((loss.dphi, loss.slope_bound), (loss.d2phi, loss.curvature_bound)):
         largest = np.abs(f(a)).max()
         if np.isinf(bound):
             assert name == "squared"
             assert f is loss.dphi
         else:
-            assert (1 - 1e-7) * bound <= largest <= (1 + 1e-15) * bound
+            assert (1 - missed) * bound <= largest <= (1 + 8 * EPS) * bound
 
 
 @pytest.mark.parametrize("name", ["softplus", "sigmoid", "tanh"])
-def test_the_tails_keep_their_relative_accuracy(name):
+def test_the_tails_keep_their_relative_accuracy(name, near):
+    """Each is a power series in the decay: the second term, at most 4 times the decay, is left out."""
     loss, a = losses.get(name), np.array([-20.0, -100.0, -300.0])
     factor, rate = (4.0, 2.0) if name == "tanh" else (1.0, 1.0)
+    decay = np.exp(rate * a)
+    error = 4 * decay + 8 * EPS
     if name != "tanh":
-        np.testing.assert_allclose(loss.phi(a), np.exp(a), rtol=1e-8)
-    np.testing.assert_allclose(loss.dphi(a), factor * np.exp(rate * a), rtol=1e-8)
-    np.testing.assert_allclose(loss.d2phi(a), rate * factor * np.exp(rate * a), rtol=1e-8)
+        near(loss.phi(a), decay, error * decay)
+    near(loss.dphi(a), factor * decay, error * factor * decay)
+    near(loss.d2phi(a), rate * factor * decay, error * rate * factor * decay)
     if name == "softplus":
-        np.testing.assert_allclose(loss.phi(-a), -a, rtol=1e-8)
+        near(loss.phi(-a), -a, error * -a)
     else:
-        np.testing.assert_allclose(loss.dphi(-a), factor * np.exp(rate * a), rtol=1e-8)
+        near(loss.dphi(-a), factor * decay, error * factor * decay)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -280,11 +289,10 @@ def test_the_width_is_where_the_slope_changes_and_at_most_one():
     assert loss.functions == (np.sin, np.cos, np.sin)
 
 
-def test_the_sizes_are_the_largest_magnitudes_near_0():
-    sizes = losses.get("squared").sizes
-    np.testing.assert_allclose(sizes, [4.0, 4.0, 2.0], rtol=1e-15)
-    negative = scaled(losses.get("squared"), -2.0)
-    np.testing.assert_allclose(negative.sizes, [8.0, 8.0, 4.0], rtol=1e-15)
+def test_the_sizes_are_the_largest_magnitudes_near_0(near):
+    sizes = np.array([4.0, 4.0, 2.0])
+    near(losses.get("squared").sizes, sizes, 4 * EPS * sizes)
+    near(scaled(losses.get("squared"), -2.0).sizes, 2 * sizes, 8 * EPS * sizes)
 
 
 REFUSED = {
