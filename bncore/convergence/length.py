@@ -67,7 +67,8 @@ def bracket(slope, near=0.0, width=1.0):
         if at_b * at_a < 0 or (at_b == 0 and abs(_before_level(slope, a, b)) > FLAT * steepest):
             return _inside_out(a, b, at_a, at_b)
         seen.append((b, at_b))
-        if abs(at_b) <= FLAT * steepest:
+        # next to a minimum the slope is as small, but not beside it
+        if abs(at_b) <= FLAT * steepest and abs(slope(b + NUDGE * step)) <= FLAT * steepest:
             break
     for (a, at_a), (b, _) in itertools.pairwise(seen):
         for middle in np.linspace(a, b, LOOKS + 2)[1:-1]:

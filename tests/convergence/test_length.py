@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bncore.convergence import Unresolved
@@ -214,6 +214,7 @@ def test_bisection_leaves_a_maximum_that_it_hits(sign):
     method=st.sampled_from(["bisection", "brentq"]),
     factor=st.sampled_from([1.0, 1e8, 1e-8]),
 )
+@example(lengths=[-115, -71, 100], near=-2.4e-16, width=1.0, method="bisection", factor=1.0)
 def test_a_search_ends_at_a_minimum(lengths, near, width, method, factor):
     low, top, high = sorted(g / 100 for g in lengths)
     slope = double_well(low, top, high)
