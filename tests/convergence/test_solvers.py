@@ -17,7 +17,6 @@ from bncore.convergence import (
     LeastSquares,
     accelerated_gradient_descent,
     gdnp,
-    gdnp_network,
     gradient_descent,
     losses,
     solvers,
@@ -26,6 +25,7 @@ from bncore.convergence import (
 from bncore.convergence.length import Unresolved
 
 NAMES = ["softplus", "sigmoid", "tanh", "squared"]
+EPS = np.finfo(np.float64).eps
 SEEDS = st.integers(0, 10**6)
 # Bounded, and not monotone: it has a best length, unlike the sigmoid and tanh.
 WELL = (
@@ -44,6 +44,26 @@ ALL = {
 few = settings(max_examples=8)
 
 
+@pytest.fixture(scope="session")
+def close(near, accuracy):
+    """Weights and lengths after so many steps.
+
+    Each step is off by what a gradient is, over the least curvature along the way.
+    """
+
+    def judge(problem, found, expected, steps=1):
+        error = steps * problem.condition_number * accuracy(problem)
+        near(found, expected, error * np.abs(expected).max())
+
+    return judge
+
+
+def least_curvature(problem, w):
+    """The smallest eigenvalue of the Hessian of f at w."""
+    H = np.array([problem.hessian_product(w, e) for e in np.eye(problem.dimension)])
+    return np.linalg.eigvalsh((H + H.T) / 2)[0]
+
+
 def directions(trace, S):
     """Directions scaled to S-norm 1, with the sign of the first kept."""
     return trace.w / np.sqrt(np.einsum("ti,ij,tj->t", trace.w, S, trace.w))[:, None]
@@ -54,7 +74,9 @@ def directions(trace, S):
 
 @pytest.mark.parametrize("solver", ALL)
 @pytest.mark.parametrize("kind", ["least squares", "Gaussian", "sample"])
-def test_a_trace_records_what_the_problem_says_of_its_weights(solver, kind, moments, cloud):
+def test_a_trace_records_what_the_problem_says_of_its_weights(
+    solver, kind, moments, cloud, near, rounding, error_of
+):
     u, S = moments(2, 4)
     problem = {
         "least squares": LeastSquares(u, S, 0.3),
@@ -74,29 +96,29 @@ def test_a_trace_records_what_the_problem_says_of_its_weights(solver, kind, mome
     assert trace.seconds[0] >= 0
     assert (np.diff(trace.seconds) >= 0).all()
     assert isinstance(trace.message, str)
+    error = rounding(problem) * problem.condition_number
+    best = problem.rayleigh_optimum
     for t in range(T):
         w = trace.weights[t]
-        assert trace.value[t] == pytest.approx(problem.value(w), rel=1e-10, abs=1e-12)
-        norm = np.linalg.norm(problem.gradient(w))
-        assert trace.gradient_norm[t] == pytest.approx(norm, rel=1e-7, abs=1e-12)
-        gap = problem.rayleigh(trace.w[t]) - problem.rayleigh_optimum
-        assert trace.rayleigh_gap[t] == pytest.approx(gap, rel=1e-7, abs=1e-13)
-    np.testing.assert_allclose(trace.w[0] / w0, trace.w[0, 0] / w0[0], rtol=1e-12)
+        of_value, of_gradient, _ = error_of(problem, w)
+        near(trace.value[t], problem.value(w), of_value)
+        near(trace.gradient_norm[t], np.linalg.norm(problem.gradient(w)), of_gradient)
+        near(trace.rayleigh_gap[t], problem.rayleigh(trace.w[t]) - best, error * abs(best))
+    np.testing.assert_array_equal(trace.w[0], w0)
     if solver == "gdnp":
         assert trace.brackets.shape == (T, 2)
         assert trace.halvings.shape == (T,)
         rate = (1 - problem.smallest_eigenvalue / problem.largest_eigenvalue) ** 2
         expected = rate ** np.arange(T) * trace.rayleigh_gap[0]
-        np.testing.assert_allclose(trace.bound, expected, rtol=1e-9)
+        near(trace.bound, expected, (1 + np.arange(T)) * error * expected)
     else:
         assert trace.brackets is None
         assert trace.halvings is None
         assert np.isnan(trace.bound).all()
     if solver in ("gdnp", "bn"):
         norms = np.sqrt(np.einsum("ti,ij,tj->t", trace.w, problem.S, trace.w))
-        np.testing.assert_allclose(
-            trace.weights, trace.g[:, None] * trace.w / norms[:, None], rtol=1e-10, atol=1e-13
-        )
+        expected = trace.g[:, None] * trace.w / norms[:, None]
+        near(trace.weights, expected, error * np.abs(expected))
 
 
 @pytest.mark.parametrize("solver", ALL)
@@ -111,44 +133,53 @@ def test_the_start_is_left_as_it_was(solver, moments):
 
 @few
 @given(seed=SEEDS, d=st.integers(1, 8), share=st.floats(0.1, 5))
-def test_every_solver_reaches_the_closed_form_of_least_squares(seed, d, share, moments):
+def test_every_solver_reaches_the_closed_form_of_least_squares(
+    seed, d, share, moments, near, error_of
+):
+    """As near as the gradient, over twice the smallest eigenvalue, says; how small it is, theory."""
     u, S = moments(seed, d, condition=5, share=share)
     problem = LeastSquares(u, S)
     w0 = np.random.default_rng(seed).normal(size=d)
-    expected = -np.linalg.solve(S, u)
-    np.testing.assert_allclose(problem.closed_form, expected, rtol=1e-9)
-    size = np.linalg.norm(expected)
+    expected, mu = -np.linalg.solve(S, u), problem.smallest_eigenvalue
+    of_value, of_gradient, _ = error_of(problem, expected)
+    near(problem.closed_form, expected, of_gradient / (2 * mu))
+    tolerance = 1e-11
     for name in ("gdnp", "gd", "agd", "lbfgs"):
         steps = 50 if name == "lbfgs" else 400
-        trace = ALL[name](problem, w0, steps=steps, tolerance=1e-11)
-        error = np.linalg.norm(trace.weights[-1] - expected) / size
-        assert error < 1e-5 if name == "lbfgs" else error < 1e-8, (name, error)
+        trace = ALL[name](problem, w0, steps=steps, tolerance=tolerance)
+        left = trace.gradient_norm[-1]
+        near(trace.weights[-1], expected, (left + of_gradient) / (2 * mu), name)
+        # a line search sees no step that gains less than f is off by: ||grad f||^2 / (2 L)
+        hidden = np.sqrt(2 * problem.smoothness * of_value) if name == "lbfgs" else 0.0
+        assert left <= tolerance + of_gradient + hidden, name
     trace = solvers.batch_norm_gradient_descent(
         problem, w0, g0=0.5, steps=1000, learning_rate=0.1, tolerance=1e-9
     )
-    assert np.linalg.norm(trace.weights[-1] - expected) < 1e-5 * size or trace.status == "budget"
+    near(trace.weights[-1], expected, (trace.gradient_norm[-1] + of_gradient) / (2 * mu))
+    assert trace.gradient_norm[-1] <= 1e-9 or trace.status == "budget"
 
 
 @pytest.mark.parametrize("solver", ["bn", "wn"])
-def test_plain_descent_on_direction_and_length_reaches_it_too(solver, moments):
+def test_plain_descent_on_direction_and_length_reaches_it_too(solver, moments, near, error_of):
     for seed in range(5):
         problem = LeastSquares(*moments(seed, 4, condition=4))
-        w0 = np.random.default_rng(seed).normal(size=4)
-        trace = ALL[solver](problem, w0, steps=4000, learning_rate=0.2, tolerance=1e-9)
-        error = np.linalg.norm(trace.weights[-1] - problem.closed_form)
-        assert error < 1e-6 * np.linalg.norm(problem.closed_form)
+        w0, tolerance = np.random.default_rng(seed).normal(size=4), 1e-9
+        trace = ALL[solver](problem, w0, steps=4000, learning_rate=0.2, tolerance=tolerance)
         assert trace.status == "tolerance"
+        error = tolerance + error_of(problem, problem.closed_form)[1]
+        near(trace.weights[-1], problem.closed_form, error / (2 * problem.smallest_eigenvalue))
 
 
-def test_for_least_squares_one_length_is_right_at_every_step(moments):
+def test_for_least_squares_one_length_is_right_at_every_step(moments, near, rounding, error_of):
     """g* = -u'w / ||w||_S."""
     problem = LeastSquares(*moments(4))
     trace = gdnp(problem, np.ones(5), steps=20, bisection_steps=60)
     norms = np.sqrt(np.einsum("ti,ij,tj->t", trace.w, problem.S, trace.w))
     expected = -trace.w @ problem.u / norms
-    np.testing.assert_allclose(trace.g[1:], expected[1:], rtol=1e-10)
+    size = np.linalg.norm(problem.u) / np.sqrt(problem.smallest_eigenvalue)
+    near(trace.g[1:], expected[1:], rounding(problem) * size)
     values = problem.value(np.zeros(5)) + np.array([problem.rayleigh(w) for w in trace.w])
-    np.testing.assert_allclose(trace.value[1:], values[1:], rtol=1e-10, atol=1e-12)
+    near(trace.value[1:], values[1:], max(error_of(problem, w)[0] for w in trace.weights))
 
 
 # ---- descent ----
@@ -156,7 +187,9 @@ def test_for_least_squares_one_length_is_right_at_every_step(moments):
 
 @few
 @given(seed=SEEDS, kind=st.sampled_from(["Gaussian", "sample", "least squares"]))
-def test_gradient_descent_takes_the_steps_it_should_and_descends(seed, kind, moments, cloud):
+def test_gradient_descent_takes_the_steps_it_should_and_descends(
+    seed, kind, moments, cloud, near, error_of
+):
     u, S = moments(seed, 4)
     problem = {
         "least squares": LeastSquares(u, S),
@@ -169,12 +202,13 @@ def test_gradient_descent_takes_the_steps_it_should_and_descends(seed, kind, mom
         step = 1 / problem.smoothness if rate is None else rate
         for t in range(15):
             expected = trace.weights[t] - step * problem.gradient(trace.weights[t])
-            np.testing.assert_allclose(trace.weights[t + 1], expected, rtol=1e-9, atol=1e-12)
-        assert (np.diff(trace.value) <= 1e-14 * np.abs(trace.value[:-1])).all()
+            of_value, of_gradient, _ = error_of(problem, trace.weights[t])
+            near(trace.weights[t + 1], expected, step * of_gradient + EPS * np.abs(expected))
+            assert trace.value[t + 1] <= trace.value[t] + 2 * of_value
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_acceleration_pays_on_an_ill_conditioned_problem(seed, moments):
+def test_acceleration_pays_on_an_ill_conditioned_problem(seed, moments, error_of):
     problem = LeastSquares(*moments(seed, 20, condition=1e3))
     w0 = np.random.default_rng(seed).normal(size=20)
     best = problem.value(problem.closed_form)
@@ -186,13 +220,13 @@ def test_acceleration_pays_on_an_ill_conditioned_problem(seed, moments):
     steps = np.arange(1, 301)
     # Nesterov's bound 2 L ||w0 - w*||^2 / (t+1)^2, with the smoothness for L
     bound = 2 * problem.smoothness * distance**2 / (steps + 1) ** 2
-    assert (fast.value[1:] - best <= bound).all()
+    assert (fast.value[1:] - best <= bound + 2 * error_of(problem, w0)[0]).all()
     assert fast.value[-1] - best < 0.2 * (plain.value[-1] - best)
 
 
 @pytest.mark.parametrize("solver", ["bn", "wn"])
 @pytest.mark.parametrize("seed", range(4))
-def test_descent_on_direction_and_length_follows_autograd(solver, seed, moments):
+def test_descent_on_direction_and_length_follows_autograd(solver, seed, moments, close):
     import torch
 
     u, S = moments(seed, 4)
@@ -204,7 +238,7 @@ def test_descent_on_direction_and_length_follows_autograd(solver, seed, moments)
     tu, metric = torch.tensor(u), torch.tensor(S) if solver == "bn" else torch.eye(4).double()
     for t in range(11):
         weights = g * w / torch.sqrt(w @ metric @ w)
-        np.testing.assert_allclose(trace.weights[t], weights.detach().numpy(), rtol=1e-9)
+        close(problem, trace.weights[t], weights.detach().numpy(), t + 1)
         f = 2 * tu @ weights + weights @ torch.tensor(S) @ weights
         dw, dg = torch.autograd.grad(f, (w, g))
         with torch.no_grad():
@@ -217,99 +251,119 @@ def test_descent_on_direction_and_length_follows_autograd(solver, seed, moments)
 
 @few
 @given(seed=SEEDS, d=st.integers(2, 8), share=st.floats(0.05, 0.8))
-def test_the_directions_are_those_of_least_squares_whatever_the_loss(seed, d, share, moments):
+def test_the_directions_are_those_of_least_squares_whatever_the_loss(
+    seed, d, share, moments, near, rounding
+):
+    """A step is the gradient over c1: its other part, of the size c2 g, cancels but for rounding."""
     u, S = moments(seed, d, share=share)
     w0 = np.random.default_rng(seed).normal(size=d)
     L = np.linalg.eigvalsh(S)[-1]
     expected = directions(gdnp(LeastSquares(u, S), w0, steps=12), S)
     for loss in ("softplus", "squared", WELL):
-        trace = gdnp(GaussianHalfspace(u, S, loss), w0, steps=12)
-        np.testing.assert_allclose(directions(trace, S), expected, atol=1e-7)
+        problem = GaussianHalfspace(u, S, loss)
+        trace = gdnp(problem, w0, steps=12)
+        c1, c2 = np.transpose([problem.coefficients(w) for w in trace.weights])
+        lost = 1 + np.abs(c2 * trace.g / c1).max()
+        size = problem.condition_number * np.abs(expected).max()
+        error = 12 * lost * rounding(problem) * size
+        both = min(len(trace.w), len(expected))  # a run ends where its gradient is 0
+        near(directions(trace, S)[:both], expected[:both], error)
     for w, after in itertools.pairwise(expected):
         step = w - (S @ w - (w @ S @ w) / (u @ w) * u) / L
-        np.testing.assert_allclose(step / np.sqrt(step @ S @ step), after, atol=1e-8)
+        near(step / np.sqrt(step @ S @ step), after, rounding(problem) * size)
 
 
 @few
 @given(seed=SEEDS, d=st.integers(1, 10), condition=st.sampled_from([1.0, 3.0, 100.0, 1e4]))
-def test_the_rayleigh_gap_stays_below_the_bound(seed, d, condition, moments):
+def test_the_rayleigh_gap_stays_below_the_bound(seed, d, condition, moments, rounding):
     u, S = moments(seed, d, condition)
     w0 = np.random.default_rng(seed).normal(size=d)
-    trace = gdnp(LeastSquares(u, S), w0, steps=40)
-    floor = 1e-13 * np.abs(LeastSquares(u, S).rayleigh_optimum)
-    assert (trace.rayleigh_gap <= trace.bound * (1 + 1e-9) + floor).all()
+    problem = LeastSquares(u, S)
+    trace = gdnp(problem, w0, steps=40)
+    # a gap is the square of a norm in S^-1, where each step is off by the root of the condition number
+    roots, bound = np.sqrt(trace.rayleigh_gap), np.sqrt(trace.bound)
+    relative = rounding(problem) * problem.condition_number
+    floor = 41 * rounding(problem) * np.sqrt(problem.condition_number * -problem.rayleigh_optimum)
+    assert (roots <= bound * (1 + 41 * relative) + floor).all()
 
 
 @few
 @given(seed=SEEDS, a=st.sampled_from([1e-6, 0.01, 3.0, 1e5]), name=st.sampled_from(NAMES[::3]))
-def test_the_scale_of_the_start_plays_no_part(seed, a, name, moments):
+def test_the_scale_of_the_start_plays_no_part(seed, a, name, moments, close, near, rounding):
     problem = GaussianHalfspace(*moments(seed), name)
     w0 = np.random.default_rng(seed).normal(size=5)
     one, other = (gdnp(problem, s * w0, steps=8) for s in (1.0, a))
-    np.testing.assert_allclose(other.weights[1:], one.weights[1:], rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(other.rayleigh_gap, one.rayleigh_gap, rtol=1e-6, atol=1e-12)
+    close(problem, other.weights, one.weights, steps=9)
+    error = 9 * rounding(problem) * problem.condition_number * abs(problem.rayleigh_optimum)
+    near(other.rayleigh_gap, one.rayleigh_gap, error)
 
 
 @few
 @given(seed=SEEDS)
-def test_a_rotation_of_the_data_rotates_the_path(seed, cloud):
+def test_a_rotation_of_the_data_rotates_the_path(seed, cloud, close):
     rng = np.random.default_rng(seed)
     Q = np.linalg.qr(rng.normal(size=(4, 4)))[0]
     Z, w0 = cloud(seed), rng.normal(size=4)
     for solver in (gdnp, gradient_descent, accelerated_gradient_descent):
-        one = solver(EmpiricalHalfspace(Z, "softplus"), w0, steps=6)
+        problem = EmpiricalHalfspace(Z, "softplus")
+        one = solver(problem, w0, steps=6)
         other = solver(EmpiricalHalfspace(Z @ Q.T, "softplus"), Q @ w0, steps=6)
-        np.testing.assert_allclose(other.weights, one.weights @ Q.T, rtol=1e-5, atol=1e-7)
+        close(problem, other.weights, one.weights @ Q.T, steps=7)
 
 
 @few
 @given(seed=SEEDS)
-def test_relabelling_both_classes_leaves_the_path(seed):
+def test_relabelling_both_classes_leaves_the_path(seed, close):
     rng = np.random.default_rng(seed)
     X, y, w0 = rng.normal(size=(60, 3)), rng.choice([-1.0, 1.0], size=60), rng.normal(size=3)
-    one, other = (
-        gdnp(EmpiricalHalfspace.from_data(s * X, s * y, "softplus"), w0, steps=5)
-        for s in (1.0, -1.0)
-    )
-    np.testing.assert_array_equal(one.weights, other.weights)
+    one, other = (EmpiricalHalfspace.from_data(s * X, s * y, "softplus") for s in (1.0, -1.0))
+    expected = gdnp(one, w0, steps=5).weights
+    close(one, gdnp(other, w0, steps=5).weights, expected, steps=6)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_it_reaches_a_small_gradient_on_gaussian_halfspaces(seed, moments):
+def test_it_reaches_a_small_gradient_on_gaussian_halfspaces(seed, moments, near, error_of):
     rng = np.random.default_rng(seed)
     d = int(rng.integers(2, 30))
     problem = GaussianHalfspace(*moments(seed, d, 10.0, rng.uniform(0.1, 0.8)), "softplus")
-    trace = gdnp(problem, rng.normal(size=d), steps=400, tolerance=1e-8)
+    tolerance = 1e-8
+    trace = gdnp(problem, rng.normal(size=d), steps=400, tolerance=tolerance)
     assert trace.status == "tolerance"
     weights = trace.weights[-1]
-    assert np.linalg.norm(problem.gradient(weights)) <= 1e-8
-    # The critical point lies on the line of S^-1 u.
+    error = tolerance + error_of(problem, weights)[1]
+    assert np.linalg.norm(problem.gradient(weights)) <= error
+    # The critical point lies on the line of S^-1 u, at a distance of the gradient over the least
+    # curvature; lengths in the norm of S move by as much, times the root of the condition number.
     on_the_line = problem.solution_direction * problem.norm(weights)
-    np.testing.assert_allclose(weights, on_the_line, atol=1e-5 * np.abs(weights).max())
+    away = error / least_curvature(problem, weights)
+    near(weights, on_the_line, (1 + np.sqrt(problem.condition_number)) * away)
 
 
 @few
 @given(seed=SEEDS, bisection_steps=st.sampled_from([1, 10, 30]))
-def test_the_bisection_encloses_a_critical_length(seed, bisection_steps, moments):
+def test_the_bisection_encloses_a_critical_length(seed, bisection_steps, moments, accuracy):
     problem = GaussianHalfspace(*moments(seed, 4, share=0.3), "softplus")
     w0 = np.random.default_rng(seed).normal(size=4)
     trace = gdnp(problem, w0, steps=4, bisection_steps=bisection_steps)
     for t in range(1, 5):
         a, b = sorted(trace.brackets[t])
         line = problem.line(trace.w[t])
-        low, high = (line.slope(g / line.norm) for g in (a, b))
-        assert low * high <= 0, "the slope changes its sign over the bracket"
+        low, high = (line.slope(g / line.norm) / line.norm for g in (a, b))
+        # E abs(phi' a) over the length is 1 at most: the slope of the softplus
+        floor = accuracy(problem) * max(abs(low), abs(high))
+        assert low * high <= floor, "the slope changes its sign over the bracket"
         assert trace.halvings[t] <= bisection_steps
         width = (b - a) * 0.5 ** trace.halvings[t]
         lengths = np.linspace(trace.g[t] - width, trace.g[t] + width, 3)
-        slopes = [line.slope(g / line.norm) for g in lengths]
-        floor = 1e-12 * np.abs(problem.u).max()
+        slopes = [line.slope(g / line.norm) / line.norm for g in lengths]
+        floor = accuracy(problem) * np.abs(slopes).max()
         assert slopes[0] * slopes[2] <= floor, "the root is within the last bracket"
 
 
 @few
 @given(seed=SEEDS)
-def test_brent_and_the_bisection_find_the_same_length(seed, moments, cloud):
+def test_brent_and_the_bisection_find_the_same_length(seed, moments, cloud, near, accuracy):
+    """To the error of a slope, 1 at most, over the curvature along the line; each step carries it on."""
     w0 = np.random.default_rng(seed).normal(size=4)
     for problem in (
         GaussianHalfspace(*moments(seed, 4), "softplus"),
@@ -319,7 +373,12 @@ def test_brent_and_the_bisection_find_the_same_length(seed, moments, cloud):
             gdnp(problem, w0, steps=10, bisection_steps=60, length_search=search)
             for search in ("bisection", "brentq")
         )
-        np.testing.assert_allclose(other.g[1:], one.g[1:], rtol=1e-7, atol=1e-9)
+        curvatures = [
+            w @ problem.hessian_product(t, w) / problem.norm(w) ** 2
+            for w, t in zip(one.w, one.weights, strict=True)
+        ]
+        error = 11 * problem.condition_number * accuracy(problem) / np.min(curvatures)
+        near(other.g[1:], one.g[1:], error * (1 + np.abs(one.g[1:])))
 
 
 def test_more_bisection_steps_leave_less_slope(moments):
@@ -418,7 +477,7 @@ def test_a_single_precision_run_stays_within_twice_the_data(solver):
     assert peak < 2 * X.nbytes
 
 
-def test_sparse_data_take_the_path_of_dense_ones():
+def test_sparse_data_take_the_path_of_dense_ones(close):
     rng = np.random.default_rng(0)
     Z = np.where(rng.random((200, 6)) < 0.3, rng.normal(-0.3, 1, size=(200, 6)), 0)
     w0 = rng.normal(size=6)
@@ -428,7 +487,7 @@ def test_sparse_data_take_the_path_of_dense_ones():
             solver(EmpiricalHalfspace(kind(Z), "softplus"), w0, steps=10)
             for kind in (np.asarray, sparse.csr_array)
         )
-        np.testing.assert_allclose(other.weights, one.weights, rtol=1e-7, atol=1e-9)
+        close(EmpiricalHalfspace(Z), other.weights, one.weights, steps=11)
 
 
 # ---- ends ----
@@ -483,30 +542,34 @@ def test_too_large_a_learning_rate_is_reported_not_warned_about(solver, moments)
         assert "not finite after" in trace.message
 
 
-def test_at_the_solution_it_stays(moments):
+def test_at_the_solution_it_stays(moments, close, error_of):
     problem = GaussianHalfspace(*moments(0), "softplus")
-    trace = gdnp(problem, problem.solution_direction, steps=5)
-    np.testing.assert_allclose(
-        directions(trace, problem.S), directions(trace, problem.S)[[0] * len(trace.w)], atol=1e-9
-    )
-    assert trace.gradient_norm[-1] < 1e-9
+    trace = gdnp(problem, problem.solution_direction, steps=5, bisection_steps=60)
+    found = directions(trace, problem.S)
+    close(problem, found, found[[0] * len(trace.w)], steps=6)
+    assert trace.gradient_norm[-1] <= error_of(problem, trace.weights[-1])[1]
 
 
 # ---- degenerate data ----
 
 
-def test_dependent_columns_are_allowed_and_the_bound_says_nothing():
+def test_dependent_columns_are_allowed_and_the_bound_says_nothing(near, rounding, error_of):
     rng = np.random.default_rng(0)
     narrow = rng.normal(-0.2, 1, size=(100, 3))
     for Z in (np.c_[narrow, narrow[:, 0]], np.c_[narrow, np.zeros(100)]):
         problem, plain = EmpiricalHalfspace(Z, "softplus"), EmpiricalHalfspace(narrow, "softplus")
         assert problem.smallest_eigenvalue == 0
         assert problem.condition_number == np.inf
-        assert problem.rayleigh_optimum == pytest.approx(plain.rayleigh_optimum, rel=1e-9)
-        trace = gdnp(problem, np.array([1.0, -0.5, 0.3, 0.2]), steps=300, tolerance=1e-6)
-        assert (trace.bound == trace.bound[0]).all()
-        twin = gdnp(plain, np.array([1.0, -0.5, 0.3]), steps=300, tolerance=1e-6)
-        assert trace.value[-1] == pytest.approx(twin.value[-1], abs=1e-9)
+        best = plain.rayleigh_optimum
+        error = rounding(problem) * plain.condition_number * abs(best)
+        near(problem.rayleigh_optimum, best, error)
+        tolerance = 1e-6
+        trace = gdnp(problem, np.array([1.0, -0.5, 0.3, 0.2]), steps=300, tolerance=tolerance)
+        assert (trace.bound == trace.bound[0]).all()  # times powers of 1
+        twin = gdnp(plain, np.array([1.0, -0.5, 0.3]), steps=300, tolerance=tolerance)
+        # f is above its minimum by ||grad f||^2 over twice the least curvature
+        above = tolerance**2 / (2 * least_curvature(plain, twin.weights[-1]))
+        near(trace.value[-1], twin.value[-1], above + error_of(plain, twin.weights[-1])[0])
 
 
 def test_more_dimensions_than_points_are_separable_and_end_without_a_finite_length():
@@ -524,18 +587,12 @@ def test_more_dimensions_than_points_are_separable_and_end_without_a_finite_leng
 # ---- every step by hand ----
 
 KINDS = ["least squares", "Gaussian", "sample"]
-# A step of four dimensions at a condition number of 10 loses some hundred roundings.
-BY_HAND = 1e-11
-
-
-def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=BY_HAND * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @few
 @given(seed=SEEDS, bisection_steps=st.sampled_from([3, 20, 60]))
-def test_the_directions_of_gdnp_by_hand(kind, seed, bisection_steps, problem_of):
+def test_the_directions_of_gdnp_by_hand(kind, seed, bisection_steps, problem_of, near, accuracy):
     """w - s grad_w f(w, g), with s = -||w||_S^3 / (L g h), h = c1 u'w, from plain gradients of f."""
     problem = problem_of(kind, seed)
     u, S = problem.u, problem.S
@@ -550,13 +607,16 @@ def test_the_directions_of_gdnp_by_hand(kind, seed, bisection_steps, problem_of)
         gradient = problem.gradient(g * w / norm)
         by_w = g / norm * (gradient - S @ w * (w @ gradient) / norm**2)
         h = problem.coefficients(g * w / norm)[0] * (u @ w)
-        close(after, w + norm**3 / (L * g * h) * by_w)
+        # slopes and bends of the three losses are 2 at most, as long as z and S w
+        size = 2 * (np.linalg.norm(u) + abs(g) * np.sqrt(L)) * norm**2 / (L * abs(h))
+        error = accuracy(problem) * problem.condition_number * (np.linalg.norm(w) + size)
+        near(after, w + norm**3 / (L * g * h) * by_w, error)
 
 
 @pytest.mark.parametrize("bisection_steps", [1, 2, 3, 10, 40])
 @few
 @given(seed=SEEDS)
-def test_the_lengths_of_gdnp_by_hand(bisection_steps, seed, problem_of):
+def test_the_lengths_of_gdnp_by_hand(bisection_steps, seed, problem_of, near, rounding):
     """For least squares the slope 2 (g - g*) is known, and with it brackets and halvings."""
     problem = problem_of("least squares", seed, share=0.5)
     u, S = problem.u, problem.S
@@ -566,35 +626,37 @@ def test_the_lengths_of_gdnp_by_hand(bisection_steps, seed, problem_of):
         steps=8,
         bisection_steps=bisection_steps,
     )
-    near, width = 0.0, 1.0
+    before, width = 0.0, 1.0
+    # u'w over ||w||_S, of a size of sqrt(u'S^-1 u)
+    error = rounding(problem) * problem.condition_number
     for w, g, bracket, halvings in zip(
         trace.w, trace.g, trace.brackets, trace.halvings, strict=True
     ):
         best = -(u @ w) / np.sqrt(w @ S @ w)
-        if abs(abs(best - near) - width) < 1e-9 * width:
+        a, b = before, before + np.copysign(width, best - before)
+        scale = error * (1 + abs(a) + abs(b) + np.abs(bracket).max())
+        if abs(abs(best - before) - width) <= scale:
             return  # too near the end of the bracket to be told apart by hand
-        a, b = near, near + np.copysign(width, best - near)
-        scale = BY_HAND * (abs(a) + abs(b) + np.abs(bracket).max())
-        if abs(best - near) < width:
-            np.testing.assert_allclose(bracket, sorted((a, b), key=abs), rtol=0, atol=scale)
+        if abs(best - before) < width:
+            near(bracket, np.array(sorted((a, b), key=abs)), scale)
         a, b = bracket
-        assert abs(a) <= abs(b)
-        assert min(a, b) <= best <= max(a, b)
+        assert abs(a) <= abs(b)  # ordered by this
+        assert min(a, b) - scale <= best <= max(a, b) + scale
         assert halvings <= bisection_steps
         for _ in range(halvings):
             middle = (a + b) / 2
             if abs(best - middle) <= scale:
                 return  # the bisection has come down to rounding
             a, b = (middle, b) if (best > middle) == (best > a) else (a, middle)
-        assert g == pytest.approx(a, rel=0, abs=scale)
-        changed, left = abs(g - near), abs(b - a)
-        near, width = g, max(2 * changed, left, 1e-12 * abs(g))
+        near(g, a, scale)
+        changed, left = abs(g - before), abs(b - a)
+        before, width = g, max(2 * changed, left, 1e-12 * abs(g))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @few
 @given(seed=SEEDS)
-def test_plain_and_accelerated_descent_by_hand(kind, seed, problem_of):
+def test_plain_and_accelerated_descent_by_hand(kind, seed, problem_of, close):
     problem, rng = problem_of(kind, seed), np.random.default_rng(seed)
     w, bend = rng.normal(size=4), {"least squares": 2.0}.get(kind, 0.25)
     step = 1 / (bend * np.linalg.eigvalsh(problem.S)[-1])
@@ -602,18 +664,19 @@ def test_plain_and_accelerated_descent_by_hand(kind, seed, problem_of):
         size = step if rate is None else rate
         plain = gradient_descent(problem, w, steps=6, learning_rate=rate)
         for before, after in itertools.pairwise(plain.weights):
-            close(after, before - size * problem.gradient(before))
+            close(problem, after, before - size * problem.gradient(before))
         fast = accelerated_gradient_descent(problem, w, steps=6, learning_rate=rate)
         moved = [x - size * problem.gradient(x) for x in fast.weights[:-1]]
-        close(fast.weights[1], moved[0])
+        close(problem, fast.weights[1], moved[0])
         for t in range(1, 6):
-            close(fast.weights[t + 1], moved[t] + t / (t + 3) * (moved[t] - moved[t - 1]))
+            expected = moved[t] + t / (t + 3) * (moved[t] - moved[t - 1])
+            close(problem, fast.weights[t + 1], expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @few
 @given(seed=SEEDS, g0=st.sampled_from([None, -0.7, 1.5]))
-def test_descent_on_direction_and_length_by_hand(kind, seed, g0, problem_of):
+def test_descent_on_direction_and_length_by_hand(kind, seed, g0, problem_of, close):
     """f(g w / |w|) differentiated by hand, for both norms."""
     problem = problem_of(kind, seed)
     w0 = np.random.default_rng(seed).normal(size=4)
@@ -627,9 +690,9 @@ def test_descent_on_direction_and_length_by_hand(kind, seed, g0, problem_of):
         g, w = (default if g0 is None else g0), w0
         for t in range(7):
             norm = np.sqrt(w @ M @ w)
-            close(trace.w[t], w)
-            assert trace.g[t] == pytest.approx(g, rel=BY_HAND, abs=BY_HAND)
-            close(trace.weights[t], g * w / norm)
+            close(problem, trace.w[t], w, t + 1)
+            close(problem, trace.g[t], g, t + 1)
+            close(problem, trace.weights[t], g * w / norm, t + 1)
             gradient = problem.gradient(g * w / norm)
             slope = gradient @ w / norm
             by_w = g / norm * gradient - g * slope / norm**2 * (M @ w)
@@ -654,7 +717,9 @@ def of_units(problem, factors):
 @pytest.mark.parametrize("kind", KINDS)
 @few
 @given(seed=SEEDS, factor=TIMES)
-def test_a_factor_on_all_features_changes_no_run(kind, seed, factor, problem_of):
+def test_a_factor_on_all_features_changes_no_run(
+    kind, seed, factor, problem_of, near, close, rounding, error_of
+):
     """A common factor of the features is one of the weights: every method but one takes the same way."""
     problem = problem_of(kind, seed)
     other = of_units(problem, np.full(4, factor))
@@ -662,23 +727,28 @@ def test_a_factor_on_all_features_changes_no_run(kind, seed, factor, problem_of)
     for solver in (gdnp, gradient_descent, accelerated_gradient_descent):
         one, two = solver(problem, w0, steps=6), solver(other, w0 / factor, steps=6)
         assert one.status == two.status
-        np.testing.assert_allclose(two.value, one.value, rtol=1e-9, atol=1e-10)
-        close(two.weights * factor, one.weights)
-        np.testing.assert_allclose(two.rayleigh_gap, one.rayleigh_gap, rtol=1e-9, atol=1e-12)
+        close(problem, two.weights * factor, one.weights, steps=7)
+        of_value = [error_of(problem, w)[0] for w in one.weights]
+        near(two.value, one.value, 7 * problem.condition_number * np.array(of_value))
+        error = 7 * rounding(problem) * problem.condition_number * abs(problem.rayleigh_optimum)
+        near(two.rayleigh_gap, one.rayleigh_gap, error)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @few
 @given(seed=SEEDS, j=st.integers(0, 3), factor=st.sampled_from([1e-100, 1e-8, 1e8, 1e100]))
-def test_a_factor_on_one_feature_changes_no_decision(kind, seed, j, factor, problem_of):
+def test_a_factor_on_one_feature_changes_no_decision(
+    kind, seed, j, factor, problem_of, near, close, rounding, error_of
+):
     problem = problem_of(kind, seed)
     factors = np.where(np.arange(4) == j, factor, 1.0)
     other, w0 = of_units(problem, factors), np.random.default_rng(seed).normal(size=4)
     one, two = gdnp(problem, w0, steps=0), gdnp(other, w0 / factors, steps=0)
     assert two.status == one.status
-    for name in ("value", "g", "rayleigh_gap"):
-        expected = getattr(one, name)
-        np.testing.assert_allclose(getattr(two, name), expected, rtol=1e-8, atol=1e-11)
+    near(two.value, one.value, error_of(problem, one.weights[0])[0])
+    close(problem, two.g, one.g)
+    error = rounding(problem) * problem.condition_number * abs(problem.rayleigh_optimum)
+    near(two.rayleigh_gap, one.rayleigh_gap, error)
     trace = gdnp(other, w0 / factors, steps=3)
     for name in ("weights", "value", "gradient_norm", "rayleigh_gap", "bound"):
         assert np.isfinite(getattr(trace, name)).all(), name
@@ -699,7 +769,7 @@ def times(factor):
 
 @few
 @given(seed=SEEDS, factor=TIMES)
-def test_a_factor_on_the_loss_changes_no_run(seed, factor, moments, cloud):
+def test_a_factor_on_the_loss_changes_no_run(seed, factor, moments, cloud, near, close, error_of):
     w0 = np.random.default_rng(seed).normal(size=4)
     u, S = moments(seed, 4)
     for make in (
@@ -712,8 +782,11 @@ def test_a_factor_on_the_loss_changes_no_run(seed, factor, moments, cloud):
                 solver(make(times(factor)), w0, steps=6),
             )
             assert one.status == two.status
-            close(two.weights, one.weights)
-            close(two.gradient_norm / factor, one.gradient_norm)
+            problem = make("softplus")
+            close(problem, two.weights, one.weights, steps=7)
+            of_gradient = np.array([error_of(problem, w)[1] for w in one.weights])
+            error = 7 * problem.condition_number * of_gradient
+            near(two.gradient_norm / factor, one.gradient_norm, error)
         stop = 3 * one.gradient_norm.min()
         early = [
             gdnp(make(times(c)), w0, steps=50, tolerance=c * stop).status for c in (1.0, factor)
@@ -739,7 +812,7 @@ def test_a_factor_on_a_loss_without_best_length_changes_no_status(seed, factor):
 # ---- lists ----
 
 
-def test_lists_are_taken_as_arrays_are(moments):
+def test_lists_are_taken_as_arrays_are(moments, close):
     u, S = moments(0, 3)
     one, other = LeastSquares(u, S), LeastSquares(u.tolist(), S.tolist())
     for solver in (gdnp, gradient_descent, accelerated_gradient_descent):
@@ -750,7 +823,7 @@ def test_lists_are_taken_as_arrays_are(moments):
             np.array([1, 2, 3], np.float32),
         ):
             expected = solver(one, np.array([1.0, 2.0, 3.0]), steps=3)
-            np.testing.assert_array_equal(solver(other, w0, steps=3).weights, expected.weights)
+            close(one, solver(other, w0, steps=3).weights, expected.weights, steps=4)
 
 
 # ---- statuses ----
@@ -811,10 +884,3 @@ def test_whatever_is_no_problem_is_refused(refuses, moments):
             **wrong,
         )
         refuses("problem is a ndarray, expected a problem: LeastSquares", solver, u, u, **wrong)
-    refuses(
-        "network is a LeastSquares, expected a GaussianNetwork",
-        gdnp_network,
-        LeastSquares(u, S),
-        u,
-        kind=TypeError,
-    )
