@@ -1,4 +1,4 @@
-"""Random moments of a half-space problem, shared by the tests of this wing."""
+"""Random problems, and how far what is computed of them may be off, shared by the tests of this wing."""
 
 import re
 

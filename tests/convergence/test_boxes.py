@@ -11,13 +11,14 @@ from numpy.polynomial import legendre
 from scipy import special
 
 from bncore.convergence.boxes import GRIDS, LAST, ORDER, POINTS, WEIGHTS, Unresolved, resolve
+from bncore.convergence.quadrature import ACCURACY
 
 EPS = np.finfo(np.float64).eps
 ROUNDING = 4 * ORDER * EPS  # of a sum over the nodes of a box
 ACCURACIES = st.sampled_from([1e-4, 1e-8, 1e-12])
 
 
-def resolved(functions, edges, accuracy=1e-12, floor=0.0, rounded=0.0, most=200_000):
+def resolved(functions, edges, accuracy=ACCURACY, floor=0.0, rounded=0.0, most=200_000):
     """The rule, with settings for one variable."""
     return resolve(functions, edges, accuracy, floor, rounded, most, lambda x: f"x = {x[0]:.6g}")
 
@@ -178,7 +179,7 @@ def test_what_a_floor_allows_is_not_followed():
 def test_jumps_are_followed_until_numbers_end(jump, size, near):
     """To boxes so narrow that rounding their points decides on which side they lie."""
     rule = resolved(lambda x: size * (x > jump), [np.array([0.0, 1.0])])
-    near(size * (rule.points[0] > jump) @ rule.weights, size * (1 - jump), 1e-12 * size)
+    near(size * (rule.points[0] > jump) @ rule.weights, size * (1 - jump), ACCURACY * size)
     assert len(rule.weights) > 30 * ORDER
 
 
