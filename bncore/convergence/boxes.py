@@ -74,7 +74,8 @@ def resolve(functions, edges, accuracy, floor, rounded, most, place) -> Rule:
     Raises
     ------
     Unresolved
-        If more points would be needed, or boxes narrower than numbers can tell apart.
+        If more points would be needed. A jump needs few: it is followed until rounding decides on
+        which side of it a point lies.
     """
     low, high = (
         np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, len(edges))
@@ -89,16 +90,13 @@ def resolve(functions, edges, accuracy, floor, rounded, most, place) -> Rule:
         part = boxes.missed / np.maximum(allowed, SMALLEST)
         split = (part > 1 / (2 * part[..., 0].size)).any(axis=2)
         count = ORDER ** len(edges) * int((2 ** split.sum(axis=1)).sum())
-        far = np.maximum(np.abs(boxes.low), np.abs(boxes.high))
-        narrow = split & (boxes.high - boxes.low <= 4 * EPS * far)
-        if count > most or narrow.any():
+        if count > most:
             box, _, function = np.unravel_index(part.argmax(), part.shape)
             middle = (boxes.low[box] + boxes.high[box]) / 2
-            why = "jumps or is too steep" if narrow.any() else f"needs more than {most} points"
             raise Unresolved(
                 f"quadrature reaches {missed[function] / max(size[function], SMALLEST):.1e} of the "
-                f"size of an expectation, expected {accuracy:.0e}: its integrand {why}, most of "
-                f"all near {place(middle)}"
+                f"size of an expectation, expected {accuracy:.0e}: its integrand needs more "
+                f"than {most} points, most of all near {place(middle)}"
             )
         boxes = _halved(functions, boxes, split, rounded)
 

@@ -56,7 +56,7 @@ def nodes(functions, mean: float, std: float, floor=0.0, scale: float = 1.0) -> 
     Raises
     ------
     Unresolved
-        Where this accuracy is not reached: a jump, structure too fine to follow, or growth too fast.
+        Where this accuracy is not reached: structure too fine to follow, or growth too fast.
     """
     if std == 0:
         return Nodes(np.array([float(mean)]), np.zeros(1), np.ones(1))

@@ -158,3 +158,29 @@ def test_a_search_for_a_length_ends_in_words(moments, monkeypatch):
         r"1e-10: its integrand needs more than 50000 points, most of all near",
     ):
         gdnp(network.unit(0, np.array([0 * u, 3 * other])), u)
+
+
+def test_points_are_kept_along_a_line_until_more_derivatives_are_asked_for(moments, monkeypatch):
+    """Fewer derivatives are resolved by fewer points, which more of them may not use."""
+    network = GaussianNetwork(*moments(0, 4), THETA)
+    W = np.outer([1.0, 0.5, -1.0], [0.3, -0.2, 0.1, 0.4])
+    asked, scores = [], GaussianNetwork._scores
+
+    def spied(self, W, derivatives):
+        asked.append(derivatives)
+        return scores(self, W, derivatives)
+
+    monkeypatch.setattr(GaussianNetwork, "_scores", spied)
+    line = network.unit(0, W).line(W[0])
+    for call, expected in (
+        (line.value, [0]),
+        (line.gradient, [0, 1]),
+        (line.value, [0, 1]),
+        (line.coefficients, [0, 1, 2]),
+        (line.gradient, [0, 1, 2]),
+        (line.coefficients, [0, 1, 2]),
+    ):
+        call(0.7)
+        assert asked == expected
+    line.value(0.8)
+    assert asked == [0, 1, 2, 0]
