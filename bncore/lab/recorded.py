@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import scipy
 import torch
+import xarray as xr
 
 from bncore import arguments as check
 from bncore.lab.files import write_atomically
 
 LIMIT = 100_000
 PARTS = ("configuration", "full", "reduced", "versions", "hardware")
+DATASET = "xarray.Dataset"
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -101,7 +103,8 @@ def save(
         Arguments of the full run, its seeds among them.
     full, reduced : mapping
         Results of the full run and of the reduced one that a test repeats: numbers, text,
-        booleans, None, arrays, and lists and mappings of them. NaN and infinity are kept.
+        booleans, None, arrays, datasets of xarray, and lists and mappings of them. NaN and infinity
+        are kept.
     limit : int, optional
         Bytes that the file may take; None for any number.
 
@@ -163,6 +166,8 @@ def load(path: str | os.PathLike) -> dict:
 
 
 def _plain(value, name):
+    if isinstance(value, xr.Dataset):
+        return {DATASET: _plain(value.to_dict(), name)}
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
         value = value.detach().tolist()
     if isinstance(value, np.generic) or type(value) in (np.ndarray, np.memmap):
@@ -189,7 +194,8 @@ def _plain(value, name):
 
 def _restored(value):
     if isinstance(value, dict):
-        return {key: _restored(entry) for key, entry in value.items()}
+        value = {key: _restored(entry) for key, entry in value.items()}
+        return xr.Dataset.from_dict(value[DATASET]) if DATASET in value else value
     if isinstance(value, list):
         return [_restored(entry) for entry in value]
     return _SPECIAL.get(value, value) if isinstance(value, str) else value

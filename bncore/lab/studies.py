@@ -310,6 +310,16 @@ def difference(
     return Interval(mean, mean - reach, mean + reach)
 
 
+def rounded(found: xr.Dataset, digits: int = 4) -> xr.Dataset:
+    """The same to so many significant digits: more would not come out on another processor."""
+    digits = check.positive_integer("digits", digits)
+
+    def short(values):
+        return np.vectorize(lambda value: float(f"{value:.{digits}g}"), otypes=[float])(values)
+
+    return found.map(lambda array: array if array.dtype == bool else xr.apply_ufunc(short, array))
+
+
 def _dataset(runs, axes):
     """Runs as a dataset over all values of their parameters, numbers in order; ``ran`` says which."""
     values = {}

@@ -6,6 +6,7 @@ import platform
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from bncore.lab import recorded
 
@@ -30,6 +31,22 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
         "tensor": [0, 1, 2],
         "nested": {"text": "a", "flag": True, "nothing": None, "zero": 0.0},
     }
+
+
+def test_a_study_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "recorded.json"
+    found = xr.Dataset(
+        {
+            "loss": (("kind", "rate", "seed"), [[[1.5, math.nan], [math.inf, 1e-300]]]),
+            "ran": (("kind", "rate"), [[True, False]]),
+        },
+        coords={"kind": ["batch norm"], "rate": [0.1, 1.0], "seed": [4, 2]},
+    )
+    recorded.save(path, configuration={}, full={"study": found}, reduced={})
+    again = recorded.load(path)["full"]["study"]
+    assert again.identical(found)
+    assert again.ran.dtype == bool
+    assert again.seed.dtype.kind == "i"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bncore.lab.studies import Interval, best, confirmed, difference, study, tuned, until_done
+from bncore.lab.studies import (
+    Interval,
+    best,
+    confirmed,
+    difference,
+    rounded,
+    study,
+    tuned,
+    until_done,
+)
 
 EPS = np.finfo(float).eps
 BEST = {"left": -4.0, "middle": -1.0, "right": 2.0}
@@ -199,3 +208,15 @@ def test_a_study_that_was_interrupted_goes_on(tmp_path):
     for _ in range(2):
         tuned(run, {"arm": ["left"]}, RATES, [0], "loss", smaller=True, store=tmp_path / "store")
     assert made.read_text(encoding="utf-8") == 6 * "."
+
+
+def test_numbers_are_rounded_and_nothing_else():
+    found = tuned(valley, {"arm": ["left"]}, [1.0, 2.5, 7.0], [0, 1], "loss", smaller=True)
+    short = rounded(found, 3)
+    assert short.ran.identical(found.ran)
+    assert short.learning_rate.identical(found.learning_rate)
+    for value, exact in zip(short.loss.values.flat, found.loss.values.flat, strict=True):
+        assert value == float(f"{exact:.3g}") or (np.isnan(value) and np.isnan(exact))
+    assert rounded(found, 15).loss.values == pytest.approx(
+        found.loss.values, rel=1e-14, nan_ok=True
+    )

@@ -5,6 +5,7 @@ one core) and rewrites sweep.json, which the chapter shows.
 """
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -45,20 +46,33 @@ def accuracy(network: str, learning_rate: float, seed: int, steps: int = STEPS) 
     return probes.test_accuracy(model, split)
 
 
-def sweep(
-    names: Sequence[str], learning_rates: Sequence[float], seeds: Sequence[int], steps: int
-) -> dict[str, Float[np.ndarray, "rates seeds"]]:
-    """Test accuracy of each network at each learning rate for each seed."""
-    runs = [
-        (name, i, j)
-        for name in names
-        for i in range(len(learning_rates))
-        for j in range(len(seeds))
-    ]
-    table = {name: np.empty((len(learning_rates), len(seeds))) for name in names}
-    for name, i, j in progress.bar(runs, "Sweep", "run"):
-        table[name][i, j] = accuracy(name, learning_rates[i], seeds[j], steps)
-    return table
+def accuracies(
+    network: str,
+    learning_rate: float,
+    seed: int,
+    *,
+    moments: Sequence[int],
+    widths: Sequence[int] = WIDTHS,
+    source: str = "digits",
+    cache: str | None = None,
+) -> dict[str, Any]:
+    """Test accuracy of one of NETWORKS after each number of steps in `moments`, and the last one.
+
+    Batches of 64. The seed draws the split of the digits, the weights and the order of the batches. A
+    network that has diverged is at chance.
+    """
+    split = data.digits(seed) if source == "digits" else _rows(data.standard_images(source, cache))
+    model = networks.mlp(widths, **NETWORKS[network], seed=seed)
+    record, every = {"accuracy": probes.test_accuracy}, math.gcd(*moments)
+    history = training.train(
+        model, split, max(moments), 64, learning_rate, seed, record, every=every
+    )
+    found = dict(zip(history.steps.tolist(), history.records["accuracy"], strict=True))
+    return {"accuracy": np.array([found[step] for step in moments]), "last": found[max(moments)]}
+
+
+def _rows(split: data.Split) -> data.Split:
+    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
 
 
 def percentile_run(
