@@ -13,16 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from bncore.page.claims import UNDECIDED, VERDICTS, Claim, Evidence, Measurement
+from bncore.page.claims import VERDICTS, Claim
+from bncore.page.evidence import Evidence, Measurement
 
 SYMBOLS = {
     "holds": "✓",
     "fails": "✗",
     "depends": "◐",
     "misprinted": "✎",
+    "undecided": "!",
     "untestable": "–",
-    UNDECIDED: "!",
 }
+LOST = "the source at hand lost this formula in conversion; it is derived anew"
 
 _INLINE = re.compile(
     r"\$(?P<math>[^$]+)\$(?P<closing>[.,;:!?)\]]*)|`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\*(?P<em>[^*]+)\*"
@@ -170,7 +172,8 @@ def _row(claim: Claim, evidence: Evidence) -> str:
         f'data-chapter="{claim.chapter}" data-source="{claim.key}">'
         f'<td role="cell" data-label="Verdict">{_badge(claim, verdict)}</td>'
         '<th scope="row" role="rowheader" data-label="Claim">'
-        f'<div class="bn-statement">{inline(claim.statement)}</div>'
+        f'<div class="bn-statement">{_anchors(claim)}{inline(claim.statement)}</div>'
+        f"{_condition(evidence)}{_lost(claim)}"
         f"{_details(claim, evidence)}</th>"
         f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}</td></tr>'
     )
@@ -219,8 +222,23 @@ def _link(text: str, page: str) -> str:
     return f'<a href="{escape(prefix)}book/{escape(page)}">{shown}</a>'
 
 
+def _anchors(claim: Claim) -> str:
+    """Where links to rows that have become part of this one lead."""
+    return "".join(f'<span id="claim-{alias}"></span>' for alias in claim.aliases)
+
+
+def _condition(evidence: Evidence) -> str:
+    if evidence.verdict != "depends":
+        return ""
+    return f'<p class="bn-condition">Condition: {inline(evidence.condition)}</p>'
+
+
+def _lost(claim: Claim) -> str:
+    return f'<p class="bn-lost" title="{LOST}">Lost in conversion</p>' if claim.lost else ""
+
+
 def _badge(claim: Claim, verdict: str) -> str:
-    meaning = VERDICTS.get(verdict, "the measurements decide nothing")
+    meaning = VERDICTS[verdict]
     recorded = "" if verdict == claim.verdict else f" <span>(recorded: {claim.verdict})</span>"
     return (
         f'<span class="bn-verdict bn-{verdict}" title="{meaning}">'
@@ -230,13 +248,10 @@ def _badge(claim: Claim, verdict: str) -> str:
 
 def _details(claim: Claim, evidence: Evidence) -> str:
     parts = []
-    for heading, measurements in evidence.groups():
-        items = "".join(_measurement(measurement) for measurement in measurements)
-        parts.append(f'<p class="bn-heading">{inline(heading)}</p><ul>{items}</ul>')
-    if evidence.correction:
-        parts.append(f'<p class="bn-heading">Correction</p><p>{inline(evidence.correction)}</p>')
-    if evidence.reason:
-        parts.append(f'<p class="bn-heading">Why not</p><p>{inline(evidence.reason)}</p>')
+    for group in evidence.groups:
+        items = "".join(_measurement(measurement) for measurement in group.measurements)
+        listed = f"<ul>{items}</ul>" if items else ""
+        parts.append(f'<p class="bn-heading">{inline(group.heading)}</p>{listed}')
     place = f"{claim.judge.__module__}.{claim.judge.__qualname__}"
     name = _link(claim.id, f"claims.html#claim-{claim.id}")
     return (
@@ -248,8 +263,10 @@ def _details(claim: Claim, evidence: Evidence) -> str:
 
 def _measurement(measurement: Measurement) -> str:
     sign = "✓ holds" if measurement.holds else "✗ fails" if measurement.fails else "! undecided"
+    wide = measurement.low < measurement.high
+    interval = f" ({measurement.low:.2g} to {measurement.high:.2g})" if wide else ""
     return (
-        f"<li>{inline(measurement.what)}: <strong>{measurement.value:.2g}</strong>, threshold "
+        f"<li>{inline(measurement.what)}: <strong>{measurement.value:.2g}</strong>{interval}, threshold "
         f"{measurement.relation} {measurement.threshold:.3g} "
         f'<span class="bn-sign">{sign}</span></li>'
     )

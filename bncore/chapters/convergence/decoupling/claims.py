@@ -11,7 +11,7 @@ from bncore.convergence import (
     weight_normalization,
 )
 from bncore.convergence.reparametrization import couple
-from bncore.page.claims import Evidence, Measurement, claim
+from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
 
 def _cases(count, seed):
@@ -24,48 +24,30 @@ def _cases(count, seed):
         yield X, rng.normal(size=d), float(rng.normal())
 
 
-@claim(
-    id="decoupling-reparametrisation",
-    source="encyclopaedia, Decoupling",
-    statement=(
-        "If $E\\,x = 0$, $\\operatorname{var}_x[x^\\top w] = w^\\top S w$, so batch norm without "
-        "$\\beta$ is $\\gamma\\,x^\\top w/(w^\\top S w)^{1/2} = x^\\top\\tilde w$. (The text has lost "
-        "its formulas; they are reconstructed.)"
-    ),
-    chapter="convergence/decoupling",
-    verdict="holds",
-)
-def reparametrisation() -> Evidence:
+@claim("encyclopaedia, Decoupling", "holds")
+def reparametrisation():
+    r"""If $E\,x = 0$, $\operatorname{var}_x[x^\top w] = w^\top S w$, so batch norm without $\beta$
+    is $\gamma\,x^\top w/(w^\top S w)^{1/2} = x^\top\tilde w$. (The text has lost its
+    formulas; they are reconstructed.)
+    """
     errors, variances = [], []
     for X, w, g in _cases(100, 0):
         S, y = X.T @ X / len(X), experiments.batch_norm(X, w, g)
         errors.append(np.abs(y - X @ couple(w, g, S)).max() / np.abs(y).max())
         variances.append(abs((X @ w).var() / (w @ S @ w) - 1))
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative difference of the variances over 100 random batches of mean 0",
-                max(variances),
-                at_most=1e-12,
-            ),
-            Measurement(
-                "the same between batch norm and $x^\\top\\tilde w$", max(errors), at_most=1e-12
-            ),
-        ]
+    yield at_most(
+        1e-12,
+        max(variances),
+        "largest relative difference of the variances over 100 random batches of mean 0",
     )
+    yield at_most(1e-12, max(errors), "the same between batch norm and $x^\\top\\tilde w$")
 
 
-@claim(
-    id="decoupling-norm",
-    source="encyclopaedia, Decoupling",
-    statement=(
-        "For positive definite $S = E\\,xx^\\top$, $(w^\\top S w)^{1/2}$ is a norm, that induced "
-        "by $S$. (Formula reconstructed.)"
-    ),
-    chapter="convergence/decoupling",
-    verdict="holds",
-)
-def norm() -> Evidence:
+@claim("encyclopaedia, Decoupling", "holds")
+def norm():
+    r"""For positive definite $S = E\,xx^\top$, $(w^\top S w)^{1/2}$ is a norm, that induced by $S$.
+    (Formula reconstructed.)
+    """
     shortest, scale, triangle = [], [], []
     for X, w, g in _cases(100, 2):
         S = X.T @ X / len(X)
@@ -75,35 +57,26 @@ def norm() -> Evidence:
         shortest.append(values[0] / values[-1])
         scale.append(abs(length[3] / (abs(g) * length[1]) - 1))
         triangle.append((length[2] - length[0] - length[1]) / length[2])
-    return Evidence(
-        printed=[
-            Measurement(
-                "least $\\lVert w\\rVert_S^2$ over the largest, over $\\lVert w\\rVert = 1$, of 100 "
-                "data sets",
-                min(shortest),
-                at_least=1e-12,
-            ),
-            Measurement(
-                "largest relative violation of $\\lVert gw\\rVert_S = |g|\\lVert w\\rVert_S$",
-                max(scale),
-                at_most=1e-12,
-            ),
-            Measurement("the same of the triangle inequality", max(triangle), at_most=1e-12),
-        ]
+    yield at_least(
+        1e-12,
+        min(shortest),
+        "least $\\lVert w\\rVert_S^2$ over the largest, over $\\lVert w\\rVert = 1$, of 100 "
+        "data sets",
     )
+    yield at_most(
+        1e-12,
+        max(scale),
+        "largest relative violation of $\\lVert gw\\rVert_S = |g|\\lVert w\\rVert_S$",
+    )
+    yield at_most(1e-12, max(triangle), "the same of the triangle inequality")
 
 
-@claim(
-    id="decoupling-length-and-direction",
-    source="encyclopaedia, Decoupling",
-    statement=(
-        "With $\\tilde w = \\gamma\\,w/\\lVert w\\rVert_S$, $\\gamma$ accounts for the length of "
-        "the weights and $w$ for their direction. (Formula reconstructed.)"
-    ),
-    chapter="convergence/decoupling",
-    verdict="depends",
-)
-def length_and_direction() -> Evidence:
+@claim("encyclopaedia, Decoupling", "depends")
+def length_and_direction():
+    r"""With $\tilde w = \gamma\,w/\lVert w\rVert_S$, $\gamma$ accounts for the length of the
+    weights and $w$ for their direction. (Formula reconstructed.)
+    """
+
     def errors(length, sign):
         of_length, of_direction = [], []
         for X, w, g in _cases(100, 3):
@@ -117,18 +90,16 @@ def length_and_direction() -> Evidence:
 
     def measured(found):
         return [
-            Measurement(
-                "largest relative error of the length $|\\gamma|$ over 100 cases",
-                found[0],
-                at_most=1e-12,
+            at_most(
+                1e-12, found[0], "largest relative error of the length $|\\gamma|$ over 100 cases"
             ),
-            Measurement("largest 1 − cosine between $w$ and $\\tilde w$", found[1], at_most=1e-12),
+            at_most(1e-12, found[1], "largest 1 − cosine between $w$ and $\\tilde w$"),
         ]
 
-    return Evidence(
-        under=("length in the $S$-norm, $\\gamma > 0$", measured(errors("S", 1))),
-        otherwise=("Euclidean length, $\\gamma < 0$", measured(errors("Euclid", -1))),
-    )
+    yield under("length in the $S$-norm, $\\gamma > 0$")
+    yield from measured(errors("S", 1))
+    yield otherwise("Euclidean length, $\\gamma < 0$")
+    yield from measured(errors("Euclid", -1))
 
 
 def _best_angle(value, g):
@@ -145,16 +116,9 @@ def _best_angle(value, g):
     return np.rad2deg(found.x)
 
 
-@claim(
-    id="decoupling-trained-separately",
-    source="kohler2019, Abstract",
-    statement=(
-        "Batch norm splits the optimization task into optimizing length and direction separately."
-    ),
-    chapter="convergence/decoupling",
-    verdict="depends",
-)
-def trained_separately() -> Evidence:
+@claim("kohler2019, Abstract", "depends")
+def trained_separately():
+    """Batch norm splits the optimization task into optimizing length and direction separately."""
     rng = np.random.default_rng(5)
     x = rng.exponential(size=(400, 2)) ** 1.5
     x -= x.mean(axis=0)
@@ -170,25 +134,15 @@ def trained_separately() -> Evidence:
         return max(angles) - min(angles)
 
     what = "degrees between the best directions for the lengths 0.1, 1 and 10"
-    return Evidence(
-        under=("least squares", [Measurement(what, spread(squares), at_most=0.01)]),
-        otherwise=(
-            "logistic regression on the same data, 400 skewed points",
-            [Measurement(what, spread(halfspace), at_most=0.01)],
-        ),
-    )
+    yield under("least squares")
+    yield at_most(0.01, spread(squares), what)
+    yield otherwise("logistic regression on the same data, 400 skewed points")
+    yield at_most(0.01, spread(halfspace), what)
 
 
-@claim(
-    id="decoupling-norm-growth",
-    source="salimans2016, Section 2.1",
-    statement=(
-        "Without momentum, gradient descent on a normalised weight vector never shortens it."
-    ),
-    chapter="convergence/decoupling",
-    verdict="depends",
-)
-def norm_growth() -> Evidence:
+@claim("salimans2016, Section 2.1", "depends")
+def norm_growth():
+    """Without momentum, gradient descent on a normalised weight vector never shortens it."""
     plain, in_S = [], []
     problems = experiments.random_problems(10, seed=6)
     for u, S, start in zip(problems.u, problems.S, problems.start, strict=True):
@@ -200,26 +154,17 @@ def norm_growth() -> Evidence:
             lengths = np.sqrt((w @ S * w).sum(axis=1))
             in_S.append((lengths[1:] / lengths[:-1]).min())
     what = "least ratio of the length after a step to that before, 20 runs of 50 steps"
-    return Evidence(
-        under=("Euclidean length", [Measurement(what, min(plain), at_least=1 - 1e-12)]),
-        otherwise=(
-            "length in the $S$-norm, by which batch norm divides",
-            [Measurement(what, min(in_S), at_least=1 - 1e-12)],
-        ),
-    )
+    yield under("Euclidean length")
+    yield at_least(1 - 1e-12, min(plain), what)
+    yield otherwise("length in the $S$-norm, by which batch norm divides")
+    yield at_least(1 - 1e-12, min(in_S), what)
 
 
-@claim(
-    id="decoupling-any-rate",
-    source="cai2019, Abstract",
-    statement=(
-        "On least squares, unlike gradient descent, gradient descent with batch norm converges "
-        "for arbitrary learning rates for the weights."
-    ),
-    chapter="convergence/decoupling",
-    verdict="holds",
-)
-def any_rate() -> Evidence:
+@claim("cai2019, Abstract", "holds")
+def any_rate():
+    """On least squares, unlike gradient descent, gradient descent with batch norm converges for
+    arbitrary learning rates for the weights.
+    """
     problems = experiments.random_problems(5, dimension=3, kappa=4.0, seed=7)
     rates = 10.0 ** np.arange(-2, 2.1, 0.5)
 
@@ -231,48 +176,34 @@ def any_rate() -> Evidence:
         "runs, of 45 with rates from 0.01 to 100, that miss a millionth of the excess in 10 000 "
         "steps: "
     )
-    return Evidence(
-        printed=[
-            Measurement(
-                what + "with batch norm, where the rate is that of $w$ and $g$ has the rate 1/2",
-                missed("two rates"),
-                at_most=0,
-            ),
-            Measurement(what + "gradient descent on the weights", missed("plain"), at_least=1),
-        ]
+    yield at_most(
+        0,
+        missed("two rates"),
+        what + "with batch norm, where the rate is that of $w$ and $g$ has the rate 1/2",
     )
+    yield at_least(1, missed("plain"), what + "gradient descent on the weights")
 
 
-@claim(
-    id="decoupling-square-root-rate",
-    source="arora2019, Abstract",
-    statement=(
-        "With any fixed learning rate of the scale-invariant weights, gradient descent approaches "
-        "a stationary point at the rate $T^{-1/2}$."
-    ),
-    chapter="convergence/decoupling",
-    verdict="holds",
-)
-def square_root_rate() -> Evidence:
+@claim("arora2019, Abstract", "holds")
+def square_root_rate():
+    """With any fixed learning rate of the scale-invariant weights, gradient descent approaches a
+    stationary point at the rate $T^{-1/2}$.
+    """
     problems = experiments.random_problems(10, seed=8)
     lengths, gradients = [], []
     for rate in 10.0 ** np.arange(-4, 5):
         run = experiments.descend_direction(problems, rate, steps=1000)
         lengths.append((run.squared_length[-1] / run.length_bound).max())
         gradients.append((run.least_gradient / run.gradient_bound).max())
-    return Evidence(
-        printed=[
-            Measurement(
-                "final $\\lVert w\\rVert^2$ over its bound, the largest of 10 problems at each of "
-                "9 rates from $10^{-4}$ to $10^4$",
-                max(lengths),
-                at_most=1,
-            ),
-            Measurement(
-                "$\\min_{t<T}\\lVert\\nabla\\rho\\rVert^2$ at length 1, over its bound, which is a "
-                "constant over $T$, the largest over these runs and $T \\le 1000$",
-                max(gradients),
-                at_most=1,
-            ),
-        ]
+    yield at_most(
+        1,
+        max(lengths),
+        "final $\\lVert w\\rVert^2$ over its bound, the largest of 10 problems at each of "
+        "9 rates from $10^{-4}$ to $10^4$",
+    )
+    yield at_most(
+        1,
+        max(gradients),
+        "$\\min_{t<T}\\lVert\\nabla\\rho\\rVert^2$ at length 1, over its bound, which is a "
+        "constant over $T$, the largest over these runs and $T \\le 1000$",
     )

@@ -9,7 +9,7 @@ from scipy import optimize
 from bncore.chapters.convergence.halfspaces import experiments
 from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, gdnp, gradient_descent
 from bncore.convergence.losses import LOSSES
-from bncore.page.claims import Evidence, Measurement, claim
+from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
 
 SMOOTH = {**LOSSES, "sine": experiments.SINE, "huber": experiments.huber()}
 
@@ -26,18 +26,12 @@ def _formula_error(problem, w):
     return float(np.abs(c1 * problem.u + c2 * problem.S @ w - exact).max() / np.abs(exact).max())
 
 
-@claim(
-    id="halfspaces-gradient",
-    source="encyclopaedia, Learning halfspace problem",
-    statement=(
-        "$\\nabla f(\\tilde w) = c_1u + c_2S\\tilde w$ with $c_2 = E\\,\\phi''(z^\\top\\tilde w)$ and "
-        "$c_1 = E\\,\\phi'(z^\\top\\tilde w) - c_2\\,u^\\top\\tilde w$. "
-        "(The text has lost the minus sign of $c_1$; it is reconstructed.)"
-    ),
-    chapter="convergence/halfspaces",
-    verdict="depends",
-)
-def gradient() -> Evidence:
+@claim("encyclopaedia, Learning halfspace problem", "depends")
+def gradient():
+    r"""$\nabla f(\tilde w) = c_1u + c_2S\tilde w$ with $c_2 = E\,\phi''(z^\top\tilde w)$ and $c_1 =
+    E\,\phi'(z^\top\tilde w) - c_2\,u^\top\tilde w$. (The text has lost the minus sign of
+    $c_1$; it is reconstructed.)
+    """
     errors = [
         _formula_error(problem, scale * w)
         for seed in range(10)
@@ -50,49 +44,31 @@ def gradient() -> Evidence:
     hinge = experiments.differences(lambda w: experiments.hinge(u, S, w)[0], w, 1e-3)
     without = experiments.hinge(u, S, w)[1] * u  # c1 u with c2 = 0
     sample = EmpiricalHalfspace(experiments.with_outliers(6.0), "softplus")
-    return Evidence(
-        under=(
-            "$z$ is Gaussian and $\\phi'$ has the derivative $\\phi''$ everywhere",
-            [
-                Measurement(
-                    f"largest relative error over {len(errors)} cases with {len(SMOOTH)} losses, "
-                    "against differences of $f$",
-                    max(errors),
-                    at_most=1e-9,
-                )
-            ],
-        ),
-        otherwise=(
-            "$\\phi$ has a kink, or $z$ is not Gaussian",
-            [
-                Measurement(
-                    "relative error for the hinge loss, with $\\phi''=0$ as everywhere but at "
-                    "its kink",
-                    np.abs(without - hinge).max() / np.abs(hinge).max(),
-                    at_most=1e-9,
-                ),
-                Measurement(
-                    "relative error for the softplus loss on a Gaussian cloud with a tenth of "
-                    "outliers",
-                    _formula_error(sample, np.array([0.5, 0.5])),
-                    at_most=1e-9,
-                ),
-            ],
-        ),
+    yield under("$z$ is Gaussian and $\\phi'$ has the derivative $\\phi''$ everywhere")
+    yield at_most(
+        1e-9,
+        max(errors),
+        f"largest relative error over {len(errors)} cases with {len(SMOOTH)} losses, "
+        "against differences of $f$",
+    )
+    yield otherwise("$\\phi$ has a kink, or $z$ is not Gaussian")
+    yield at_most(
+        1e-9,
+        np.abs(without - hinge).max() / np.abs(hinge).max(),
+        "relative error for the hinge loss, with $\\phi''=0$ as everywhere but at its kink",
+    )
+    yield at_most(
+        1e-9,
+        _formula_error(sample, np.array([0.5, 0.5])),
+        "relative error for the softplus loss on a Gaussian cloud with a tenth of outliers",
     )
 
 
-@claim(
-    id="halfspaces-one-line",
-    source="encyclopaedia, Learning halfspace problem",
-    statement=(
-        "With Gaussian $z$ all bounded critical points lie on the line of $S^{-1}u$, for any "
-        "choice of the loss function $\\phi$."
-    ),
-    chapter="convergence/halfspaces",
-    verdict="depends",
-)
-def one_line() -> Evidence:
+@claim("encyclopaedia, Learning halfspace problem", "depends")
+def one_line():
+    r"""With Gaussian $z$ all bounded critical points lie on the line of $S^{-1}u$, for any choice
+    of the loss function $\phi$.
+    """
     angles, remaining = [], []
     for seed in range(5):
         for loss in ("softplus", experiments.huber(), experiments.SINE):
@@ -106,35 +82,21 @@ def one_line() -> Evidence:
     w, variance = experiments.off_the_line(u, S)
     problem = GaussianHalfspace(u, S, experiments.two_waves(variance))
     elsewhere = np.linalg.norm(problem.gradient(0.9 * w))
-    return Evidence(
-        under=(
-            "$c_1$ and $c_2$ do not both vanish at the critical point, as for a convex $\\phi$",
-            [
-                Measurement(
-                    f"largest gradient at {len(angles)} critical points found from random starts, "
-                    "for the losses softplus, huber and sine",
-                    max(remaining),
-                    at_most=1e-9,
-                ),
-                Measurement(
-                    "largest angle of these points to the line, in degrees",
-                    max(angles),
-                    at_most=1e-4,
-                ),
-            ],
-        ),
-        otherwise=(
-            "$c_1 = c_2 = 0$: the loss $\\cos a + b\\cos 2a$ with $b$ chosen for it",
-            [
-                Measurement(
-                    "angle to the line of a point with a gradient "
-                    f"{np.linalg.norm(problem.gradient(w)) / elsewhere:.0e} times that at 0.9 of "
-                    "it, in degrees",
-                    experiments.angle(w, problem.solution_direction),
-                    at_most=1e-4,
-                )
-            ],
-        ),
+    yield under("$c_1$ and $c_2$ do not both vanish at the critical point, as for a convex $\\phi$")
+    yield at_most(
+        1e-9,
+        max(remaining),
+        f"largest gradient at {len(angles)} critical points found from random starts, "
+        "for the losses softplus, huber and sine",
+    )
+    yield at_most(1e-4, max(angles), "largest angle of these points to the line, in degrees")
+    yield otherwise("$c_1 = c_2 = 0$: the loss $\\cos a + b\\cos 2a$ with $b$ chosen for it")
+    yield at_most(
+        1e-4,
+        experiments.angle(w, problem.solution_direction),
+        "angle to the line of a point with a gradient "
+        f"{np.linalg.norm(problem.gradient(w)) / elsewhere:.0e} times that at 0.9 of "
+        "it, in degrees",
     )
 
 
@@ -150,20 +112,14 @@ def _step(problem, w, g, printed):
     return w + norm**3 / (problem.largest_eigenvalue * g * h) * by_w
 
 
-@claim(
-    id="halfspaces-step-size",
-    source="encyclopaedia, Learning halfspace problem",
-    statement=(
-        "GDNP steps by $s_t = -\\|w_t\\|_S^3/(L\\,\\gamma_t\\,h(w_t,\\gamma_t))$ with "
-        "$h(w_t,\\gamma_t)$ equal to $E\\,\\phi'(z^\\top\\tilde w_t)\\,u^\\top w_t$ less "
-        "$E\\,\\phi''(z^\\top\\tilde w_t)\\,(u^\\top w_t)^2$, which makes the direction follow "
-        "gradient descent on the Rayleigh quotient. (The text has lost the fraction; it is "
-        "reconstructed.)"
-    ),
-    chapter="convergence/halfspaces",
-    verdict="misprinted",
-)
-def step_size() -> Evidence:
+@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+def step_size():
+    r"""GDNP steps by $s_t = -\|w_t\|_S^3/(L\,\gamma_t\,h(w_t,\gamma_t))$ with $h(w_t,\gamma_t)$
+    equal to $E\,\phi'(z^\top\tilde w_t)\,u^\top w_t$ less $E\,\phi''(z^\top\tilde
+    w_t)\,(u^\top w_t)^2$, which makes the direction follow gradient descent on the Rayleigh
+    quotient. (The text has lost the fraction; it is reconstructed.)
+    """
+
     def worst(printed, norms, lengths):
         errors = []
         for seed in range(5):
@@ -178,28 +134,20 @@ def step_size() -> Evidence:
         return max(errors)
 
     angle = "largest angle in degrees to the step on the Rayleigh quotient, over 5 problems and 3 losses"
-    return Evidence(
-        printed=[
-            Measurement(
-                f"{angle}, where $w = \\tilde w$", worst(True, (0.5, 2.0), (None,)), at_most=1e-4
-            ),
-            Measurement(
-                f"{angle}, where $\\|w\\|_S = 1$ and $\\gamma$ is 0.5 or 2",
-                worst(True, (1.0,), (0.5, 2.0)),
-                at_most=1e-4,
-            ),
-        ],
-        corrected=[
-            Measurement(
-                f"{angle}, with $\\|w\\|_S$ of 0.5, 1 and 2 and $\\gamma$ of 0.5 and 2",
-                worst(False, (0.5, 1.0, 2.0), (0.5, 2.0)),
-                at_most=1e-4,
-            )
-        ],
-        correction=(
-            "$h(w,\\gamma) = c_1\\,u^\\top w$, that is, $(u^\\top\\tilde w)(u^\\top w)$ in place of "
-            "$(u^\\top w)^2$. The two agree where $w = \\tilde w$."
-        ),
+    yield at_most(1e-4, worst(True, (0.5, 2.0), (None,)), f"{angle}, where $w = \\tilde w$")
+    yield at_most(
+        1e-4,
+        worst(True, (1.0,), (0.5, 2.0)),
+        f"{angle}, where $\\|w\\|_S = 1$ and $\\gamma$ is 0.5 or 2",
+    )
+    yield corrected(
+        "$h(w,\\gamma) = c_1\\,u^\\top w$, that is, $(u^\\top\\tilde w)(u^\\top w)$ in place of "
+        "$(u^\\top w)^2$. The two agree where $w = \\tilde w$."
+    )
+    yield at_most(
+        1e-4,
+        worst(False, (0.5, 1.0, 2.0), (0.5, 2.0)),
+        f"{angle}, with $\\|w\\|_S$ of 0.5, 1 and 2 and $\\gamma$ of 0.5 and 2",
     )
 
 
@@ -229,81 +177,54 @@ WORST = (
 
 def _bound_evidence(name, correction):
     found = _ratios(name, CASES)
-    return Evidence(
-        printed=[Measurement(WORST, found["printed"], at_most=1 + 1e-6)],
-        corrected=[Measurement(WORST, found["corrected"], at_most=1 + 1e-6)],
-        correction=correction,
-    )
+    yield at_most(1 + 1e-6, found["printed"], WORST)
+    yield corrected(correction)
+    yield at_most(1 + 1e-6, found["corrected"], WORST)
 
 
-@claim(
-    id="halfspaces-length-bound",
-    source="encyclopaedia, Learning halfspace problem",
-    statement=(
-        "After $T_s$ halvings of the bracket $[a,b]$ the length satisfies "
-        "$(\\partial_\\gamma f)^2 \\le 2^{-T_s}\\,\\zeta\\,|b-a|/\\mu^2$. (The text has lost the "
-        "right side; it is reconstructed.)"
-    ),
-    chapter="convergence/halfspaces",
-    verdict="misprinted",
-)
-def length_bound() -> Evidence:
-    return _bound_evidence(
+@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+def length_bound():
+    r"""After $T_s$ halvings of the bracket $[a,b]$ the length satisfies $(\partial_\gamma f)^2 \le
+    2^{-T_s}\,\zeta\,|b-a|/\mu^2$. (The text has lost the right side; it is reconstructed.)
+    """
+    yield from _bound_evidence(
         "length",
         "$(\\partial_\\gamma f)^2 \\le B^2\\,4^{-T_s}\\,|b-a|^2$ with $B = \\sup|\\phi''|$, where $B \\le "
         "\\zeta/\\mu$: the left side is quadratic in $\\phi$, so the right side must be, too.",
     )
 
 
-@claim(
-    id="halfspaces-direction-bound",
-    source="encyclopaedia, Learning halfspace problem",
-    statement=(
-        "For the direction, $\\|w_t\\|_S^2$ times $\\|\\nabla_wf(w_t,\\gamma_t)\\|_{S^{-1}}^2$ is at most "
-        "$(1-\\mu/L)^{2t}$ times $\\Phi^2\\gamma_t^2\\,(\\rho(w_0)-\\rho^*)$, where $|\\phi'|\\le\\Phi$. "
-        "(The text has lost the fraction and the exponent; they are reconstructed.)"
-    ),
-    chapter="convergence/halfspaces",
-    verdict="misprinted",
-)
-def direction_bound() -> Evidence:
-    return _bound_evidence(
+@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+def direction_bound():
+    r"""For the direction, $\|w_t\|_S^2$ times $\|\nabla_wf(w_t,\gamma_t)\|_{S^{-1}}^2$ is at most
+    $(1-\mu/L)^{2t}$ times $\Phi^2\gamma_t^2\,(\rho(w_0)-\rho^*)$, where $|\phi'|\le\Phi$.
+    (The text has lost the fraction and the exponent; they are reconstructed.)
+    """
+    yield from _bound_evidence(
         "direction",
         "Divide the right side by $1-|\\rho^*|$: $|c_1|\\le\\Phi$ is false, and "
         "$|c_1|\\le\\Phi/\\sqrt{1-|\\rho(w)|}$ holds.",
     )
 
 
-@claim(
-    id="halfspaces-combined-bound",
-    source="encyclopaedia, Learning halfspace problem",
-    statement=(
-        "Together, $\\|\\nabla f(\\tilde w_T)\\|_{S^{-1}}^2$ is at most $(1-\\mu/L)^{2T}$ times "
-        "$\\Phi^2\\,(\\rho(w_0)-\\rho^*)$, plus $2^{-T_s}\\,\\zeta\\,|b-a|/\\mu^2$. (The text breaks off after the "
-        "fraction; it is reconstructed.)"
-    ),
-    chapter="convergence/halfspaces",
-    verdict="misprinted",
-)
-def combined_bound() -> Evidence:
-    return _bound_evidence(
+@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+def combined_bound():
+    r"""Together, $\|\nabla f(\tilde w_T)\|_{S^{-1}}^2$ is at most $(1-\mu/L)^{2T}$ times
+    $\Phi^2\,(\rho(w_0)-\rho^*)$, plus $2^{-T_s}\,\zeta\,|b-a|/\mu^2$. (The text breaks off
+    after the fraction; it is reconstructed.)
+    """
+    yield from _bound_evidence(
         "combined",
         "The sum of the two corrected bounds, the one of the direction divided by $\\gamma_T^2$.",
     )
 
 
-@claim(
-    id="halfspaces-acceleration",
-    source="kohler2019, Section 3",
-    statement=(
-        "On more complex objectives than least squares, such as this one, gradient descent achieves "
-        "only a sub-linear rate in the original coordinates, but is provably accelerated by "
-        "normalisation."
-    ),
-    chapter="convergence/halfspaces",
-    verdict="fails",
-)
-def acceleration() -> Evidence:
+@claim("kohler2019, Section 3", "fails")
+def acceleration():
+    """On more complex objectives than least squares, such as this one, gradient descent achieves
+    only a sub-linear rate in the original coordinates, but is provably accelerated by
+    normalisation.
+    """
     bend, gain = [], []
     for loss in ("softplus", experiments.huber()):
         for seed in range(4):
@@ -314,36 +235,27 @@ def acceleration() -> Evidence:
             bend.append(falls[1] / falls[0])
             normalised = gdnp(problem, w0, steps=200, tolerance=1e-6)
             gain.append(np.flatnonzero(norms <= 1e-6)[0] / normalised.steps)
-    return Evidence(
-        printed=[
-            Measurement(
-                "the rate is sub-linear: decrease of the log gradient of gradient descent in the "
-                "last third of a run, relative to the middle third (0.59 for a gradient of 1/t, 1 "
-                "for a linear rate); smallest of 8 Gaussian problems, softplus and huber",
-                min(bend),
-                at_most=0.7,
-            ),
-            Measurement(
-                "normalisation accelerates: steps of gradient descent for one of GDNP to a "
-                "gradient of $10^{-6}$; smallest of these problems",
-                min(gain),
-                at_least=1,
-            ),
-        ]
+    yield at_most(
+        0.7,
+        min(bend),
+        "the rate is sub-linear: decrease of the log gradient of gradient descent in the "
+        "last third of a run, relative to the middle third (0.59 for a gradient of 1/t, 1 "
+        "for a linear rate); smallest of 8 Gaussian problems, softplus and huber",
+    )
+    yield at_least(
+        1,
+        min(gain),
+        "normalisation accelerates: steps of gradient descent for one of GDNP to a "
+        "gradient of $10^{-6}$; smallest of these problems",
     )
 
 
-@claim(
-    id="halfspaces-finite-length",
-    source="encyclopaedia, Learning halfspace problem",
-    statement=(
-        "For an infinitely differentiable loss with bounded slope there is a finite length that "
-        "is optimal. (The text assumes it, beside the smoothness of the loss.)"
-    ),
-    chapter="convergence/halfspaces",
-    verdict="depends",
-)
-def finite_length() -> Evidence:
+@claim("encyclopaedia, Learning halfspace problem", "depends")
+def finite_length():
+    """For an infinitely differentiable loss with bounded slope there is a finite length that is
+    optimal. (The text assumes it, beside the smoothness of the loss.)
+    """
+
     def infinite(problem, w0):
         try:
             return gdnp(problem, w0, steps=5).status == "no finite length"
@@ -352,28 +264,21 @@ def finite_length() -> Evidence:
 
     def share(loss):
         found = [infinite(*_gaussian(loss, seed)) for seed in range(10)]
-        return Measurement(
-            f"share of 10 Gaussian problems without a finite length, {loss} loss",
-            np.mean(found),
-            at_most=0,
+        return at_most(
+            0, np.mean(found), f"share of 10 Gaussian problems without a finite length, {loss} loss"
         )
 
     Z = experiments.real_data("breast cancer", threshold=True)
     w = experiments.separating(Z)
     separable = EmpiricalHalfspace(Z, "softplus")
-    return Evidence(
-        under=("the loss grows without bound and $z$ is Gaussian", [share("softplus")]),
-        otherwise=(
-            "the loss is bounded and increasing, or the data are separable",
-            [
-                share("sigmoid"),
-                share("tanh"),
-                Measurement(
-                    "1 if there is none for the softplus loss on the breast cancer data with a "
-                    "threshold, started from weights that separate them",
-                    float(infinite(separable, w)),
-                    at_most=0,
-                ),
-            ],
-        ),
+    yield under("the loss grows without bound and $z$ is Gaussian")
+    yield share("softplus")
+    yield otherwise("the loss is bounded and increasing, or the data are separable")
+    yield share("sigmoid")
+    yield share("tanh")
+    yield at_most(
+        0,
+        float(infinite(separable, w)),
+        "1 if there is none for the softplus loss on the breast cancer data with a "
+        "threshold, started from weights that separate them",
     )

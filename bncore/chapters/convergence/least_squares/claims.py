@@ -5,9 +5,7 @@ from scipy.optimize import minimize_scalar
 
 from bncore.chapters.convergence.least_squares import experiments
 from bncore.convergence import bounds, gdnp, gradient_descent
-from bncore.page.claims import Evidence, Measurement, claim
-
-CHAPTER = "convergence/least_squares"
+from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
 
 def _problems(conditions=(2, 10, 100, 1000), count=10):
@@ -16,19 +14,12 @@ def _problems(conditions=(2, 10, 100, 1000), count=10):
             yield experiments.random_problem(condition, seed, dimension=2 + seed)
 
 
-@claim(
-    id="least-squares-quotient",
-    source="encyclopaedia, Least-square problem",
-    statement=(
-        "With $\\tilde w = \\gamma w/\\|w\\|_S$ the objective $2u^\\top\\tilde w + "
-        "\\tilde w^\\top S\\tilde w$, $u = E[-yx]$, is convex in $\\gamma$; setting its derivative "
-        "to zero leaves $\\min_w \\rho(w)$, $\\rho(w) = -\\frac{w^\\top uu^\\top w}{w^\\top S w}$. "
-        "(Formulas reconstructed.)"
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def quotient() -> Evidence:
+@claim("encyclopaedia, Least-square problem", "holds")
+def quotient():
+    r"""With $\tilde w = \gamma w/\|w\|_S$ the objective $2u^\top\tilde w + \tilde w^\top S\tilde
+    w$, $u = E[-yx]$, is convex in $\gamma$; setting its derivative to zero leaves $\min_w
+    \rho(w)$, $\rho(w) = -\frac{w^\top uu^\top w}{w^\top S w}$. (Formulas reconstructed.)
+    """
     curvature, error, reached = [], [], []
     for problem, w in _problems():
         norm = np.sqrt(w @ problem.S @ w)
@@ -42,40 +33,24 @@ def quotient() -> Evidence:
         reached.append(
             abs(problem.rayleigh(problem.closed_form) - problem.value(problem.closed_form))
         )
-    return Evidence(
-        printed=[
-            Measurement(
-                "smallest second difference of the loss in γ over 40 random problems",
-                min(curvature),
-                at_least=1e-3,
-            ),
-            Measurement(
-                "largest difference between a numerical minimum over γ and ρ(w), where ρ* = −1",
-                max(error),
-                at_most=1e-9,
-            ),
-            Measurement(
-                "largest difference between ρ and the loss at the solution",
-                max(reached),
-                at_most=1e-9,
-            ),
-        ]
+    yield at_least(
+        1e-3, min(curvature), "smallest second difference of the loss in γ over 40 random problems"
     )
+    yield at_most(
+        1e-9,
+        max(error),
+        "largest difference between a numerical minimum over γ and ρ(w), where ρ* = −1",
+    )
+    yield at_most(1e-9, max(reached), "largest difference between ρ and the loss at the solution")
 
 
-@claim(
-    id="least-squares-linear-rate",
-    source="encyclopaedia, Least-square problem",
-    statement=(
-        "From $\\rho(w_0) \\neq 0$, steps $w_{t+1} = w_t - \\eta_t\\nabla\\rho(w_t)$ with $\\eta_t = "
-        "\\frac{w_t^\\top S w_t}{2L|\\rho(w_t)|}$ give $\\rho(w_t) - \\rho(w^*) \\le "
-        "(1-\\frac{\\mu}{L})^{2t}(\\rho(w_0) - \\rho(w^*))$. (Step size, base and exponent "
-        "reconstructed.)"
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def linear_rate() -> Evidence:
+@claim("encyclopaedia, Least-square problem", "holds")
+def linear_rate():
+    r"""From $\rho(w_0) \neq 0$, steps $w_{t+1} = w_t - \eta_t\nabla\rho(w_t)$ with $\eta_t =
+    \frac{w_t^\top S w_t}{2L|\rho(w_t)|}$ give $\rho(w_t) - \rho(w^*) \le
+    (1-\frac{\mu}{L})^{2t}(\rho(w_0) - \rho(w^*))$. (Step size, base and exponent
+    reconstructed.)
+    """
     ratio, difference = [], []
     for problem, w in _problems():
         measured, bound = bounds.least_squares(
@@ -95,68 +70,46 @@ def linear_rate() -> Evidence:
         before, after = problem.line(w), problem.line(experiments.step(problem, w))
         rate = bounds.rate(problem)
         nearly.append(after.rayleigh_gap / (rate * before.rayleigh_gap))
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest ratio of the gap to the bound, over 60 steps of 40 random problems with "
-                "condition numbers 2 to 1000",
-                max(ratio),
-                at_most=1 + 1e-9,
-            ),
-            Measurement(
-                "the same over one step from starts where ρ is nearly zero",
-                max(nearly),
-                at_most=1 + 1e-9,
-            ),
-            Measurement(
-                "largest relative difference between the printed step and the short form of the proof",
-                max(difference),
-                at_most=1e-9,
-            ),
-        ]
+    yield at_most(
+        1 + 1e-9,
+        max(ratio),
+        "largest ratio of the gap to the bound, over 60 steps of 40 random problems with "
+        "condition numbers 2 to 1000",
+    )
+    yield at_most(
+        1 + 1e-9, max(nearly), "the same over one step from starts where ρ is nearly zero"
+    )
+    yield at_most(
+        1e-9,
+        max(difference),
+        "largest relative difference between the printed step and the short form of the proof",
     )
 
 
-@claim(
-    id="least-squares-gradient-norm",
-    source="kohler2019, Theorem 1",
-    statement=(
-        "The gradient measures the gap to the optimum exactly: "
-        "$\\|w\\|_S^2\\,\\|\\nabla\\rho(w)\\|_{S^{-1}}^2\\,/\\,|4\\rho(w)| = \\rho(w) - \\rho(w^*)$."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def gradient_norm() -> Evidence:
+@claim("kohler2019, Theorem 1", "holds")
+def gradient_norm():
+    r"""The gradient measures the gap to the optimum exactly:
+    $\|w\|_S^2\,\|\nabla\rho(w)\|_{S^{-1}}^2\,/\,|4\rho(w)| = \rho(w) - \rho(w^*)$.
+    """
     errors = []
     for problem, w in _problems():
         slope = problem.rayleigh_gradient(w)
         left = (w @ problem.S @ w) * (slope @ np.linalg.solve(problem.S, slope))
         left /= 4 * abs(problem.rayleigh(w))
         errors.append(abs(left - (problem.rayleigh(w) - problem.rayleigh_optimum)))
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest difference of the two sides over 40 random problems with ρ* = −1",
-                max(errors),
-                at_most=1e-9,
-            )
-        ]
+    yield at_most(
+        1e-9,
+        max(errors),
+        "largest difference of the two sides over 40 random problems with ρ* = −1",
     )
 
 
-@claim(
-    id="least-squares-sublinear",
-    source="encyclopaedia, Least-square problem",
-    statement=(
-        "Regular gradient descent on least squares converges only sub-linearly. (A misreading: the "
-        "paper that the text retells says after its Theorem 1 that the rate with normalisation is "
-        "of the same order as that of gradient descent on the original objective.)"
-    ),
-    chapter=CHAPTER,
-    verdict="fails",
-)
-def sublinear() -> Evidence:
+@claim("encyclopaedia, Least-square problem", "fails")
+def sublinear():
+    """Regular gradient descent on least squares converges only sub-linearly. (A misreading: the
+    paper that the text retells says after its Theorem 1 that the rate with normalisation is
+    of the same order as that of gradient descent on the original objective.)
+    """
     bend, ratio = [], []
     for condition in (2, 10, 100):
         for seed in range(5):
@@ -171,56 +124,46 @@ def sublinear() -> Evidence:
             third = steps // 3
             slopes = -np.diff(np.log(excess[third : 3 * third + 1 : third]))
             bend.append(slopes[1] / slopes[0])
-    return Evidence(
-        printed=[
-            Measurement(
-                "decrease of the log excess in the last third of the steps, relative to the middle "
-                "third (0.59 for an excess of 1/t, 1 for a linear rate); smallest of 15 problems",
-                min(bend),
-                at_most=0.7,
-            ),
-            Measurement(
-                "largest ratio of the excess to $(1-\\mu/L)^{2t}$ times the first, which "
-                "sub-linear convergence must leave behind; 15 problems",
-                max(ratio),
-                at_least=1 + 1e-6,
-            ),
-        ]
+    yield at_most(
+        0.7,
+        min(bend),
+        "decrease of the log excess in the last third of the steps, relative to the middle "
+        "third (0.59 for an excess of 1/t, 1 for a linear rate); smallest of 15 problems",
+    )
+    yield at_least(
+        1 + 1e-6,
+        max(ratio),
+        "largest ratio of the excess to $(1-\\mu/L)^{2t}$ times the first, which "
+        "sub-linear convergence must leave behind; 15 problems",
     )
 
 
-@claim(
-    id="least-squares-faster",
-    source="encyclopaedia, Least-square problem",
-    statement=(
-        "On least squares, gradient descent with batch normalization converges faster than regular "
-        "gradient descent."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def faster() -> Evidence:
+@claim("encyclopaedia, Least-square problem", "depends")
+def faster():
+    """On least squares, gradient descent with batch normalization converges faster than regular
+    gradient descent.
+    """
+
     def measured(tilt):
         ratios = []
         for seed in range(5):
             problem, w = experiments.random_problem(20, seed, dimension=6, tilt=tilt)
             normalised, plain = experiments.measured_factors(problem, w, 600)
             ratios.append(np.log(plain) / np.log(normalised))
-        return Measurement(
+        return at_most(
+            0.95,
+            max(ratios),
             "late steps of the normalised descent for one of gradient descent, both at step size "
             "$1/L$ in the theorem's sense; largest of 5 random starts, condition number 20",
-            max(ratios),
-            at_most=0.95,
         )
 
-    return Evidence(
-        under=(
-            "the solution lies along the flattest axis of the loss, which normalisation then takes "
-            "out of the race",
-            [measured(0)],
-        ),
-        otherwise=("the solution is orthogonal to the flattest axis", [measured(90)]),
+    yield under(
+        "the solution lies along the flattest axis of the loss, which normalisation then takes "
+        "out of the race"
     )
+    yield measured(0)
+    yield otherwise("the solution is orthogonal to the flattest axis")
+    yield measured(90)
 
 
 def _ascend(B, A, v, metric):
@@ -258,57 +201,43 @@ def _worst_ratio(metric, pencil):
     return worst
 
 
-@claim(
-    id="least-squares-generalised-quotient",
-    source="encyclopaedia, Least-square problem",
-    statement=(
-        "Gradient descent on the generalised Rayleigh quotient $w^\\top Bw/w^\\top Aw$ satisfies "
-        "$\\frac{\\lambda_1-\\rho(w_t)}{\\rho(w_t)-\\lambda_2} \\le "
-        "\\bigl(1-\\frac{\\lambda_1-\\lambda_2}{\\lambda_1-\\lambda_{\\min}}\\bigr)^{2t}"
-        "\\frac{\\lambda_1-\\rho(w_0)}{\\rho(w_0)-\\lambda_2}$ with the eigenvalues of $B$; with "
-        "$B = uu^\\top$ it becomes the rate of least squares. (Quotients and exponent reconstructed.)"
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def generalised_quotient() -> Evidence:
+@claim("encyclopaedia, Least-square problem", "depends")
+def generalised_quotient():
+    r"""Gradient descent on the generalised Rayleigh quotient $w^\top Bw/w^\top Aw$ satisfies
+    $\frac{\lambda_1-\rho(w_t)}{\rho(w_t)-\lambda_2} \le
+    \bigl(1-\frac{\lambda_1-\lambda_2}{\lambda_1-\lambda_{\min}}\bigr)^{2t}\frac{\lambda_1-\rho(w_0)}{\rho(w_0)-\lambda_2}$
+    with the eigenvalues of $B$; with $B = uu^\top$ it becomes the rate of least squares.
+    (Quotients and exponent reconstructed.)
+    """
     words = (
         "largest ratio of one step's contraction, at the best step size, to the printed factor, over "
         "40 random pairs of matrices; {}"
     )
     problem, w = experiments.random_problem(20, 0)
     gap = [problem.line(w).rayleigh_gap, problem.line(experiments.step(problem, w)).rayleigh_gap]
-    return Evidence(
-        under=(
-            "the gradient is taken in the inner product of $A$, and the eigenvalues are those of "
-            "$A^{-1}B$",
-            [
-                Measurement(
-                    words.format("gradient $A^{-1}\\nabla\\rho$, eigenvalues of $A^{-1}B$"),
-                    _worst_ratio("A", pencil=True),
-                    at_most=1 + 1e-6,
-                )
-            ],
-        ),
-        otherwise=(
-            "the plain gradient, or the eigenvalues of $B$",
-            [
-                Measurement(
-                    words.format("plain gradient, eigenvalues of $B$"),
-                    _worst_ratio("I", pencil=False),
-                    at_most=1 + 1e-6,
-                ),
-                Measurement(
-                    words.format("plain gradient, eigenvalues of $A^{-1}B$"),
-                    _worst_ratio("I", pencil=True),
-                    at_most=1 + 1e-6,
-                ),
-                Measurement(
-                    "for $B = uu^\\top$ the printed factor is 0: the part of the gap that one step "
-                    "of the theorem leaves of a random least-squares problem",
-                    gap[1] / gap[0],
-                    at_most=1e-9,
-                ),
-            ],
-        ),
+    yield under(
+        "the gradient is taken in the inner product of $A$, and the eigenvalues are those of "
+        "$A^{-1}B$"
+    )
+    yield at_most(
+        1 + 1e-6,
+        _worst_ratio("A", pencil=True),
+        words.format("gradient $A^{-1}\\nabla\\rho$, eigenvalues of $A^{-1}B$"),
+    )
+    yield otherwise("the plain gradient, or the eigenvalues of $B$")
+    yield at_most(
+        1 + 1e-6,
+        _worst_ratio("I", pencil=False),
+        words.format("plain gradient, eigenvalues of $B$"),
+    )
+    yield at_most(
+        1 + 1e-6,
+        _worst_ratio("I", pencil=True),
+        words.format("plain gradient, eigenvalues of $A^{-1}B$"),
+    )
+    yield at_most(
+        1e-9,
+        gap[1] / gap[0],
+        "for $B = uu^\\top$ the printed factor is 0: the part of the gap that one step "
+        "of the theorem leaves of a random least-squares problem",
     )

@@ -16,7 +16,7 @@ from bncore.chapters.explanations.covariate_shift.full_size import (
 from bncore.explanations.covariate_shift import gradient_shift, linearized_shift
 from bncore.explanations.two_layers import two_linear_layers
 from bncore.lab import networks
-from bncore.page.claims import Evidence, Measurement, claim
+from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
 
 def _case(seed, normalization):
@@ -33,18 +33,12 @@ def _case(seed, normalization):
     return model, x, y, stepped
 
 
-@claim(
-    id="covariate-shift-definition",
-    source="santurkar2018, Definition 2.1",
-    statement=(
-        "The difference between $G_{t,i}$ and $G'_{t,i}$ reflects the change in the landscape of "
-        "$W_i$ that is caused by the layers before it: it captures the effect of dependencies "
-        "across layers."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="holds",
-)
-def definition() -> Evidence:
+@claim("santurkar2018, Definition 2.1", "holds")
+def definition():
+    """The difference between $G_{t,i}$ and $G'_{t,i}$ reflects the change in the landscape of
+    $W_i$ that is caused by the layers before it: it captures the effect of dependencies
+    across layers.
+    """
     apart, errors = [], []
     for seed in range(10):
         for normalization in (None, "batch"):
@@ -56,21 +50,16 @@ def definition() -> Evidence:
                 for measure in (gradient_shift, linearized_shift)
             ]
             errors.append(np.abs(small[0] / small[1] - 1).max())
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative difference of the shift, layers 2 to 4 of 20 networks, to the change "
-                "of the gradient in a copy of the network whose earlier layers alone have moved",
-                max(apart),
-                at_most=1e-9,
-            ),
-            Measurement(
-                "largest relative difference to $\\eta\\,\\|\\sum_{j<i}H_{ij}G_j\\|$ at "
-                "$\\eta = 10^{-5}$",
-                max(errors),
-                at_most=0.01,
-            ),
-        ]
+    yield at_most(
+        1e-9,
+        max(apart),
+        "largest relative difference of the shift, layers 2 to 4 of 20 networks, to the change "
+        "of the gradient in a copy of the network whose earlier layers alone have moved",
+    )
+    yield at_most(
+        0.01,
+        max(errors),
+        "largest relative difference to $\\eta\\,\\|\\sum_{j<i}H_{ij}G_j\\|$ at $\\eta = 10^{-5}$",
     )
 
 
@@ -99,17 +88,11 @@ def _layer_of(name):
     return digits or "output"
 
 
-@claim(
-    id="covariate-shift-correlation",
-    source="encyclopaedia, Measure",
-    statement=(
-        "If the shift introduced by the changes in previous layers is small, then the correlation "
-        "between the gradients is close to 1."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def correlation() -> Evidence:
+@claim("encyclopaedia, Measure", "depends")
+def correlation():
+    """If the shift introduced by the changes in previous layers is small, then the correlation
+    between the gradients is close to 1.
+    """
     slack = []
     for seed in range(20):
         for normalization in (None, "batch"):
@@ -124,24 +107,18 @@ def correlation() -> Evidence:
                 )
     a, b, rate = (1e-3 + 1) * np.eye(1), np.eye(1), 1.5
     before, after = two_linear_layers(a, b, np.eye(1), np.eye(1), rate)
-    return Evidence(
-        under=(
-            "small means small beside the gradient, $\\|G'-G\\| = r\\,\\|G\\|$ with $r<1$: then "
-            "the cosine is at least $\\sqrt{1-r^2}$",
-            [
-                Measurement(
-                    "largest excess of $\\sqrt{1-r^2}$ over the cosine, 40 networks",
-                    max(slack),
-                    at_most=1e-12,
-                )
-            ],
-        ),
-        otherwise=(
-            "only the norm is small: two scalar layers near their minimum, learning rate 1.5, "
-            f"where the shift is {np.linalg.norm(after - before):.4f}",
-            [Measurement("cosine", np.sign(before * after).item(), at_least=0.9)],
-        ),
+    yield under(
+        "small means small beside the gradient, $\\|G'-G\\| = r\\,\\|G\\|$ with $r<1$: then "
+        "the cosine is at least $\\sqrt{1-r^2}$"
     )
+    yield at_most(
+        1e-12, max(slack), "largest excess of $\\sqrt{1-r^2}$ over the cosine, 40 networks"
+    )
+    yield otherwise(
+        "only the norm is small: two scalar layers near their minimum, learning rate 1.5, "
+        f"where the shift is {np.linalg.norm(after - before):.4f}"
+    )
+    yield at_least(0.9, np.sign(before * after).item(), "cosine")
 
 
 def _at(network, step):
@@ -167,56 +144,43 @@ def _leading(network, compared, step):
     return int((batch > none).sum())
 
 
-@claim(
-    id="covariate-shift-higher-correlations",
-    source="encyclopaedia, Measure",
-    statement=(
-        "The standard VGG and the standard deep linear network both have higher correlations of "
-        "gradients than their counterparts with batch norm: batch norm does not reduce internal "
-        "covariate shift."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def higher_correlations() -> Evidence:
+@claim("encyclopaedia, Measure", "depends")
+def higher_correlations():
+    """The standard VGG and the standard deep linear network both have higher correlations of
+    gradients than their counterparts with batch norm: batch norm does not reduce internal
+    covariate shift.
+    """
     what = "largest lead of batch norm in the median cosine over layers, five seeds"
-    return Evidence(
-        under=(
-            "after 5 training steps, for steps at each network's best learning rate and at a "
-            "smaller one for both",
-            [
-                Measurement(f"{network}, {compared}: {what}", _lead(key, compared, [5]), at_most=0)
-                for key, network in (("vgg", "VGG"), ("linear", "deep linear network"))
-                for compared in ("own rate", "one rate")
-            ],
-        ),
-        otherwise=(
-            "the VGG after 20 steps and more, for steps at 0.1, the best rate with batch norm and "
-            "without",
-            [
-                Measurement(
-                    f"VGG after {step} steps, own rate: how many of five seeds have the higher "
-                    "median cosine with batch norm",
-                    _leading("vgg", "own rate", step),
-                    at_most=2,
-                )
-                for step in (20, 50, 100, 180)
-            ],
-        ),
+    yield under(
+        "after 5 training steps, for steps at each network's best learning rate and at a "
+        "smaller one for both"
     )
+    yield from [
+        at_most(0, _lead(key, compared, [5]), f"{network}, {compared}: {what}")
+        for key, network in (("vgg", "VGG"), ("linear", "deep linear network"))
+        for compared in ("own rate", "one rate")
+    ]
+    yield otherwise(
+        "the VGG after 20 steps and more, for steps at 0.1, the best rate with batch norm and "
+        "without"
+    )
+    yield from [
+        at_most(
+            2,
+            _leading("vgg", "own rate", step),
+            f"VGG after {step} steps, own rate: how many of five seeds have the higher "
+            "median cosine with batch norm",
+        )
+        for step in (20, 50, 100, 180)
+    ]
 
 
-@claim(
-    id="covariate-shift-similar-or-worse",
-    source="santurkar2018, Figure 3",
-    statement=(
-        "Networks with batch norm have similar, or even worse, internal covariate shift, although "
-        "they reach a better loss."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def similar_or_worse() -> Evidence:
+@claim("santurkar2018, Figure 3", "depends")
+def similar_or_worse():
+    """Networks with batch norm have similar, or even worse, internal covariate shift, although
+    they reach a better loss.
+    """
+
     def ratio(network, compared):
         logs = [
             np.log(at_equal_loss(network, name, "relative", compared))
@@ -237,102 +201,72 @@ def similar_or_worse() -> Evidence:
     names = {"vgg": "VGG", "linear": "deep linear network"}
     leads = "median cosine of five seeds with batch norm minus that without, at a training loss of"
     pairs = (("linear", "own rate"), ("linear", "one rate"), ("vgg", "one rate"))
-    return Evidence(
-        under=(
-            "at equal loss: the deep linear network, or the VGG for steps at 0.03, a third of the "
-            "rate at which both train",
-            [
-                *(
-                    Measurement(
-                        f"{names[network]}, {compared}: relative shift with batch norm over that "
-                        "without, at a training loss of 0.5, geometric mean of five seeds",
-                        ratio(network, compared),
-                        at_least=0.8,
-                    )
-                    for network, compared in pairs
-                ),
-                *(
-                    Measurement(
-                        f"{names[network]}, {compared}: {leads} {level}",
-                        lead(network, compared, level),
-                        at_most=0.1,
-                    )
-                    for network, compared in pairs
-                    for level in (0.5, 0.4)
-                ),
-                *(
-                    Measurement(
-                        f"{name}: loss at the end with batch norm over that without",
-                        end(network, "batch norm") / end(network, "no batch norm"),
-                        at_most=0.5,
-                    )
-                    for network, name in names.items()
-                ),
-            ],
-        ),
-        otherwise=(
-            "the VGG for steps at 0.1, the best rate with batch norm and without, where relative "
-            f"shifts are alike at a loss of 0.5 (ratio {ratio('vgg', 'own rate'):.1f}) and cosines "
-            "are not",
-            [
-                Measurement(
-                    f"VGG, own rate: {leads} {level}",
-                    lead("vgg", "own rate", level),
-                    at_most=0.1,
-                )
-                for level in (0.5, 0.4)
-            ],
-        ),
+    yield under(
+        "at equal loss: the deep linear network, or the VGG for steps at 0.03, a third of the "
+        "rate at which both train"
     )
+    yield from (
+        at_least(
+            0.8,
+            ratio(network, compared),
+            f"{names[network]}, {compared}: relative shift with batch norm over that "
+            "without, at a training loss of 0.5, geometric mean of five seeds",
+        )
+        for network, compared in pairs
+    )
+    yield from (
+        at_most(
+            0.1, lead(network, compared, level), f"{names[network]}, {compared}: {leads} {level}"
+        )
+        for network, compared in pairs
+        for level in (0.5, 0.4)
+    )
+    yield from (
+        at_most(
+            0.5,
+            end(network, "batch norm") / end(network, "no batch norm"),
+            f"{name}: loss at the end with batch norm over that without",
+        )
+        for network, name in names.items()
+    )
+    yield otherwise(
+        "the VGG for steps at 0.1, the best rate with batch norm and without, where relative "
+        f"shifts are alike at a loss of 0.5 (ratio {ratio('vgg', 'own rate'):.1f}) and cosines "
+        "are not"
+    )
+    yield from [
+        at_most(0.1, lead("vgg", "own rate", level), f"VGG, own rate: {leads} {level}")
+        for level in (0.5, 0.4)
+    ]
 
 
-@claim(
-    id="covariate-shift-uncorrelated",
-    source="santurkar2018, Section 2.2",
-    statement=(
-        "The standard deep linear network experiences almost no internal covariate shift for the "
-        "entirety of training; with batch norm $G$ and $G'$ are almost uncorrelated."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def uncorrelated() -> Evidence:
+@claim("santurkar2018, Section 2.2", "depends")
+def uncorrelated():
+    """The standard deep linear network experiences almost no internal covariate shift for the
+    entirety of training; with batch norm $G$ and $G'$ are almost uncorrelated.
+    """
     later = slice(_at("linear", 5), None)
 
     def median(name, compared):
         return float(np.median(medians("linear", name, "cosine", compared)[:, later]))
 
-    return Evidence(
-        under=(
-            "each network at its best learning rate, after the first steps",
-            [
-                Measurement(
-                    "without batch norm: median cosine over layers, seeds and records from step 5",
-                    median("no batch norm", "own rate"),
-                    at_least=0.95,
-                ),
-                Measurement(
-                    "with batch norm: absolute value of the same",
-                    abs(median("batch norm", "own rate")),
-                    at_most=0.4,
-                ),
-            ],
-        ),
-        otherwise=(
-            "both at a smaller learning rate, 0.003, or the plain network at the start",
-            [
-                Measurement(
-                    "with batch norm, steps of rate 0.003: the same",
-                    abs(median("batch norm", "one rate")),
-                    at_most=0.4,
-                ),
-                Measurement(
-                    "without batch norm, own rate, before the first step: median cosine",
-                    np.median(medians("linear", "no batch norm", "cosine", "own rate")[:, 0]),
-                    at_least=0.95,
-                ),
-            ],
-        ),
+    yield under("each network at its best learning rate, after the first steps")
+    yield at_least(
+        0.95,
+        median("no batch norm", "own rate"),
+        "without batch norm: median cosine over layers, seeds and records from step 5",
+    )
+    yield at_most(
+        0.4, abs(median("batch norm", "own rate")), "with batch norm: absolute value of the same"
+    )
+    yield otherwise("both at a smaller learning rate, 0.003, or the plain network at the start")
+    yield at_most(
+        0.4, abs(median("batch norm", "one rate")), "with batch norm, steps of rate 0.003: the same"
+    )
+    yield at_least(
+        0.95,
+        np.median(medians("linear", "no batch norm", "cosine", "own rate")[:, 0]),
+        "without batch norm, own rate, before the first step: median cosine",
     )
 
 
@@ -342,84 +276,59 @@ def _drift_ratio(layers):
     return (batch / none)[:, :4, layers].max()
 
 
-@claim(
-    id="covariate-shift-reduced",
-    source="ioffe2015, Section 3",
-    statement=(
-        "Batch normalization reduces internal covariate shift by a step that fixes the means and "
-        "variances of layer inputs."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def reduced() -> Evidence:
-    return Evidence(
-        under=(
-            "the shift is the drift of the means of a VGG's units, taken behind batch norm, where "
-            "the batch's mean is $\\beta$ and its variance $\\gamma^2$ by construction",
-            [
-                Measurement(
-                    "largest drift with batch norm over that without, layers 5 to 9, first 50 "
-                    "steps, five seeds",
-                    _drift_ratio(slice(4, None)),
-                    at_most=0.2,
-                )
-            ],
-        ),
-        otherwise=(
-            "the shift is that of the gradients, before the first and after 5 steps",
-            [
-                Measurement(
-                    "largest difference, with batch norm minus without, of the VGG's median "
-                    "relative shift at the best learning rates",
-                    _lead("vgg", "own rate", [0, 5], "relative"),
-                    at_most=0,
-                )
-            ],
-        ),
+@claim("ioffe2015, Section 3", "depends")
+def reduced():
+    """Batch normalization reduces internal covariate shift by a step that fixes the means and
+    variances of layer inputs.
+    """
+    yield under(
+        "the shift is the drift of the means of a VGG's units, taken behind batch norm, where "
+        "the batch's mean is $\\beta$ and its variance $\\gamma^2$ by construction"
+    )
+    yield at_most(
+        0.2,
+        _drift_ratio(slice(4, None)),
+        "largest drift with batch norm over that without, layers 5 to 9, first 50 "
+        "steps, five seeds",
+    )
+    yield otherwise("the shift is that of the gradients, before the first and after 5 steps")
+    yield at_most(
+        0,
+        _lead("vgg", "own rate", [0, 5], "relative"),
+        "largest difference, with batch norm minus without, of the VGG's median "
+        "relative shift at the best learning rates",
     )
 
 
-@claim(
-    id="covariate-shift-amplified",
-    source="encyclopaedia, Internal covariate shift",
-    statement=(
-        "Small changes in shallower hidden layers are amplified as they propagate through a deep "
-        "network, with a significant shift in deeper layers as the result."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def amplified() -> Evidence:
+@claim("encyclopaedia, Internal covariate shift", "depends")
+def amplified():
+    """Small changes in shallower hidden layers are amplified as they propagate through a deep
+    network, with a significant shift in deeper layers as the result.
+    """
+
     def growth(name):
         drift = column("vgg", name, "drift")[:, :3]
-        return Measurement(
-            "smallest drift of layer 9 over that of layer 2, first 20 steps, five seeds",
+        return at_least(
+            5,
             (drift[..., 8] / drift[..., 1]).min(),
-            at_least=5,
+            "smallest drift of layer 9 over that of layer 2, first 20 steps, five seeds",
         )
 
-    return Evidence(
-        under=("a VGG without batch norm", [growth("no batch norm")]),
-        otherwise=("a VGG with batch norm", [growth("batch norm")]),
-    )
+    yield under("a VGG without batch norm")
+    yield growth("no batch norm")
+    yield otherwise("a VGG with batch norm")
+    yield growth("batch norm")
 
 
 def _steps(name, level):
     return experiments.steps_to(column("vgg", name, "losses"), level)
 
 
-@claim(
-    id="covariate-shift-noisy-training",
-    source="santurkar2018, Section 2.1",
-    statement=(
-        "With time-varying noise of non-zero mean and non-unit variance after every batch norm, a "
-        "network still trains nearly as fast as with batch norm, and faster than without."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def noisy_training() -> Evidence:
+@claim("santurkar2018, Section 2.1", "depends")
+def noisy_training():
+    """With time-varying noise of non-zero mean and non-unit variance after every batch norm, a
+    network still trains nearly as fast as with batch norm, and faster than without.
+    """
     noisy, batch, none = (
         {level: _steps(name, level) for level in (0.5, 0.1)}
         for name in ("noisy batch norm", "batch norm", "no batch norm")
@@ -427,51 +336,33 @@ def noisy_training() -> Evidence:
     strengths = record()[0]["noise"]["strengths"]
     stronger = np.array(record()[1]["noise"]["losses"][strengths.index(4)], dtype=float)
     against_none = "steps to a training loss of 0.5 with noise over those without batch norm"
-    return Evidence(
-        under=(
-            "the noise moves means by up to half a standard deviation and stretches by up to a "
-            "quarter, as we reconstruct the source",
-            [
-                *(
-                    Measurement(
-                        f"steps to a training loss of {level} with noise over those without "
-                        "noise, largest of five seeds",
-                        (noisy[level] / batch[level]).max(),
-                        at_most=2,
-                    )
-                    for level in (0.5, 0.1)
-                ),
-                Measurement(
-                    f"{against_none}, largest of five seeds",
-                    (noisy[0.5] / none[0.5]).max(),
-                    at_most=0.5,
-                ),
-            ],
-        ),
-        otherwise=(
-            "the noise is four times as strong",
-            [
-                Measurement(
-                    f"{against_none}, smallest of three seeds",
-                    (experiments.steps_to(stronger, 0.5) / none[0.5][: len(stronger)]).min(),
-                    at_most=0.5,
-                )
-            ],
-        ),
+    yield under(
+        "the noise moves means by up to half a standard deviation and stretches by up to a "
+        "quarter, as we reconstruct the source"
+    )
+    yield from (
+        at_most(
+            2,
+            (noisy[level] / batch[level]).max(),
+            f"steps to a training loss of {level} with noise over those without "
+            "noise, largest of five seeds",
+        )
+        for level in (0.5, 0.1)
+    )
+    yield at_most(0.5, (noisy[0.5] / none[0.5]).max(), f"{against_none}, largest of five seeds")
+    yield otherwise("the noise is four times as strong")
+    yield at_most(
+        0.5,
+        (experiments.steps_to(stronger, 0.5) / none[0.5][: len(stronger)]).min(),
+        f"{against_none}, smallest of three seeds",
     )
 
 
-@claim(
-    id="covariate-shift-noisy-accuracy",
-    source="encyclopaedia, Theoretical Understanding",
-    statement=(
-        "The network with noise shows similar accuracy to the one with batch norm, and both "
-        "perform better than the one without."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def noisy_accuracy() -> Evidence:
+@claim("encyclopaedia, Theoretical Understanding", "depends")
+def noisy_accuracy():
+    """The network with noise shows similar accuracy to the one with batch norm, and both perform
+    better than the one without.
+    """
     noisy, batch, none = (
         column("vgg", name, "accuracies")
         for name in ("noisy batch norm", "batch norm", "no batch norm")
@@ -479,114 +370,79 @@ def noisy_accuracy() -> Evidence:
 
     def measured(kind):
         return [
-            Measurement(
-                "largest loss of accuracy on the test digits to noise, five seeds",
+            at_most(
+                0.05,
                 (batch - noisy)[:, kind].max(),
-                at_most=0.05,
+                "largest loss of accuracy on the test digits to noise, five seeds",
             ),
-            Measurement(
-                "smallest lead of noisy batch norm over no batch norm",
+            at_least(
+                0,
                 (noisy - none)[:, kind].min(),
-                at_least=0,
+                "smallest lead of noisy batch norm over no batch norm",
             ),
         ]
 
-    return Evidence(
-        under=(
-            "at the test, batch norms use the batch's statistics, and the noise goes on",
-            measured(1),
-        ),
-        otherwise=(
-            "at the test there is no noise, and batch norms use the running statistics, which "
-            "were collected under noise",
-            measured(0),
-        ),
+    yield under("at the test, batch norms use the batch's statistics, and the noise goes on")
+    yield from measured(1)
+    yield otherwise(
+        "at the test there is no noise, and batch norms use the running statistics, which "
+        "were collected under noise"
     )
+    yield from measured(0)
 
 
-@claim(
-    id="covariate-shift-noisy-distributions",
-    source="santurkar2018, Section 2.1",
-    statement=(
-        "The distributions in the network with noisy batch norm are less stable than even those "
-        "of the standard network."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def noisy_distributions() -> Evidence:
+@claim("santurkar2018, Section 2.1", "depends")
+def noisy_distributions():
+    """The distributions in the network with noisy batch norm are less stable than even those of
+    the standard network.
+    """
     ratio = column("vgg", "noisy batch norm", "drift") / column("vgg", "no batch norm", "drift")
     what = "drift with noisy batch norm over that without batch norm, median over layers"
-    return Evidence(
-        under=(
-            "late in training",
-            [
-                Measurement(
-                    f"{what}, all layers after 180 steps, five seeds",
-                    ratio[:, -1].min(),
-                    at_least=1,
-                )
-            ],
-        ),
-        otherwise=(
-            "early, in the last convolutions, where the means of the standard network jump by "
-            "more than a standard deviation a step",
-            [
-                Measurement(
-                    f"{what} 7 to 9 and the first 20 steps, largest of five seeds",
-                    np.median(ratio[:, :3, 6:], axis=(1, 2)).max(),
-                    at_least=1,
-                )
-            ],
-        ),
+    yield under("late in training")
+    yield at_least(1, ratio[:, -1].min(), f"{what}, all layers after 180 steps, five seeds")
+    yield otherwise(
+        "early, in the last convolutions, where the means of the standard network jump by "
+        "more than a standard deviation a step"
+    )
+    yield at_least(
+        1,
+        np.median(ratio[:, :3, 6:], axis=(1, 2)).max(),
+        f"{what} 7 to 9 and the first 20 steps, largest of five seeds",
     )
 
 
-@claim(
-    id="covariate-shift-slows",
-    source="sharad, Internal Covariate Shift",
-    statement=(
-        "When the earlier layers change, the subsequent layers receive inputs with varying "
-        "distributions, which can slow down training."
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def slows() -> Evidence:
+@claim("sharad, Internal Covariate Shift", "depends")
+def slows():
+    """When the earlier layers change, the subsequent layers receive inputs with varying
+    distributions, which can slow down training.
+    """
     losses = {strength: experiments.moved(strength) for strength in (0, 0.25, 2)}
 
     def measured(strength):
         return [
-            Measurement(
+            at_least(
+                1.2,
+                (losses[strength] / losses[0]).min(),
                 "perceptron with batch norm on the digits, mean training loss of steps 31 to 40, "
                 f"inputs moved {strength} times the usual, over that without, smallest of four seeds",
-                (losses[strength] / losses[0]).min(),
-                at_least=1.2,
             )
         ]
 
-    return Evidence(
-        under=(
-            "the inputs of each unit are moved and stretched as a whole, by other amounts at "
-            "every step, each mean by up to one standard deviation",
-            measured(2),
-        ),
-        otherwise=("each mean is moved by up to an eighth of a standard deviation", measured(0.25)),
+    yield under(
+        "the inputs of each unit are moved and stretched as a whole, by other amounts at "
+        "every step, each mean by up to one standard deviation"
     )
+    yield from measured(2)
+    yield otherwise("each mean is moved by up to an eighth of a standard deviation")
+    yield from measured(0.25)
 
 
-@claim(
-    id="covariate-shift-most-efficient",
-    source="whatisbn, Internal Covariate Shift",
-    statement=(
-        "Training a network is most efficient when the distribution of inputs to each layer is "
-        "similar. (Read: similar from step to step, so that of two networks the one with less drift "
-        "of its means needs fewer steps.)"
-    ),
-    chapter="explanations/covariate_shift",
-    verdict="depends",
-)
-def most_efficient() -> Evidence:
+@claim("whatisbn, Internal Covariate Shift", "depends")
+def most_efficient():
+    """Training a network is most efficient when the distribution of inputs to each layer is
+    similar. (Read: similar from step to step, so that of two networks the one with less
+    drift of its means needs fewer steps.)
+    """
     drift, steps = (
         {name: found(name) for name in experiments.NORMALIZATIONS}
         for found in (
@@ -600,29 +456,17 @@ def most_efficient() -> Evidence:
 
     less = "median drift over layers and records over that of the network without batch norm"
     fewer = "steps to a training loss of 0.5 over those of the network without"
-    return Evidence(
-        under=(
-            "the steadier network has batch norm, a VGG on the digits",
-            [
-                Measurement(
-                    f"{label}, largest of five seeds",
-                    over_none(values, "batch norm").max(),
-                    at_most=1,
-                )
-                for label, values in ((less, drift), (fewer, steps))
-            ],
-        ),
-        otherwise=(
-            "it is the one without, by the median over layers and records, beside one with noise behind "
-            "its batch norms (by the mean over layers, which its last layers dominate early, the one "
-            "without is the less steady)",
-            [
-                Measurement(
-                    f"{label}, smallest of five seeds",
-                    over_none(values, "noisy batch norm").min(),
-                    at_least=1,
-                )
-                for label, values in ((less, drift), (fewer, steps))
-            ],
-        ),
+    yield under("the steadier network has batch norm, a VGG on the digits")
+    yield from [
+        at_most(1, over_none(values, "batch norm").max(), f"{label}, largest of five seeds")
+        for label, values in ((less, drift), (fewer, steps))
+    ]
+    yield otherwise(
+        "it is the one without, by the median over layers and records, beside one with noise behind "
+        "its batch norms (by the mean over layers, which its last layers dominate early, the one "
+        "without is the less steady)"
     )
+    yield from [
+        at_least(1, over_none(values, "noisy batch norm").min(), f"{label}, smallest of five seeds")
+        for label, values in ((less, drift), (fewer, steps))
+    ]

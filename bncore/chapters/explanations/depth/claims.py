@@ -9,7 +9,7 @@ from bncore.chapters.explanations.depth import experiments
 from bncore.explanations import depth
 from bncore.explanations.activation import ACTIVATIONS
 from bncore.lab import recorded
-from bncore.page.claims import Evidence, Measurement, claim
+from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
 
 BATCHES = [4, 5, 6, 8, 12, 20, 40, 100, 400]
 CURVED = [name for name in ACTIVATIONS if name != "identity"]
@@ -35,158 +35,89 @@ def _random_functions(count):
         yield function
 
 
-@claim(
-    id="depth-explosion",
-    source="encyclopaedia, Vanishing/exploding gradients",
-    statement=(
-        "A deep network with batch norm suffers from gradient explosion at initialisation, whatever "
-        "its activation: squared gradients grow by a factor $\\lambda>1$ a layer."
-    ),
-    chapter="explanations/depth",
-    verdict="depends",
-)
-def explosion() -> Evidence:
+@claim("encyclopaedia, Vanishing/exploding gradients", "depends")
+def explosion():
+    r"""A deep network with batch norm suffers from gradient explosion at initialisation, whatever
+    its activation: squared gradients grow by a factor $\lambda>1$ a layer.
+    """
     functions = [*ACTIVATIONS, *_random_functions(4)]
     excess = [depth.growth_rate(function, 16) - 14 / 13 for function in functions]
     measured = [
         experiments.measured_rates(name, 256, 16, 20, 2).min() for name in ("identity", "tanh")
     ]
-    return Evidence(
-        under=(
-            "the batch is finite, from 4 on, or the activation is not affine",
-            [
-                Measurement(
-                    "least $\\lambda_B-\\frac{B-2}{B-3}$, 15 activations, batches of 16",
-                    min(excess),
-                    at_least=-1e-9,
-                ),
-                Measurement(
-                    "least $\\lambda$ of a large batch, 10 curved activations",
-                    min(depth.growth_rate(name) for name in CURVED),
-                    at_least=1 + 1e-3,
-                ),
-                Measurement(
-                    "least growth measured, linear and tanh, width 256, batches of 16",
-                    min(measured),
-                    at_least=1 + 1e-3,
-                ),
-            ],
-        ),
-        otherwise=(
-            "the activation is affine and the batch large",
-            [
-                Measurement(
-                    "$\\lambda$ of the identity", depth.growth_rate("identity"), at_least=1 + 1e-3
-                )
-            ],
-        ),
+    yield under("the batch is finite, from 4 on, or the activation is not affine")
+    yield at_least(
+        -1e-9, min(excess), "least $\\lambda_B-\\frac{B-2}{B-3}$, 15 activations, batches of 16"
     )
+    yield at_least(
+        1 + 1e-3,
+        min(depth.growth_rate(name) for name in CURVED),
+        "least $\\lambda$ of a large batch, 10 curved activations",
+    )
+    yield at_least(
+        1 + 1e-3, min(measured), "least growth measured, linear and tanh, width 256, batches of 16"
+    )
+    yield otherwise("the activation is affine and the batch large")
+    yield at_least(1 + 1e-3, depth.growth_rate("identity"), "$\\lambda$ of the identity")
 
 
-@claim(
-    id="depth-norm-or-square",
-    source="encyclopaedia, Vanishing/exploding gradients",
-    statement=(
-        "The gradient of the first layer's weights has a *norm* above $c\\,\\lambda^L$; for ReLU and "
-        "large batches $\\lambda=\\pi/(\\pi-1)\\approx1.467$."
-    ),
-    chapter="explanations/depth",
-    verdict="misprinted",
-)
-def norm_or_square() -> Evidence:
+@claim("encyclopaedia, Vanishing/exploding gradients", "misprinted")
+def norm_or_square():
+    r"""The gradient of the first layer's weights has a *norm* above $c\,\lambda^L$; for ReLU and
+    large batches $\lambda=\pi/(\pi-1)\approx1.467$.
+    """
     squares = [
         experiments.rate(experiments.gradients("relu", 26, 384, 200, seed).weights)
         for seed in range(3)
     ]
     growth = np.exp(np.log(squares).mean())
     limit = depth.growth_rate("relu")
-    return Evidence(
-        printed=[
-            Measurement(
-                "growth of the norm of weight gradients over 1.467, less 1; width 384, batch 200",
-                abs(growth**0.5 / limit - 1),
-                at_most=0.03,
-            )
-        ],
-        corrected=[
-            Measurement("the same for the squared norm", abs(growth / limit - 1), at_most=0.03)
-        ],
-        correction=(
-            "The *squared* norm grows by 1.467 a layer, and the norm by its root, 1.211. The source "
-            "it rests on, Yang et al., defines its rates by squares."
-        ),
+    yield at_most(
+        0.03,
+        abs(growth**0.5 / limit - 1),
+        "growth of the norm of weight gradients over 1.467, less 1; width 384, batch 200",
     )
+    yield corrected(
+        "The *squared* norm grows by 1.467 a layer, and the norm by its root, 1.211. The source "
+        "it rests on, Yang et al., defines its rates by squares."
+    )
+    yield at_most(0.03, abs(growth / limit - 1), "the same for the squared norm")
 
 
-@claim(
-    id="depth-batch-size",
-    source="encyclopaedia, Vanishing/exploding gradients",
-    statement="For any fixed nonlinearity, $\\lambda$ decreases as the batch size increases.",
-    chapter="explanations/depth",
-    verdict="depends",
-)
-def batch_size() -> Evidence:
+@claim("encyclopaedia, Vanishing/exploding gradients", "depends")
+def batch_size():
+    r"""For any fixed nonlinearity, $\lambda$ decreases as the batch size increases."""
     steps = [np.diff([depth.growth_rate(name, size) for size in BATCHES]) for name in ACTIVATIONS]
     small, large = (depth.growth_rate(rippled, size) for size in (12, 400))
     nets = [experiments.measured_rates(rippled, 256, size, 20, 2).mean() for size in (12, 64)]
-    return Evidence(
-        under=(
-            "the activation is one of 11 in use",
-            [
-                Measurement(
-                    "largest change of $\\lambda_B$ from one batch size to the next, 4 to 400",
-                    np.max(steps),
-                    at_most=0,
-                )
-            ],
-        ),
-        otherwise=(
-            "it bends only beyond 2.2, where small batches do not reach",
-            [
-                Measurement("$\\lambda_{400}-\\lambda_{12}$", large - small, at_most=0),
-                Measurement(
-                    "growth measured at 64 less that at 12, width 256",
-                    nets[1] - nets[0],
-                    at_most=0,
-                ),
-            ],
-        ),
+    yield under("the activation is one of 11 in use")
+    yield at_most(
+        0, np.max(steps), "largest change of $\\lambda_B$ from one batch size to the next, 4 to 400"
     )
+    yield otherwise("it bends only beyond 2.2, where small batches do not reach")
+    yield at_most(0, large - small, "$\\lambda_{400}-\\lambda_{12}$")
+    yield at_most(0, nets[1] - nets[0], "growth measured at 64 less that at 12, width 256")
 
 
-@claim(
-    id="depth-relu",
-    source="yang2019, theorem on ReLU in Section 3",
-    statement=(
-        "With ReLU the gradient norm squared explodes at a rate that decreases to "
-        "$\\pi/(\\pi-1)\\approx1.467$ as $B\\to\\infty$."
-    ),
-    chapter="explanations/depth",
-    verdict="holds",
-)
-def relu() -> Evidence:
+@claim("yang2019, theorem on ReLU in Section 3", "holds")
+def relu():
+    r"""With ReLU the gradient norm squared explodes at a rate that decreases to
+    $\pi/(\pi-1)\approx1.467$ as $B\to\infty$.
+    """
     sizes = [*range(4, 40), 100, 1000, 10**5]
     rates = np.array([depth.relu_growth_rate(size) for size in sizes])
     quadrature = [depth.growth_rate("relu", size) for size in BATCHES]
     closed = [depth.relu_growth_rate(size) for size in BATCHES]
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative difference of quadrature and closed form, batches of 4 to 400",
-                np.max(np.abs(np.divide(quadrature, closed) - 1)),
-                at_most=1e-9,
-            ),
-            Measurement(
-                "largest change from one batch size to the next, 39 sizes",
-                np.diff(rates).max(),
-                at_most=0,
-            ),
-            Measurement(
-                "distance from $\\pi/(\\pi-1)$ at $B=10^5$",
-                abs(rates[-1] - np.pi / (np.pi - 1)),
-                at_most=1e-4,
-            ),
-        ]
+    yield at_most(
+        1e-9,
+        np.max(np.abs(np.divide(quadrature, closed) - 1)),
+        "largest relative difference of quadrature and closed form, batches of 4 to 400",
+    )
+    yield at_most(
+        0, np.diff(rates).max(), "largest change from one batch size to the next, 39 sizes"
+    )
+    yield at_most(
+        1e-4, abs(rates[-1] - np.pi / (np.pi - 1)), "distance from $\\pi/(\\pi-1)$ at $B=10^5$"
     )
 
 
@@ -202,19 +133,13 @@ def _gegenbauer_rate(function, size, degree):
     return (k * (size - 3 + k) / (size - 3) * c) @ squares / (c @ squares)
 
 
-@claim(
-    id="depth-gegenbauer",
-    source="yang2019, theorem that batch norm causes gradient explosion",
-    statement=(
-        "If $\\varphi$ has Gegenbauer coefficients $a_k$ of order $\\frac{B-3}2$, the rate is "
-        "$\\sum_k k\\frac{B-3+k}{B-3}c_ka_k^2\\big/\\sum_kc_ka_k^2$ with $c_k=1-(-1)^kF_k$, "
-        "$F_k={}_2F_1(-k,B-3+k,\\frac B2-1;x)$ and $x=\\frac{B-2}{2(B-1)}$; it is least, "
-        "$\\frac{B-2}{B-3}$, for linear $\\varphi$ only."
-    ),
-    chapter="explanations/depth",
-    verdict="holds",
-)
-def gegenbauer() -> Evidence:
+@claim("yang2019, theorem that batch norm causes gradient explosion", "holds")
+def gegenbauer():
+    r"""If $\varphi$ has Gegenbauer coefficients $a_k$ of order $\frac{B-3}2$, the rate is $\sum_k
+    k\frac{B-3+k}{B-3}c_ka_k^2\big/\sum_kc_ka_k^2$ with $c_k=1-(-1)^kF_k$,
+    $F_k={}_2F_1(-k,B-3+k,\frac B2-1;x)$ and $x=\frac{B-2}{2(B-1)}$; it is least,
+    $\frac{B-2}{B-3}$, for linear $\varphi$ only.
+    """
     functions = [
         (torch.tanh, np.tanh),
         (torch.sin, np.sin),
@@ -231,39 +156,25 @@ def gegenbauer() -> Evidence:
         for name in CURVED
         for size in (4, 8, 64)
     ]
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative difference of series and integral, four activations, batches of "
-                "5, 8 and 16",
-                np.max(np.abs(errors)),
-                at_most=1e-6,
-            ),
-            Measurement(
-                "least $\\lambda_B-\\frac{B-2}{B-3}$ of 10 curved activations, batches of 4, 8, 64",
-                min(excess),
-                at_least=1e-3,
-            ),
-            Measurement(
-                "its size for the identity",
-                abs(depth.growth_rate("identity", 8) - 6 / 5),
-                at_most=1e-12,
-            ),
-        ]
+    yield at_most(
+        1e-6,
+        np.max(np.abs(errors)),
+        "largest relative difference of series and integral, four activations, batches of "
+        "5, 8 and 16",
     )
+    yield at_least(
+        1e-3,
+        min(excess),
+        "least $\\lambda_B-\\frac{B-2}{B-3}$ of 10 curved activations, batches of 4, 8, 64",
+    )
+    yield at_most(1e-12, abs(depth.growth_rate("identity", 8) - 6 / 5), "its size for the identity")
 
 
-@claim(
-    id="depth-initial-scale",
-    source="yang2019, Abstract",
-    statement=(
-        "Tuning the variance of the initial weights does not change the explosion; tuning the "
-        "network close to the linear regime reduces it."
-    ),
-    chapter="explanations/depth",
-    verdict="holds",
-)
-def initial_scale() -> Evidence:
+@claim("yang2019, Abstract", "holds")
+def initial_scale():
+    """Tuning the variance of the initial weights does not change the explosion; tuning the network
+    close to the linear regime reduces it.
+    """
     small, large = (
         experiments.gradients("relu", 16, 128, 32, 0, gain=gain).signals for gain in (0.3, 10.0)
     )
@@ -273,75 +184,51 @@ def initial_scale() -> Evidence:
         depth.growth_rate(lambda z, gamma=gamma: torch.tanh(gamma * z), 64)
         for gamma in (2.0, 1.0, 0.5, 0.1)
     ]
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative change of squared gradients in layers 2 to 16, weights 33 times as "
-                "large",
-                np.max(np.abs(ratios - 1)),
-                at_most=1e-2,
-            ),
-            Measurement(
-                "largest change of $\\lambda_{64}$ of $\\tanh(\\gamma z)$ as $\\gamma$ falls from 2 "
-                "to 0.1 in three steps",
-                np.diff(slopes).max(),
-                at_most=0,
-            ),
-            Measurement(
-                "$\\lambda_{64}$ over its lower bound at $\\gamma=0.1$, less 1",
-                slopes[-1] / (62 / 61) - 1,
-                at_most=1e-3,
-            ),
-        ]
+    yield at_most(
+        1e-2,
+        np.max(np.abs(ratios - 1)),
+        "largest relative change of squared gradients in layers 2 to 16, weights 33 times as large",
+    )
+    yield at_most(
+        0,
+        np.diff(slopes).max(),
+        "largest change of $\\lambda_{64}$ of $\\tanh(\\gamma z)$ as $\\gamma$ falls from 2 "
+        "to 0.1 in three steps",
+    )
+    yield at_most(
+        1e-3,
+        slopes[-1] / (62 / 61) - 1,
+        "$\\lambda_{64}$ over its lower bound at $\\gamma=0.1$, less 1",
     )
 
 
-@claim(
-    id="depth-single-step",
-    source="yang2019, Abstract",
-    statement=(
-        "After a single step of optimisation the gradients have a dramatically smaller dynamic "
-        "range. (Read: the largest squared weight gradient over the smallest falls tenfold.)"
-    ),
-    chapter="explanations/depth",
-    verdict="depends",
-)
-def single_step() -> Evidence:
+@claim("yang2019, Abstract", "depends")
+def single_step():
+    """After a single step of optimisation the gradients have a dramatically smaller dynamic range.
+    (Read: the largest squared weight gradient over the smallest falls tenfold.)
+    """
+
     def left(rate):
         ranges = [experiments.dynamic_range(20, rate, seed) for seed in range(2)]
         return max(after / before for before, after in ranges)
 
-    return Evidence(
-        under=(
-            "the step is large, a learning rate of 1",
-            [
-                Measurement(
-                    "range after over range before, the larger of two ReLU networks of 20 layers",
-                    left(1.0),
-                    at_most=0.1,
-                )
-            ],
-        ),
-        otherwise=(
-            "the learning rate is 0.001",
-            [Measurement("the same", left(0.001), at_most=0.1)],
-        ),
+    yield under("the step is large, a learning rate of 1")
+    yield at_most(
+        0.1,
+        left(1.0),
+        "range after over range before, the larger of two ReLU networks of 20 layers",
     )
+    yield otherwise("the learning rate is 0.001")
+    yield at_most(0.1, left(0.001), "the same")
 
 
-@claim(
-    id="depth-jacobian",
-    source="ioffe2015, Section 3.3",
-    statement=(
-        "Batch norm may lead the layer Jacobians to have singular values close to 1. (Conjectured "
-        "there; judged at initialisation, from one normalised batch to the next. Close: between a "
-        "half and 2. Left out: those that are zero by construction, because batch norm blocks two "
-        "directions of each unit, and ReLU does not see half of its inputs.)"
-    ),
-    chapter="explanations/depth",
-    verdict="depends",
-)
-def jacobian() -> Evidence:
+@claim("ioffe2015, Section 3.3", "depends")
+def jacobian():
+    """Batch norm may lead the layer Jacobians to have singular values close to 1. (Conjectured
+    there; judged at initialisation, from one normalised batch to the next. Close: between a
+    half and 2. Left out: those that are zero by construction, because batch norm blocks two
+    directions of each unit, and ReLU does not see half of its inputs.)
+    """
     gaussian, orthogonal = nn.init.normal_, nn.init.orthogonal_
     linear, zeros = zip(
         *(_near_one(nn.Identity(), orthogonal, seed) for seed in (0, 1)), strict=True
@@ -351,37 +238,13 @@ def jacobian() -> Evidence:
         return min(_near_one(activation, weights, seed)[0] for seed in (0, 1))
 
     share = "share of singular values between a half and 2, the smaller of two layers"
-    return Evidence(
-        under=(
-            "the layer is linear, as the source assumes, and its weights are orthogonal",
-            [
-                Measurement(share, min(linear), at_least=0.9),
-                Measurement(
-                    "zero singular values, of 512, less two for each of 8 units",
-                    max(zeros) - 16,
-                    at_most=0,
-                ),
-            ],
-        ),
-        otherwise=(
-            "the weights are Gaussian, or the activation is tanh",
-            [
-                Measurement(
-                    "the same, Gaussian weights, linear",
-                    least(nn.Identity(), gaussian),
-                    at_least=0.9,
-                ),
-                Measurement(
-                    "the same, Gaussian weights, ReLU", least(torch.relu, gaussian), at_least=0.9
-                ),
-                Measurement(
-                    "the same, orthogonal weights, tanh",
-                    least(torch.tanh, orthogonal),
-                    at_least=0.9,
-                ),
-            ],
-        ),
-    )
+    yield under("the layer is linear, as the source assumes, and its weights are orthogonal")
+    yield at_least(0.9, min(linear), share)
+    yield at_most(0, max(zeros) - 16, "zero singular values, of 512, less two for each of 8 units")
+    yield otherwise("the weights are Gaussian, or the activation is tanh")
+    yield at_least(0.9, least(nn.Identity(), gaussian), "the same, Gaussian weights, linear")
+    yield at_least(0.9, least(torch.relu, gaussian), "the same, Gaussian weights, ReLU")
+    yield at_least(0.9, least(torch.tanh, orthogonal), "the same, orthogonal weights, tanh")
 
 
 def _near_one(activation, weights, seed, width=8, batch=64):
@@ -410,78 +273,52 @@ def _best(layers, kind):
     )
 
 
-@claim(
-    id="depth-untrainable",
-    source="encyclopaedia, Vanishing/exploding gradients",
-    statement="Practically, deep networks with batch norm and without skip connections are untrainable.",
-    chapter="explanations/depth",
-    verdict="depends",
-)
-def untrainable() -> Evidence:
+@claim("encyclopaedia, Vanishing/exploding gradients", "depends")
+def untrainable():
+    """Practically, deep networks with batch norm and without skip connections are untrainable."""
     what = (
         "best mean accuracy on the digits after 150 steps, over five learning rates, batch norm "
         "without skips"
     )
-    return Evidence(
-        under=(
-            "the network has 60 layers and 150 steps (recorded run)",
-            [
-                Measurement(what, _best(60, "batch norm"), at_most=0.3),
-                Measurement(
-                    "for comparison, no better: without batch norm, He's initialisation",
-                    _best(60, "plain"),
-                    at_most=0.3,
-                ),
-            ],
-        ),
-        otherwise=(
-            "it has 10",
-            [Measurement("the same", _best(10, "batch norm"), at_most=0.3)],
-        ),
+    yield under("the network has 60 layers and 150 steps (recorded run)")
+    yield at_most(0.3, _best(60, "batch norm"), what)
+    yield at_most(
+        0.3,
+        _best(60, "plain"),
+        "for comparison, no better: without batch norm, He's initialisation",
     )
+    yield otherwise("it has 10")
+    yield at_most(0.3, _best(10, "batch norm"), "the same")
 
 
-@claim(
-    id="depth-skips",
-    source="encyclopaedia, Vanishing/exploding gradients",
-    statement="Skip connections in the fashion of residual networks relieve it.",
-    chapter="explanations/depth",
-    verdict="holds",
-)
-def skips() -> Evidence:
+@claim("encyclopaedia, Vanishing/exploding gradients", "holds")
+def skips():
+    """Skip connections in the fashion of residual networks relieve it."""
+
     def spread(skip):
         squares = experiments.gradients("relu", 60, 128, 64, 0, skip=skip).weights
         return np.log10(squares.max() / squares.min())
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "best mean accuracy of 60 layers with skips after 150 steps, over five learning rates "
-                "(recorded run)",
-                _best(60, "residual"),
-                at_least=0.9,
-            ),
-            Measurement(
-                "decades from the smallest to the largest squared weight gradient, 60 ReLU blocks",
-                spread(True),
-                at_most=3,
-            ),
-            Measurement("the same without skips", spread(False), at_least=8),
-        ]
+    yield at_least(
+        0.9,
+        _best(60, "residual"),
+        "best mean accuracy of 60 layers with skips after 150 steps, over five learning rates "
+        "(recorded run)",
     )
+    yield at_most(
+        3,
+        spread(True),
+        "decades from the smallest to the largest squared weight gradient, 60 ReLU blocks",
+    )
+    yield at_least(8, spread(False), "the same without skips")
 
 
-@claim(
-    id="depth-single-and-stacked",
-    source="encyclopaedia, Vanishing/exploding gradients",
-    statement=(
-        "Explosion and smoothness are consistent: smoothness is the effect of a single batch norm in "
-        "a network, the explosion that of many stacked ones."
-    ),
-    chapter="explanations/depth",
-    verdict="depends",
-)
-def single_and_stacked() -> Evidence:
+@claim("encyclopaedia, Vanishing/exploding gradients", "depends")
+def single_and_stacked():
+    """Explosion and smoothness are consistent: smoothness is the effect of a single batch norm in
+    a network, the explosion that of many stacked ones.
+    """
+
     def relative(count, scale):
         values = [
             experiments.stacked(count, 20, 128, 64, seed, scale)[0]
@@ -491,29 +328,17 @@ def single_and_stacked() -> Evidence:
         return np.exp(np.log(values).mean())
 
     single = "squared gradient at layer 1 with one batch norm there over that with none"
-    return Evidence(
-        under=(
-            "what the single batch norm sees has a standard deviation of 2 over the batch",
-            [
-                Measurement(f"{single}; 20 ReLU layers", relative(1, 2.0), at_most=0.5),
-                Measurement("the same with 20 batch norms", relative(20, 2.0), at_least=100),
-            ],
-        ),
-        otherwise=(
-            "it has a standard deviation of 1/2",
-            [Measurement(single, relative(1, 0.5), at_most=0.5)],
-        ),
-    )
+    yield under("what the single batch norm sees has a standard deviation of 2 over the batch")
+    yield at_most(0.5, relative(1, 2.0), f"{single}; 20 ReLU layers")
+    yield at_least(100, relative(20, 2.0), "the same with 20 batch norms")
+    yield otherwise("it has a standard deviation of 1/2")
+    yield at_most(0.5, relative(1, 0.5), single)
 
 
-@claim(
-    id="depth-remedy",
-    source="cs682slides, Why Batch Normalization is good?",
-    statement="Batch norm reduces the effects of exploding and vanishing gradients.",
-    chapter="explanations/depth",
-    verdict="depends",
-)
-def remedy() -> Evidence:
+@claim("cs682slides, Why Batch Normalization is good?", "depends")
+def remedy():
+    """Batch norm reduces the effects of exploding and vanishing gradients."""
+
     def decades(activation, gain, normalization):
         squares = experiments.gradients(
             activation, 20, 128, 64, 0, normalization=normalization, gain=gain
@@ -526,32 +351,18 @@ def remedy() -> Evidence:
         for name, gain in (("sigmoid", 1.0), ("tanh", 2.5))
     )
     he = decades("relu", 2**0.5, "batch") - decades("relu", 2**0.5, None)
-    return Evidence(
-        under=(
-            "the network without it has vanishing or exploding gradients",
-            [
-                Measurement(f"{what}; sigmoid, weights $N(0,1/n)$", sigmoid, at_most=0),
-                Measurement("the same for tanh, weights $N(0,6.25/n)$", tanh, at_most=0),
-            ],
-        ),
-        otherwise=(
-            "it has ReLU and He's initialisation",
-            [Measurement("the same", he, at_most=0)],
-        ),
-    )
+    yield under("the network without it has vanishing or exploding gradients")
+    yield at_most(0, sigmoid, f"{what}; sigmoid, weights $N(0,1/n)$")
+    yield at_most(0, tanh, "the same for tanh, weights $N(0,6.25/n)$")
+    yield otherwise("it has ReLU and He's initialisation")
+    yield at_most(0, he, "the same")
 
 
-@claim(
-    id="depth-he",
-    source="he2015, Section 2.2, backward propagation case",
-    statement=(
-        "With ReLU and weights of variance $2/n$, gradients neither grow nor shrink from layer to "
-        "layer; with $1/n$ they shrink by half."
-    ),
-    chapter="explanations/depth",
-    verdict="holds",
-)
-def he() -> Evidence:
+@claim("he2015, Section 2.2, backward propagation case", "holds")
+def he():
+    """With ReLU and weights of variance $2/n$, gradients neither grow nor shrink from layer to
+    layer; with $1/n$ they shrink by half.
+    """
     errors = []
     for variance in (2.0, 1.0):
         runs = [
@@ -562,12 +373,8 @@ def he() -> Evidence:
         ]
         growth = np.exp(np.mean([np.log(run[0] / run[-1]) for run in runs]) / 19)
         errors.append(growth / (variance / 2) - 1)
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative error of the growth of squared gradients, 1 and 1/2; width 256",
-                np.max(np.abs(errors)),
-                at_most=0.03,
-            )
-        ]
+    yield at_most(
+        0.03,
+        np.max(np.abs(errors)),
+        "largest relative error of the growth of squared gradients, 1 and 1/2; width 256",
     )

@@ -9,9 +9,8 @@ import torch
 from bncore.chapters.explanations.scale_invariance import experiments
 from bncore.explanations import effective_rate
 from bncore.lab import recorded
-from bncore.page.claims import Evidence, Measurement, claim
+from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
-CHAPTER = "explanations/scale_invariance"
 RECORDED = Path(__file__).with_name("recorded.json")
 
 
@@ -29,96 +28,63 @@ def _good(arm):
     return rates[worst[arm] < 0.1]
 
 
-@claim(
-    id="scale-invariance-higher-rates",
-    source="ioffe2015, Section 3.3",
-    statement="Batch normalization enables higher learning rates.",
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def higher_rates() -> Evidence:
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest of 11 learning rates with a training loss below 0.1 on the digits from each "
-                "of 5 seeds, with batch norm over without, one rate for all parameters (recorded "
-                "run)",
-                _good("batch norm").max() / _good("no batch norm").max(),
-                at_least=2,
-            )
-        ]
+@claim("ioffe2015, Section 3.3", "holds")
+def higher_rates():
+    """Batch normalization enables higher learning rates."""
+    yield at_least(
+        2,
+        _good("batch norm").max() / _good("no batch norm").max(),
+        "largest of 11 learning rates with a training loss below 0.1 on the digits from each "
+        "of 5 seeds, with batch norm over without, one rate for all parameters (recorded "
+        "run)",
     )
 
 
-@claim(
-    id="scale-invariance-robust-to-rates",
-    source="encyclopaedia, Internal covariate shift",
-    statement="With batch norm the network becomes more robust to different learning rates.",
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def robust_to_rates() -> Evidence:
+@claim("encyclopaedia, Internal covariate shift", "holds")
+def robust_to_rates():
+    """With batch norm the network becomes more robust to different learning rates."""
+
     def decades(arm):
         return np.log10(_good(arm).max() / _good(arm).min())
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "decades of learning rates with a training loss below 0.1 on the digits from each of 5 "
-                "seeds, with batch norm less without, one rate for all parameters (recorded run)",
-                decades("batch norm") - decades("no batch norm"),
-                at_least=0.75,
-            )
-        ]
+    yield at_least(
+        0.75,
+        decades("batch norm") - decades("no batch norm"),
+        "decades of learning rates with a training loss below 0.1 on the digits from each of 5 "
+        "seeds, with batch norm less without, one rate for all parameters (recorded run)",
     )
 
 
-@claim(
-    id="scale-invariance-no-explosion",
-    source="cs682slides, The BN transformation is scalar invariant",
-    statement=(
-        "Normally, large learning rates may increase the scale of the parameters, which amplifies "
-        "the gradient and leads to the explosion of the model; with batch norm they do not, "
-        "because the scale of a layer's parameters does not affect backpropagation."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def no_explosion() -> Evidence:
+@claim("cs682slides, The BN transformation is scalar invariant", "depends")
+def no_explosion():
+    """Normally, large learning rates may increase the scale of the parameters, which amplifies the
+    gradient and leads to the explosion of the model; with batch norm they do not, because
+    the scale of a layer's parameters does not affect backpropagation.
+    """
     rates, loss = _sweep()
 
     def worst(arm):
-        return Measurement(
+        return at_most(
+            0.1,
+            loss[arm][rates > 9].max(),
             "largest training loss at learning rates of 10 and more, digits, 5 seeds (recorded run); "
             "guessing has 2.3, hidden weights that never move have at least 0.16",
-            loss[arm][rates > 9].max(),
-            at_most=0.1,
         )
 
-    return Evidence(
-        under=(
-            "the large rate is that of the weights before a batch norm only",
-            [worst("batch norm, hidden rate")],
-        ),
-        otherwise=(
-            "it is that of all parameters, output layer, $\\gamma$ and $\\beta$ included",
-            [worst("batch norm")],
-        ),
-    )
+    yield under("the large rate is that of the weights before a batch norm only")
+    yield worst("batch norm, hidden rate")
+    yield otherwise("it is that of all parameters, output layer, $\\gamma$ and $\\beta$ included")
+    yield worst("batch norm")
 
 
-@claim(
-    id="scale-invariance-split",
-    source="kohler2019, Abstract",
-    statement=(
-        "Batch normalization accelerates training because it splits the optimization task into "
-        "optimizing length and direction of the parameters separately. (Read: weight normalization, "
-        "which splits them and uses no batch after its start, accelerates it as much.)"
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def split() -> Evidence:
+@claim("kohler2019, Abstract", "depends")
+def split():
+    """Batch normalization accelerates training because it splits the optimization task into
+    optimizing length and direction of the parameters separately. (Read: weight
+    normalization, which splits them and uses no batch after its start, accelerates it as
+    much.)
+    """
+
     def ratios(rate, from_data):
         return [
             experiments.weight_normalized(rate, seed, 100, from_data)
@@ -130,37 +96,22 @@ def split() -> Evidence:
         "training loss on the digits after 100 steps, weight normalization over batch norm, rate {} "
         "for the hidden directions, {} of two seeds"
     )
-    return Evidence(
-        under=(
-            "it starts from a batch, as its authors start it, and the rate is small",
-            [Measurement(what.format(0.01, "larger"), np.max(ratios(0.01, True)), at_most=1.5)],
-        ),
-        otherwise=(
-            "the rate is large, or it starts as the plain network",
-            [
-                Measurement(
-                    what.format(10, "smaller") + ", started from a batch",
-                    np.min(ratios(10.0, True)),
-                    at_most=1.5,
-                ),
-                Measurement(
-                    what.format(0.1, "smaller") + ", started as the plain network",
-                    np.min(ratios(0.1, False)),
-                    at_most=1.5,
-                ),
-            ],
-        ),
+    yield under("it starts from a batch, as its authors start it, and the rate is small")
+    yield at_most(1.5, np.max(ratios(0.01, True)), what.format(0.01, "larger"))
+    yield otherwise("the rate is large, or it starts as the plain network")
+    yield at_most(
+        1.5, np.min(ratios(10.0, True)), what.format(10, "smaller") + ", started from a batch"
+    )
+    yield at_most(
+        1.5,
+        np.min(ratios(0.1, False)),
+        what.format(0.1, "smaller") + ", started as the plain network",
     )
 
 
-@claim(
-    id="scale-invariance-stabilised-growth",
-    source="ioffe2015, Section 3.3",
-    statement="Batch normalization will stabilize the parameter growth.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def stabilised_growth() -> Evidence:
+@claim("ioffe2015, Section 3.3", "depends")
+def stabilised_growth():
+    """Batch normalization will stabilize the parameter growth."""
     unit = experiments.plane()
     still = []
     for rate in 10.0 ** np.arange(-1, 4):
@@ -169,68 +120,46 @@ def stabilised_growth() -> Evidence:
         still.append(length[-1] / length[1000])
     noisy = experiments.decayed(np.array([0.1, 1.0, 10.0]), np.zeros(3), 2000)
     what = "length of a unit's weights after 2000 steps over that after 1000"
-    return Evidence(
-        under=(
-            "every step uses all the data, so that gradients vanish",
-            [Measurement(f"{what}, largest of 5 rates from 0.1 to 1000", max(still), at_most=1.01)],
-        ),
-        otherwise=(
-            "every step has a fresh batch, so that they do not",
-            [
-                Measurement(
-                    f"{what}, smallest of 3 rates from 0.1 to 10; the growth law says $2^{{1/4}}$",
-                    (noisy.length[-1] / noisy.length[1000]).min(),
-                    at_most=1.01,
-                )
-            ],
-        ),
+    yield under("every step uses all the data, so that gradients vanish")
+    yield at_most(1.01, max(still), f"{what}, largest of 5 rates from 0.1 to 1000")
+    yield otherwise("every step has a fresh batch, so that they do not")
+    yield at_most(
+        1.01,
+        (noisy.length[-1] / noisy.length[1000]).min(),
+        f"{what}, smallest of 3 rates from 0.1 to 10; the growth law says $2^{{1/4}}$",
     )
 
 
-@claim(
-    id="scale-invariance-no-regularisation",
-    source="vanlaarhoven2017, Abstract",
-    statement="L2 regularization has no regularizing effect when combined with normalization.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def no_regularisation() -> Evidence:
+@claim("vanlaarhoven2017, Abstract", "depends")
+def no_regularisation():
+    """L2 regularization has no regularizing effect when combined with normalization."""
+
     def apart(what, **settings):
-        return Measurement(
+        return at_most(
+            1e-9,
+            experiments.equivalent_on_digits(0.3, 0.03, 0, 60, **settings)[0],
             "largest difference of two networks' class probabilities on the digits after 60 steps, "
             f"one with weight decay, one with learning rates that grow instead, in float64, {what}",
-            experiments.equivalent_on_digits(0.3, 0.03, 0, 60, **settings)[0],
-            at_most=1e-9,
         )
 
-    return Evidence(
-        under=(
-            "weight decay acts on the weights before a batch norm only, and $\\varepsilon$ is "
-            "negligible",
-            [apart("$\\varepsilon=10^{-30}$")],
-        ),
-        otherwise=(
-            "it acts on the output layer, $\\gamma$ and $\\beta$ too, as it does by default, or "
-            "$\\varepsilon$ is seen",
-            [
-                apart("decay on all parameters", all_decay=True),
-                apart("$\\varepsilon=10^{-5}$", eps=1e-5),
-            ],
-        ),
+    yield under(
+        "weight decay acts on the weights before a batch norm only, and $\\varepsilon$ is "
+        "negligible"
     )
+    yield apart("$\\varepsilon=10^{-30}$")
+    yield otherwise(
+        "it acts on the output layer, $\\gamma$ and $\\beta$ too, as it does by default, or "
+        "$\\varepsilon$ is seen"
+    )
+    yield apart("decay on all parameters", all_decay=True)
+    yield apart("$\\varepsilon=10^{-5}$", eps=1e-5)
 
 
-@claim(
-    id="scale-invariance-decay-sets-rate",
-    source="vanlaarhoven2017, Abstract",
-    statement=(
-        "Instead, regularization has an influence on the scale of weights, and thereby on the "
-        "effective learning rate."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def decay_sets_rate() -> Evidence:
+@claim("vanlaarhoven2017, Abstract", "holds")
+def decay_sets_rate():
+    """Instead, regularization has an influence on the scale of weights, and thereby on the
+    effective learning rate.
+    """
     pairs = [(rate, decay) for rate in (0.1, 1.0) for decay in (0.01, 0.03, 0.1)]
     rates, decays = np.array(pairs).T
     run = experiments.decayed(rates, decays, 2000)
@@ -239,29 +168,19 @@ def decay_sets_rate() -> Evidence:
         slope = np.sqrt((run.gradient[-1000:, i] ** 2).mean())
         felt = rate / ((1 - rate * decay) * (run.length[-1000:, i] ** 2).mean())
         ratios.append(felt / effective_rate.equilibrium(rate, decay, float(slope)).effective_rate)
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative distance of the effective rate of a noisy unit from the "
-                "predicted equilibrium, 6 pairs of rate and decay, last 1000 of 2000 steps",
-                np.abs(np.array(ratios) - 1).max(),
-                at_most=0.05,
-            )
-        ]
+    yield at_most(
+        0.05,
+        np.abs(np.array(ratios) - 1).max(),
+        "largest relative distance of the effective rate of a noisy unit from the "
+        "predicted equilibrium, 6 pairs of rate and decay, last 1000 of 2000 steps",
     )
 
 
-@claim(
-    id="scale-invariance-adam",
-    source="vanlaarhoven2017, Abstract",
-    statement=(
-        "Optimization methods such as ADAM only partially eliminate the influence of "
-        "normalization on the learning rate."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def adam() -> Evidence:
+@claim("vanlaarhoven2017, Abstract", "holds")
+def adam():
+    """Optimization methods such as ADAM only partially eliminate the influence of normalization on
+    the learning rate.
+    """
     generator = torch.Generator().manual_seed(0)
     u, target = (torch.randn(40, n, generator=generator, dtype=torch.float64) for n in (5, 1))
     start = torch.randn(5, generator=generator, dtype=torch.float64)
@@ -289,98 +208,67 @@ def adam() -> Evidence:
         return torch.optim.SGD(parameters, lr=1e-3)
 
     what = "exponent of the length of $w$ in the angle by which five steps turn it"
-    return Evidence(
-        printed=[
-            Measurement(f"{what}, Adam", exponent(by_adam), at_most=-0.9),
-            Measurement(
-                "the same less that of gradient descent",
-                exponent(by_adam) - exponent(by_descent),
-                at_least=0.9,
-            ),
-        ]
+    yield at_most(-0.9, exponent(by_adam), f"{what}, Adam")
+    yield at_least(
+        0.9, exponent(by_adam) - exponent(by_descent), "the same less that of gradient descent"
     )
 
 
-@claim(
-    id="scale-invariance-exponential-rate",
-    source="liarora2020, Abstract",
-    statement=(
-        "With batch norm, descent with weight decay and momentum is equivalent to descent with "
-        "momentum, without weight decay, at a learning rate that grows exponentially. (The rates "
-        "are those of the chapter's theorem.)"
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def exponential_rate() -> Evidence:
+@claim("liarora2020, Abstract", "depends")
+def exponential_rate():
+    """With batch norm, descent with weight decay and momentum is equivalent to descent with
+    momentum, without weight decay, at a learning rate that grows exponentially. (The rates
+    are those of the chapter's theorem.)
+    """
+
     def apart(rest_start):
-        return Measurement(
+        return at_most(
+            1e-9,
+            experiments.equivalent_on_digits(0.03, 0.03, 0, 60, 0.9, rest_start=rest_start)[0],
             "largest difference of two networks' class probabilities on the digits after 60 steps, "
             "$\\nu = 0.9$, $\\varepsilon=10^{-30}$, in float64",
-            experiments.equivalent_on_digits(0.03, 0.03, 0, 60, 0.9, rest_start=rest_start)[0],
-            at_most=1e-9,
         )
 
-    return Evidence(
-        under=(
-            "the second run starts with the momentum $-(1-q)\\,w_0/(\\eta q)$",
-            [apart(True)],
-        ),
-        otherwise=("both start with momentum 0, as optimizers do", [apart(False)]),
-    )
+    yield under("the second run starts with the momentum $-(1-q)\\,w_0/(\\eta q)$")
+    yield apart(True)
+    yield otherwise("both start with momentum 0, as optimizers do")
+    yield apart(False)
 
 
-@claim(
-    id="scale-invariance-decay-added",
-    source="liarora2020, Abstract",
-    statement=(
-        "In a toy example, batch norm alone reaches the global minimum, but convergence fails when "
-        "it is used together with weight decay."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def decay_added() -> Evidence:
+@claim("liarora2020, Abstract", "holds")
+def decay_added():
+    """In a toy example, batch norm alone reaches the global minimum, but convergence fails when it
+    is used together with weight decay.
+    """
     decays = np.array([0.0, 0.03, 0.1])
     loss = experiments.decayed(np.full(3, 0.1), decays, 3000, noise=0, batch=64).loss[-1000:]
     what = "loss in the last 1000 of 3000 steps of full-batch descent; the least possible is 0"
-    return Evidence(
-        printed=[
-            Measurement(f"largest {what}, batch norm alone", loss[:, 0].max(), at_most=1e-20),
-            Measurement(
-                f"smallest {what}, with weight decay 0.03 and 0.1", loss[:, 1:].min(), at_least=1e-4
-            ),
-        ]
-    )
+    yield at_most(1e-20, loss[:, 0].max(), f"largest {what}, batch norm alone")
+    yield at_least(1e-4, loss[:, 1:].min(), f"smallest {what}, with weight decay 0.03 and 0.1")
 
 
-@claim(
-    id="scale-invariance-angle",
-    source="wan2021, Abstract",
-    statement=(
-        "With normalization, weight decay $\\lambda$ and momentum $\\nu$, the angle by which one "
-        "step turns a unit's weights has a theoretical value in equilibrium, "
-        "$\\sqrt{2\\eta\\lambda/(1+\\nu)}$. (The abstract has no formula; this one is derived in "
-        "the chapter.)"
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def angle() -> Evidence:
+@claim("wan2021, Abstract", "depends")
+def angle():
+    r"""With normalization, weight decay $\lambda$ and momentum $\nu$, the angle by which one step
+    turns a unit's weights has a theoretical value in equilibrium,
+    $\sqrt{2\eta\lambda/(1+\nu)}$. (The abstract has no formula; this one is derived in the
+    chapter.)
+    """
+
     def measured(noise, batch):
         run = experiments.decayed(
             np.array([0.03]), np.array([0.03]), 3000, 0.9, batch=batch, noise=noise
         )
         last = np.arccos(np.clip(run.cosine[-1000:], -1, 1))
         ratio = np.sqrt((last**2).mean()) / np.sqrt(2 * 0.03 * 0.03 / 1.9)
-        return Measurement(
+        return at_most(
+            0.05,
+            abs(ratio - 1),
             "relative distance of the root mean square angle from it, one unit, $\\nu = 0.9$, last "
             "1000 of 3000 steps",
-            abs(ratio - 1),
-            at_most=0.05,
         )
 
-    return Evidence(
-        under=("every step has a fresh, noisy batch", [measured(1.0, 32)]),
-        otherwise=("every step has the same batch, which the unit can fit", [measured(0.0, 64)]),
-    )
+    yield under("every step has a fresh, noisy batch")
+    yield measured(1.0, 32)
+    yield otherwise("every step has the same batch, which the unit can fit")
+    yield measured(0.0, 64)

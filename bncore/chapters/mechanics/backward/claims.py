@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from bncore.chapters.mechanics.backward.experiments import drifting_bias
-from bncore.page.claims import Evidence, Measurement, claim
+from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
 
 def _cases(count, seed=0):
@@ -26,18 +26,11 @@ def _autograd(x, dy, gamma, eps):
     return inputs.grad.numpy(), scale.grad.numpy(), shift.grad.numpy()
 
 
-@claim(
-    id="backward-chain-rule",
-    source="ioffe2015, Section 3",
-    statement=(
-        "The chain rule through $\\hat x_i$, $\\sigma_B^2$ and $\\mu_B$, in six partial "
-        "derivatives, gives the gradients of the loss with respect to $x_i$, $\\gamma$ and "
-        "$\\beta$."
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def chain_rule() -> Evidence:
+@claim("ioffe2015, Section 3", "holds")
+def chain_rule():
+    r"""The chain rule through $\hat x_i$, $\sigma_B^2$ and $\mu_B$, in six partial derivatives,
+    gives the gradients of the loss with respect to $x_i$, $\gamma$ and $\beta$.
+    """
     eps = 1e-5
     worst = dict.fromkeys(("x", "gamma", "beta"), 0.0)
     for x, dy, gamma in _cases(100):
@@ -54,31 +47,23 @@ def chain_rule() -> Evidence:
             scale = np.abs(oracle[name]).max() + np.abs(dx_hat).max() / np.sqrt(var.min() + eps)
             error = np.abs(printed[name] - oracle[name]).max() / scale
             worst[name] = max(worst[name], error)
-    return Evidence(
-        printed=[
-            Measurement(
-                f"largest relative error of the gradient of `{name}` over 100 random batches, "
-                "against automatic differentiation",
-                error,
-                at_most=1e-11,
-            )
-            for name, error in worst.items()
-        ]
-    )
+    yield from [
+        at_most(
+            1e-11,
+            error,
+            f"largest relative error of the gradient of `{name}` over 100 random batches, "
+            "against automatic differentiation",
+        )
+        for name, error in worst.items()
+    ]
 
 
-@claim(
-    id="backward-weight-scale",
-    source="ioffe2015, Section 3.3",
-    statement=(
-        "For a scalar $a$, $\\partial\\,\\mathrm{BN}((aW)u)/\\partial(aW) = "
-        "\\tfrac1a\\,\\partial\\,\\mathrm{BN}(Wu)/\\partial W$: larger weights get smaller "
-        "gradients."
-    ),
-    chapter="mechanics/backward",
-    verdict="depends",
-)
-def weight_scale() -> Evidence:
+@claim("ioffe2015, Section 3.3", "depends")
+def weight_scale():
+    r"""For a scalar $a$, $\partial\,\mathrm{BN}((aW)u)/\partial(aW) =
+    \tfrac1a\,\partial\,\mathrm{BN}(Wu)/\partial W$: larger weights get smaller gradients.
+    """
+
     def worst(factors, eps):
         errors = []
         for x, dy, gamma in _cases(50, seed=1):
@@ -95,33 +80,17 @@ def weight_scale() -> Evidence:
                 errors.append(error / (np.abs(plain).max() + floor))
         return max(errors)
 
-    return Evidence(
-        under=(
-            "$a > 0$ and $\\varepsilon$ negligible beside the variance",
-            [
-                Measurement(
-                    "largest relative difference over 50 batches with $a$ = 0.1, 3 and 50 "
-                    "and $\\varepsilon = 10^{-30}$",
-                    worst((0.1, 3.0, 50.0), 1e-30),
-                    at_most=1e-9,
-                )
-            ],
-        ),
-        otherwise=(
-            "$\\varepsilon$ comparable to the variance, or $a < 0$",
-            [
-                Measurement(
-                    "the same with $a = 0.1$ and $\\varepsilon = 1$",
-                    worst((0.1,), 1.0),
-                    at_most=1e-9,
-                ),
-                Measurement(
-                    "the same with $a = -1$ and $\\varepsilon = 10^{-30}$",
-                    worst((-1.0,), 1e-30),
-                    at_most=1e-9,
-                ),
-            ],
-        ),
+    yield under("$a > 0$ and $\\varepsilon$ negligible beside the variance")
+    yield at_most(
+        1e-9,
+        worst((0.1, 3.0, 50.0), 1e-30),
+        "largest relative difference over 50 batches with $a$ = 0.1, 3 and 50 "
+        "and $\\varepsilon = 10^{-30}$",
+    )
+    yield otherwise("$\\varepsilon$ comparable to the variance, or $a < 0$")
+    yield at_most(1e-9, worst((0.1,), 1.0), "the same with $a = 0.1$ and $\\varepsilon = 1$")
+    yield at_most(
+        1e-9, worst((-1.0,), 1e-30), "the same with $a = -1$ and $\\varepsilon = 10^{-30}$"
     )
 
 
@@ -144,17 +113,11 @@ def _relative(value, expected, floor=0.0):
     return float(np.abs(value - expected).max() / (np.abs(expected).max() + floor))
 
 
-@claim(
-    id="backward-summary",
-    source="cs682slides, Backward Pass: Summary",
-    statement=(
-        "Six lines give the gradient at every node: $\\hat x_i$, $\\sigma_B^2$, $\\mu_B$, $x_i$, "
-        "$\\gamma$ and $\\beta$."
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def summary() -> Evidence:
+@claim("cs682slides, Backward Pass: Summary", "holds")
+def summary():
+    r"""Six lines give the gradient at every node: $\hat x_i$, $\sigma_B^2$, $\mu_B$, $x_i$,
+    $\gamma$ and $\beta$.
+    """
     eps, worst = 1e-5, {}
     for x, dy, gamma in _cases(100, seed=2):
         m, s2 = len(x), x.var(axis=0) + eps
@@ -172,30 +135,20 @@ def summary() -> Evidence:
         for name, line in lines.items():
             floor = np.abs(dy * gamma).max() / np.sqrt(s2.min()) if name == "x" else 0
             worst[name] = max(worst.get(name, 0), _relative(line, oracle[name], floor))
-    return Evidence(
-        printed=[
-            Measurement(
-                f"largest relative error of the line for `{name}` over 100 random batches",
-                error,
-                at_most=1e-10,
-            )
-            for name, error in worst.items()
-        ]
-    )
+    yield from [
+        at_most(
+            1e-10, error, f"largest relative error of the line for `{name}` over 100 random batches"
+        )
+        for name, error in worst.items()
+    ]
 
 
-@claim(
-    id="backward-variance-exponent",
-    source="encyclopaedia, Backpropagation",
-    statement=(
-        "$\\partial\\ell/\\partial\\sigma_B^2 = \\sum_i \\partial\\ell/\\partial y_i\\,"
-        "(x_i-\\mu_B)\\,\\bigl(-\\tfrac\\gamma2\\,(\\sigma_B^2+\\varepsilon)^{-3/2}\\bigr)$. "
-        "(The text has lost the numerator and the exponent; they are reconstructed.)"
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def variance_exponent() -> Evidence:
+@claim("encyclopaedia, Backpropagation", "holds")
+def variance_exponent():
+    r"""$\partial\ell/\partial\sigma_B^2 = \sum_i \partial\ell/\partial
+    y_i\,(x_i-\mu_B)\,\bigl(-\tfrac\gamma2\,(\sigma_B^2+\varepsilon)^{-3/2}\bigr)$. (The
+    text has lost the numerator and the exponent; they are reconstructed.)
+    """
     errors, exponents = [], []
     for x, dy, gamma in _cases(100, seed=3):
         s2 = x.var(axis=0) + 1e-5
@@ -204,32 +157,21 @@ def variance_exponent() -> Evidence:
         errors.append(_relative(moment * (-gamma / 2) * s2**-1.5, exact))
         fitted = np.log(exact / (moment * -gamma / 2)) / np.log(s2)
         exponents.extend(np.abs(fitted + 1.5)[np.abs(np.log(s2)) > 0.1])
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative error over 100 random batches", max(errors), at_most=1e-11
-            ),
-            Measurement(
-                "largest distance from −3/2 of the exponent fitted to automatic differentiation",
-                max(exponents),
-                at_most=1e-9,
-            ),
-        ]
+    yield at_most(1e-11, max(errors), "largest relative error over 100 random batches")
+    yield at_most(
+        1e-9,
+        max(exponents),
+        "largest distance from −3/2 of the exponent fitted to automatic differentiation",
     )
 
 
-@claim(
-    id="backward-mean-two-terms",
-    source="encyclopaedia, Backpropagation",
-    statement=(
-        "$\\partial\\ell/\\partial\\mu_B$ is the sum of a term through $\\hat x_i$ and a term "
-        "through $\\sigma_B^2$, which is $\\partial\\ell/\\partial\\sigma_B^2\\cdot\\tfrac1m"
-        "\\sum_i(-2)(x_i-\\mu_B)$. (Formula reconstructed; the second term is always zero.)"
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def mean_two_terms() -> Evidence:
+@claim("encyclopaedia, Backpropagation", "holds")
+def mean_two_terms():
+    r"""$\partial\ell/\partial\mu_B$ is the sum of a term through $\hat x_i$ and a term through
+    $\sigma_B^2$, which is
+    $\partial\ell/\partial\sigma_B^2\cdot\tfrac1m\sum_i(-2)(x_i-\mu_B)$. (Formula
+    reconstructed; the second term is always zero.)
+    """
     both, second = [], []
     for x, dy, gamma in _cases(100, seed=4):
         s2, centred = x.var(axis=0) + 1e-5, x - x.mean(axis=0)
@@ -239,30 +181,20 @@ def mean_two_terms() -> Evidence:
         scale = np.abs(dy * gamma).sum(axis=0) / np.sqrt(s2)
         both.append(np.max(np.abs(through_x_hat + through_var - nodes["mean"]) / scale))
         second.append(np.max(np.abs(through_var) / scale))
-    return Evidence(
-        printed=[
-            Measurement("largest relative error over 100 random batches", max(both), at_most=1e-12),
-            Measurement(
-                "largest size of the second term, relative to the first before cancellation",
-                max(second),
-                at_most=1e-12,
-            ),
-        ]
+    yield at_most(1e-12, max(both), "largest relative error over 100 random batches")
+    yield at_most(
+        1e-12,
+        max(second),
+        "largest size of the second term, relative to the first before cancellation",
     )
 
 
-@claim(
-    id="backward-slope-of-the-quotient",
-    source="cs682slides, Computing dl/dx",
-    statement=(
-        "In $\\partial\\ell/\\partial x_i$ the derivative of "
-        "$(x_i-\\mu_B)/\\sqrt{\\sigma_B^2+\\varepsilon}$ by $x_i$ is "
-        "$1/\\sqrt{\\sigma_B^2+\\varepsilon}$."
-    ),
-    chapter="mechanics/backward",
-    verdict="depends",
-)
-def slope_of_the_quotient() -> Evidence:
+@claim("cs682slides, Computing dl/dx", "depends")
+def slope_of_the_quotient():
+    r"""In $\partial\ell/\partial x_i$ the derivative of $(x_i-\mu_B)/\sqrt{\sigma_B^2+\varepsilon}$
+    by $x_i$ is $1/\sqrt{\sigma_B^2+\varepsilon}$.
+    """
+
     def error(held):
         worst = 0
         for x, _, _ in _cases(50, seed=5):
@@ -276,16 +208,10 @@ def slope_of_the_quotient() -> Evidence:
             worst = max(worst, abs(slope[0].item() * (var.item() + 1e-5) ** 0.5 - 1))
         return worst
 
-    return Evidence(
-        under=(
-            "$\\mu_B$ and $\\sigma_B^2$ are held fixed, as separate nodes of the graph",
-            [Measurement("largest relative error over 50 batches", error(True), at_most=1e-12)],
-        ),
-        otherwise=(
-            "the quotient is differentiated as a function of $x$ alone",
-            [Measurement("the same", error(False), at_most=1e-12)],
-        ),
-    )
+    yield under("$\\mu_B$ and $\\sigma_B^2$ are held fixed, as separate nodes of the graph")
+    yield at_most(1e-12, error(True), "largest relative error over 50 batches")
+    yield otherwise("the quotient is differentiated as a function of $x$ alone")
+    yield at_most(1e-12, error(False), "the same")
 
 
 def _layer(a, eps, stretch=(1, 1, 1)):
@@ -306,145 +232,106 @@ def _layer(a, eps, stretch=(1, 1, 1)):
     return by_input.numpy(), by_weight.numpy()
 
 
-@claim(
-    id="backward-layer-jacobian",
-    source="cs682slides, The BN transformation is scalar invariant",
-    statement=(
-        "For a scalar $a$, $\\partial\\,\\mathrm{BN}((aW)u)/\\partial u = "
-        "\\partial\\,\\mathrm{BN}(Wu)/\\partial u$: backpropagation through a layer is unaffected "
-        "by the scale of its parameters."
-    ),
-    chapter="mechanics/backward",
-    verdict="depends",
-)
-def layer_jacobian() -> Evidence:
+@claim("cs682slides, The BN transformation is scalar invariant", "depends")
+def layer_jacobian():
+    r"""For a scalar $a$, $\partial\,\mathrm{BN}((aW)u)/\partial u =
+    \partial\,\mathrm{BN}(Wu)/\partial u$: backpropagation through a layer is unaffected by
+    the scale of its parameters.
+    """
+
     def worst(factors, eps):
         plain = _layer(1.0, eps)[0]
         return max(_relative(_layer(a, eps)[0], plain) for a in factors)
 
-    return Evidence(
-        under=(
-            "$a > 0$ and $\\varepsilon = 0$",
-            [
-                Measurement(
-                    "largest relative change of the Jacobian for $a$ = 0.01, 3 and 100",
-                    worst((0.01, 3.0, 100.0), 0.0),
-                    at_most=1e-10,
-                )
-            ],
-        ),
-        otherwise=(
-            "$a < 0$, where the Jacobian changes its sign, or $\\varepsilon > 0$",
-            [
-                Measurement("the same for $a = -1$", worst((-1.0,), 0.0), at_most=1e-10),
-                Measurement(
-                    "the same for $a = 0.01$ and the usual $\\varepsilon = 10^{-5}$",
-                    worst((0.01,), 1e-5),
-                    at_most=1e-10,
-                ),
-            ],
-        ),
+    yield under("$a > 0$ and $\\varepsilon = 0$")
+    yield at_most(
+        1e-10,
+        worst((0.01, 3.0, 100.0), 0.0),
+        "largest relative change of the Jacobian for $a$ = 0.01, 3 and 100",
+    )
+    yield otherwise("$a < 0$, where the Jacobian changes its sign, or $\\varepsilon > 0$")
+    yield at_most(1e-10, worst((-1.0,), 0.0), "the same for $a = -1$")
+    yield at_most(
+        1e-10,
+        worst((0.01,), 1e-5),
+        "the same for $a = 0.01$ and the usual $\\varepsilon = 10^{-5}$",
     )
 
 
-@claim(
-    id="backward-larger-weights",
-    source="cs682slides, The BN transformation is scalar invariant",
-    statement="Larger weights lead to smaller gradients.",
-    chapter="mechanics/backward",
-    verdict="depends",
-)
-def larger_weights() -> Evidence:
+@claim("cs682slides, The BN transformation is scalar invariant", "depends")
+def larger_weights():
+    """Larger weights lead to smaller gradients."""
+
     def largest_growth(eps):
         shorter, longer = (_layer(a, eps, stretch=(1, 10, 100))[1] for a in (0.3, 1.0))
         return np.linalg.svd(np.linalg.pinv(shorter, rcond=1e-8) @ longer)[1].max()
 
     def measured(eps):
-        return Measurement(
+        return at_most(
+            1 - 1e-3,
+            largest_growth(eps),
             "largest ratio of the gradient's length at weights $w$ to that at $0.3\\,w$, over all "
             f"gradients at the output, with $\\varepsilon = {eps:.0f}$ and an input variance of 1",
-            largest_growth(eps),
-            at_most=1 - 1e-3,
         )
 
-    return Evidence(
-        under=("the weights differ in length only, and $\\varepsilon = 0$", [measured(0.0)]),
-        otherwise=("$\\varepsilon$ comparable to the variance", [measured(1.0)]),
-    )
+    yield under("the weights differ in length only, and $\\varepsilon = 0$")
+    yield measured(0.0)
+    yield otherwise("$\\varepsilon$ comparable to the variance")
+    yield measured(1.0)
 
 
-@claim(
-    id="backward-ignored-mean",
-    source="ioffe2015, Section 2",
-    statement=(
-        "If the gradient step ignores that the mean depends on the bias $b$, then $b$ grows "
-        "without bound while the loss stays fixed."
-    ),
-    chapter="mechanics/backward",
-    verdict="depends",
-)
-def ignored_mean() -> Evidence:
+@claim("ioffe2015, Section 2", "depends")
+def ignored_mean():
+    """If the gradient step ignores that the mean depends on the bias $b$, then $b$ grows without
+    bound while the loss stays fixed.
+    """
+
     def drift(path):
-        return Measurement(
-            "drift of $b$ in the second 1000 steps, relative to that in the first",
+        return at_least(
+            0.99,
             (path[-1] - path[1000]) / (path[1000] - path[0]),
-            at_least=0.99,
+            "drift of $b$ in the second 1000 steps, relative to that in the first",
         )
 
     path, losses = drifting_bias(2001, seen=False)
     trained_after, _ = drifting_bias(2001, seen=False, output_bias=True)
-    fixed = Measurement("relative change of the loss", np.ptp(losses) / losses[0], at_most=1e-9)
+    fixed = at_most(1e-9, np.ptp(losses) / losses[0], "relative change of the loss")
 
-    return Evidence(
-        under=(
-            "the mean of $\\partial\\ell/\\partial\\hat x_i$ is not zero and nothing after the "
-            "normalisation can make it so",
-            [drift(path), fixed],
-        ),
-        otherwise=(
-            "a trained shift $\\beta$ follows the normalisation, as in the finished transform",
-            [drift(trained_after)],
-        ),
+    yield under(
+        "the mean of $\\partial\\ell/\\partial\\hat x_i$ is not zero and nothing after the "
+        "normalisation can make it so"
     )
+    yield drift(path)
+    yield fixed
+    yield otherwise(
+        "a trained shift $\\beta$ follows the normalisation, as in the finished transform"
+    )
+    yield drift(trained_after)
 
 
-@claim(
-    id="backward-ignored-scale",
-    source="ioffe2015, Section 2",
-    statement=(
-        "The growth that follows from ignoring the statistics can get worse if the normalisation "
-        "also scales the activations."
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def ignored_scale() -> Evidence:
+@claim("ioffe2015, Section 2", "holds")
+def ignored_scale():
+    """The growth that follows from ignoring the statistics can get worse if the normalisation also
+    scales the activations.
+    """
+
     def drift(**kwargs):
         return abs(np.diff(drifting_bias(2, seen=False, factor=0.1, **kwargs)[0])[0])
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "growth of $b$ in one step with division by the deviation (about 0.1), relative to "
-                "that without",
-                drift(divide=True) / drift(),
-                at_least=2.0,
-            )
-        ]
+    yield at_least(
+        2.0,
+        drift(divide=True) / drift(),
+        "growth of $b$ in one step with division by the deviation (about 0.1), relative to "
+        "that without",
     )
 
 
-@claim(
-    id="backward-differentiable",
-    source="encyclopaedia, Backpropagation",
-    statement=(
-        "The batch-normalizing transform is a differentiable operation. ($\\varepsilon > 0$ belongs to "
-        "the transform. Without it a batch of equal values has no output, let alone a derivative.)"
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def differentiable() -> Evidence:
+@claim("encyclopaedia, Backpropagation", "holds")
+def differentiable():
+    r"""The batch-normalizing transform is a differentiable operation. ($\varepsilon > 0$ belongs to
+    the transform. Without it a batch of equal values has no output, let alone a
+    derivative.)
+    """
     rng, eps, h = np.random.default_rng(9), 1e-5, 1e-6
 
     def normalised(x):
@@ -456,27 +343,20 @@ def differentiable() -> Evidence:
         quotient = (normalised(x + h * direction) - normalised(x)) / h
         return np.abs(quotient - slope).max() / np.abs(slope).max()
 
-    return Evidence(
-        printed=[
-            Measurement(
-                f"largest relative difference of a difference quotient, step $10^{{-6}}$, from the "
-                f"derivative: {batches}, in 50 directions, $\\varepsilon = 10^{{-5}}$",
-                max(error(size * x, direction) for x, direction in rng.normal(size=(50, 2, 6))),
-                at_most=1e-3,
-            )
-            for batches, size in (("random batches", 1), ("a batch of equal values", 0))
-        ]
-    )
+    yield from [
+        at_most(
+            1e-3,
+            max(error(size * x, direction) for x, direction in rng.normal(size=(50, 2, 6))),
+            f"largest relative difference of a difference quotient, step $10^{{-6}}$, from the "
+            f"derivative: {batches}, in 50 directions, $\\varepsilon = 10^{{-5}}$",
+        )
+        for batches, size in (("random batches", 1), ("a batch of equal values", 0))
+    ]
 
 
-@claim(
-    id="backward-activation",
-    source="encyclopaedia, Backpropagation",
-    statement="$\\partial\\ell/\\partial y$ depends on the choice of activation function.",
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def activation() -> Evidence:
+@claim("encyclopaedia, Backpropagation", "holds")
+def activation():
+    r"""$\partial\ell/\partial y$ depends on the choice of activation function."""
     rng = np.random.default_rng(10)
     y = torch.tensor(rng.normal(size=50), requires_grad=True)
     target = torch.tensor(rng.normal(size=50))
@@ -489,29 +369,19 @@ def activation() -> Evidence:
         for i, a in enumerate(gradients)
         for b in gradients[i + 1 :]
     ]
-    return Evidence(
-        printed=[
-            Measurement(
-                "smallest relative distance between the gradients under sigmoid, tanh and ReLU, "
-                "with batch, targets and loss the same",
-                min(apart),
-                at_least=0.1,
-            )
-        ]
+    yield at_least(
+        0.1,
+        min(apart),
+        "smallest relative distance between the gradients under sigmoid, tanh and ReLU, "
+        "with batch, targets and loss the same",
     )
 
 
-@claim(
-    id="backward-cached",
-    source="cs682slides, Forward Pass",
-    statement=(
-        "The gradients of $x$, $\\gamma$ and $\\beta$ follow from $\\partial\\ell/\\partial y_i$ "
-        "and from what the forward pass has cached."
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def cached() -> Evidence:
+@claim("cs682slides, Forward Pass", "holds")
+def cached():
+    r"""The gradients of $x$, $\gamma$ and $\beta$ follow from $\partial\ell/\partial y_i$ and from
+    what the forward pass has cached.
+    """
     worst = 0.0
     for x, dy, gamma in _cases(100, seed=11):
         s = np.sqrt(x.var(axis=0) + 1e-5)
@@ -522,29 +392,20 @@ def cached() -> Evidence:
         worst = max(worst, _relative(dx, oracle[0], floor))
         worst = max(worst, _relative((dy * x_hat).sum(axis=0), oracle[1], np.abs(dy).max()))
         worst = max(worst, _relative(dy.sum(axis=0), oracle[2], np.abs(dy).max()))
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest relative error of gradients computed from $\\partial\\ell/\\partial y$, "
-                "$\\hat x$, $s$ and $\\gamma$ alone, over 100 random batches",
-                worst,
-                at_most=1e-11,
-            )
-        ]
+    yield at_most(
+        1e-11,
+        worst,
+        "largest relative error of gradients computed from $\\partial\\ell/\\partial y$, "
+        "$\\hat x$, $s$ and $\\gamma$ alone, over 100 random batches",
     )
 
 
-@claim(
-    id="backward-gradient-sees",
-    source="cs682slides, How Batch Normalization is added",
-    statement=(
-        "Normalisation is added as a layer, so that the gradient can see the normalisation and "
-        "make adjustments."
-    ),
-    chapter="mechanics/backward",
-    verdict="holds",
-)
-def gradient_sees() -> Evidence:
+@claim("cs682slides, How Batch Normalization is added", "holds")
+def gradient_sees():
+    """Normalisation is added as a layer, so that the gradient can see the normalisation and make
+    adjustments.
+    """
+
     def blind_push(held):
         shares = []
         for x, dy, gamma in _cases(50, seed=12):
@@ -558,19 +419,15 @@ def gradient_sees() -> Evidence:
             shares.extend(share[torch.abs(dx).sum(0) > 1e-3].tolist())
         return np.array(shares)
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest share of the gradient that shifts the whole batch, which cannot change "
-                "the output, over 50 batches",
-                blind_push(False).max(),
-                at_most=1e-9,
-            ),
-            Measurement(
-                "mean of that share where the statistics enter as constants, which the gradient "
-                "does not see",
-                blind_push(True).mean(),
-                at_least=0.1,
-            ),
-        ]
+    yield at_most(
+        1e-9,
+        blind_push(False).max(),
+        "largest share of the gradient that shifts the whole batch, which cannot change "
+        "the output, over 50 batches",
+    )
+    yield at_least(
+        0.1,
+        blind_push(True).mean(),
+        "mean of that share where the statistics enter as constants, which the gradient "
+        "does not see",
     )

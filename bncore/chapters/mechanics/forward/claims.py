@@ -10,10 +10,9 @@ from sklearn.datasets import load_digits
 from bncore.chapters.mechanics.forward import experiments
 from bncore.lab import data, networks, probes, training
 from bncore.mechanics import transform
-from bncore.page.claims import Evidence, Measurement, claim
+from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
 
 TINY = 1e-300
-CHAPTER = "mechanics/forward"
 
 
 def _batches(count, seed=0, features=6):
@@ -46,81 +45,50 @@ def _pixels():
     return pixels[:, pixels.std(axis=0) > 0]
 
 
-@claim(
-    id="forward-zero-mean-unit-variance",
-    source="encyclopaedia, Transformation",
-    statement=(
-        "The normalised activation has mean zero and variance one if $\\varepsilon$ is left out of "
-        "account."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def zero_mean_unit_variance() -> Evidence:
+@claim("encyclopaedia, Transformation", "holds")
+def zero_mean_unit_variance():
+    r"""The normalised activation has mean zero and variance one if $\varepsilon$ is left out of
+    account.
+    """
     normalised = [_x_hat(x) for _, x in _batches(200)]
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest mean of a feature, 200 random batches",
-                max(np.abs(x.mean(axis=0)).max() for x in normalised),
-                at_most=1e-12,
-            ),
-            Measurement(
-                "largest difference of a variance from 1, ε negligible",
-                max(np.abs(x.var(axis=0) - 1).max() for x in normalised),
-                at_most=1e-12,
-            ),
-        ]
+    yield at_most(
+        1e-12,
+        max(np.abs(x.mean(axis=0)).max() for x in normalised),
+        "largest mean of a feature, 200 random batches",
+    )
+    yield at_most(
+        1e-12,
+        max(np.abs(x.var(axis=0) - 1).max() for x in normalised),
+        "largest difference of a variance from 1, ε negligible",
     )
 
 
-@claim(
-    id="forward-unit-deviation-with-epsilon",
-    source="sharad, Slide 14",
-    statement=(
-        "With $\\varepsilon$ added to the variance, the normalised data have mean zero and "
-        "standard deviation one."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def unit_deviation_with_epsilon() -> Evidence:
+@claim("sharad, Slide 14", "depends")
+def unit_deviation_with_epsilon():
+    r"""With $\varepsilon$ added to the variance, the normalised data have mean zero and standard
+    deviation one.
+    """
     pixels, eps = _pixels(), 1e-3
     deviation = _x_hat(pixels, eps).std(axis=0)
     wide = pixels.var(axis=0) >= 100 * eps
-    return Evidence(
-        under=(
-            "$\\sigma^2 \\ge 100\\,\\varepsilon$",
-            [
-                Measurement(
-                    "largest difference of a standard deviation from 1, over the digits' pixels "
-                    "with σ² ≥ 100 ε, ε = 0.001",
-                    np.abs(deviation[wide] - 1).max(),
-                    at_most=0.005,
-                )
-            ],
-        ),
-        otherwise=(
-            "some features vary less",
-            [
-                Measurement(
-                    "largest difference of a standard deviation from 1, over all pixels that vary",
-                    np.abs(deviation - 1).max(),
-                    at_most=0.005,
-                )
-            ],
-        ),
+    yield under("$\\sigma^2 \\ge 100\\,\\varepsilon$")
+    yield at_most(
+        0.005,
+        np.abs(deviation[wide] - 1).max(),
+        "largest difference of a standard deviation from 1, over the digits' pixels "
+        "with σ² ≥ 100 ε, ε = 0.001",
+    )
+    yield otherwise("some features vary less")
+    yield at_most(
+        0.005,
+        np.abs(deviation - 1).max(),
+        "largest difference of a standard deviation from 1, over all pixels that vary",
     )
 
 
-@claim(
-    id="forward-gaussian",
-    source="cs682slides, Why Batch Normalization is good?",
-    statement="Batch norm makes each neuron's activations more or less Gaussian.",
-    chapter=CHAPTER,
-    verdict="fails",
-)
-def gaussian() -> Evidence:
+@claim("cs682slides, Why Batch Normalization is good?", "fails")
+def gaussian():
+    """Batch norm makes each neuron's activations more or less Gaussian."""
     split = data.digits()
     model = networks.mlp((64, 100, 100, 10), "relu", gain=2**0.5)
     inside = ["activation1", "linear2", "activation2", "output"]
@@ -129,35 +97,25 @@ def gaussian() -> Evidence:
     values = values[:, values.std(axis=0) > 0]
     normalised = _x_hat(values)
     before, after = _distance_to_normal(values), _distance_to_normal(normalised)
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest decrease of Kolmogorov's distance to the nearest normal law that batch "
-                f"norm brings, over {values.shape[1]} pixels, inputs and outputs of ReLU units",
-                (before - after).max(),
-                at_least=0.01,
-            ),
-            Measurement(
-                "median distance after batch norm of those that were farther than 0.1 before "
-                "(a normal sample of this size: about 0.02)",
-                np.median(after[before > 0.1]),
-                at_most=0.05,
-            ),
-        ]
+    yield at_least(
+        0.01,
+        (before - after).max(),
+        "largest decrease of Kolmogorov's distance to the nearest normal law that batch "
+        f"norm brings, over {values.shape[1]} pixels, inputs and outputs of ReLU units",
+    )
+    yield at_most(
+        0.05,
+        np.median(after[before > 0.1]),
+        "median distance after batch norm of those that were farther than 0.1 before "
+        "(a normal sample of this size: about 0.02)",
     )
 
 
-@claim(
-    id="forward-recovers-identity",
-    source="ioffe2015, Section 3",
-    statement=(
-        "With $\\gamma = \\sqrt{\\mathrm{Var}[x]}$ and $\\beta = \\mathrm{E}[x]$ the transform "
-        "gives back the original activations, so the layer loses no representation power."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def recovers_identity() -> Evidence:
+@claim("ioffe2015, Section 3", "depends")
+def recovers_identity():
+    r"""With $\gamma = \sqrt{\mathrm{Var}[x]}$ and $\beta = \mathrm{E}[x]$ the transform gives back
+    the original activations, so the layer loses no representation power.
+    """
     own, population = 0.0, 0.0
     rng = np.random.default_rng(1)
     for _ in range(50):
@@ -169,28 +127,15 @@ def recovers_identity() -> Evidence:
         own = max(own, _moved(restored, x) / size)
         population = max(population, _moved(fixed, x) / size)
     what = "largest relative difference between output and input, 50 random batches of 32"
-    return Evidence(
-        under=(
-            "$\\mathrm{E}[x]$ and $\\mathrm{Var}[x]$ are those of the batch itself",
-            [Measurement(what, own, at_most=1e-12)],
-        ),
-        otherwise=(
-            "$\\gamma$ and $\\beta$ are constants, here those of the population",
-            [Measurement(what, population, at_most=1e-2)],
-        ),
-    )
+    yield under("$\\mathrm{E}[x]$ and $\\mathrm{Var}[x]$ are those of the batch itself")
+    yield at_most(1e-12, own, what)
+    yield otherwise("$\\gamma$ and $\\beta$ are constants, here those of the population")
+    yield at_most(1e-2, population, what)
 
 
-@claim(
-    id="forward-gamma-new-deviation",
-    source="readingnotes, How to standardize",
-    statement=(
-        "$\\beta$ and $\\gamma$ are the new mean and standard deviation of the standardised input."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def gamma_new_deviation() -> Evidence:
+@claim("readingnotes, How to standardize", "depends")
+def gamma_new_deviation():
+    r"""$\beta$ and $\gamma$ are the new mean and standard deviation of the standardised input."""
     rng = np.random.default_rng(6)
     x, eps = rng.normal(size=(64, 8)), 1e-5
 
@@ -204,67 +149,39 @@ def gamma_new_deviation() -> Evidence:
         "largest difference of the output's mean from β or of its standard deviation from γ, "
         "8 features"
     )
-    return Evidence(
-        under=(
-            "$\\gamma > 0$ and $\\sigma^2 \\gg \\varepsilon$",
-            [Measurement(f"{what}, σ near 1", error(gamma, 1), at_most=1e-3)],
-        ),
-        otherwise=(
-            "$\\gamma < 0$, or $\\sigma^2$ near $\\varepsilon$; only $|\\gamma|\\sigma/s$ is the "
-            "standard deviation",
-            [
-                Measurement(f"{what}, σ near 1, γ negative", error(-gamma, 1), at_most=1e-3),
-                Measurement(f"{what}, σ near 0.003", error(gamma, 0.003), at_most=1e-3),
-            ],
-        ),
+    yield under("$\\gamma > 0$ and $\\sigma^2 \\gg \\varepsilon$")
+    yield at_most(1e-3, error(gamma, 1), f"{what}, σ near 1")
+    yield otherwise(
+        "$\\gamma < 0$, or $\\sigma^2$ near $\\varepsilon$; only $|\\gamma|\\sigma/s$ is the "
+        "standard deviation"
     )
+    yield at_most(1e-3, error(-gamma, 1), f"{what}, σ near 1, γ negative")
+    yield at_most(1e-3, error(gamma, 0.003), f"{what}, σ near 0.003")
 
 
-@claim(
-    id="forward-epsilon-mimics-population",
-    source="whatisbn, Normalizing output values",
-    statement=(
-        "Adding $\\varepsilon$ makes up for a population's variance being larger than that of a "
-        "batch."
-    ),
-    chapter=CHAPTER,
-    verdict="fails",
-)
-def epsilon_mimics_population() -> Evidence:
+@claim("whatisbn, Normalizing output values", "fails")
+def epsilon_mimics_population():
+    r"""Adding $\varepsilon$ makes up for a population's variance being larger than that of a batch."""
     rng, eps = np.random.default_rng(2), 1e-3
     normal = rng.normal(size=(50_000, 8))
 
     def error(deviation):
         return abs((deviation * normal).var(axis=1).mean() + eps - deviation**2) / deviation**2
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "relative error of E[σ_B²] + ε as an estimate of the population's variance, "
-                "m = 8, population variance 1, ε = 0.001 (without ε: 0.125)",
-                error(1),
-                at_most=0.05,
-            ),
-            Measurement(
-                "the same with population variance 0.0001",
-                error(0.01),
-                at_most=0.05,
-            ),
-        ]
+    yield at_most(
+        0.05,
+        error(1),
+        "relative error of E[σ_B²] + ε as an estimate of the population's variance, "
+        "m = 8, population variance 1, ε = 0.001 (without ε: 0.125)",
     )
+    yield at_most(0.05, error(0.01), "the same with population variance 0.0001")
 
 
-@claim(
-    id="forward-sample-variance-lower",
-    source="whatisbn, Normalizing output values",
-    statement=(
-        "The variance of a population is typically higher than that of a sample from it, "
-        "especially of a small one."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def sample_variance_lower() -> Evidence:
+@claim("whatisbn, Normalizing output values", "holds")
+def sample_variance_lower():
+    """The variance of a population is typically higher than that of a sample from it, especially
+    of a small one.
+    """
     rng = np.random.default_rng(3)
     laws = {
         "normal": (rng.normal, 1.0),
@@ -277,36 +194,23 @@ def sample_variance_lower() -> Evidence:
             ratio = draw(size=(20_000, m)).var(axis=1) / variance
             share[name, m] = (ratio < 1).mean()
             gap = max(gap, abs(ratio.mean() - (m - 1) / m))
-    return Evidence(
-        printed=[
-            Measurement(
-                "smallest share of 20000 samples with a variance (divisor m) below that of a "
-                "normal, uniform or exponential population, m = 4 and 32",
-                min(share.values()),
-                at_least=0.5,
-            ),
-            Measurement(
-                "smallest growth of that share from m = 32 to m = 4",
-                min(share[name, 4] - share[name, 32] for name in laws),
-                at_least=0.0,
-            ),
-            Measurement(
-                "largest difference of E[σ_B²]/σ² from (m − 1)/m",
-                gap,
-                at_most=0.05,
-            ),
-        ]
+    yield at_least(
+        0.5,
+        min(share.values()),
+        "smallest share of 20000 samples with a variance (divisor m) below that of a "
+        "normal, uniform or exponential population, m = 4 and 32",
     )
+    yield at_least(
+        0.0,
+        min(share[name, 4] - share[name, 32] for name in laws),
+        "smallest growth of that share from m = 32 to m = 4",
+    )
+    yield at_most(0.05, gap, "largest difference of E[σ_B²]/σ² from (m − 1)/m")
 
 
-@claim(
-    id="forward-epsilon-any-small-constant",
-    source="whatisbn, Normalizing output values",
-    statement="$\\varepsilon$ can be any small positive constant, for example 0.001.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def epsilon_any_small_constant() -> Evidence:
+@claim("whatisbn, Normalizing output values", "depends")
+def epsilon_any_small_constant():
+    r"""$\varepsilon$ can be any small positive constant, for example 0.001."""
     rng = np.random.default_rng(4)
     x = rng.normal(size=(256, 8))
     x /= x.std(axis=0)
@@ -316,20 +220,15 @@ def epsilon_any_small_constant() -> Evidence:
         return np.abs(1 - large / small).max()
 
     what = "relative change of the output's scale between ε = 0.00001 and ε = 0.001"
-    return Evidence(
-        under=("$\\sigma = 1$", [Measurement(what, change(1), at_most=1e-2)]),
-        otherwise=("$\\sigma = 0.01$", [Measurement(what, change(0.01), at_most=1e-2)]),
-    )
+    yield under("$\\sigma = 1$")
+    yield at_most(1e-2, change(1), what)
+    yield otherwise("$\\sigma = 0.01$")
+    yield at_most(1e-2, change(0.01), what)
 
 
-@claim(
-    id="forward-epsilon-arbitrarily-small",
-    source="encyclopaedia, Transformation",
-    statement="$\\varepsilon$ is an arbitrarily small constant that keeps the division stable.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def epsilon_arbitrarily_small() -> Evidence:
+@claim("encyclopaedia, Transformation", "depends")
+def epsilon_arbitrarily_small():
+    r"""$\varepsilon$ is an arbitrarily small constant that keeps the division stable."""
     constant = np.full(16, 3.0, np.float32)
 
     def undefined(eps):
@@ -339,29 +238,17 @@ def epsilon_arbitrarily_small() -> Evidence:
         return np.isnan(y).mean()
 
     what = "share of NaN in the normalised values of a constant feature, single precision"
-    return Evidence(
-        under=(
-            "$\\varepsilon$ is a normal number of the precision computed in",
-            [Measurement(f"{what}, ε = 1e-5", undefined(1e-5), at_most=0)],
-        ),
-        otherwise=(
-            "it is so small that it rounds to zero",
-            [Measurement(f"{what}, ε = 1e-46", undefined(1e-46), at_most=0)],
-        ),
-    )
+    yield under("$\\varepsilon$ is a normal number of the precision computed in")
+    yield at_most(0, undefined(1e-5), f"{what}, ε = 1e-5")
+    yield otherwise("it is so small that it rounds to zero")
+    yield at_most(0, undefined(1e-46), f"{what}, ε = 1e-46")
 
 
-@claim(
-    id="forward-deviation-plus-epsilon",
-    source="sharad, Slide 14",
-    statement=(
-        "The function subtracts the mean and divides by the standard deviation plus a small "
-        "$\\varepsilon$."
-    ),
-    chapter=CHAPTER,
-    verdict="misprinted",
-)
-def deviation_plus_epsilon() -> Evidence:
+@claim("sharad, Slide 14", "misprinted")
+def deviation_plus_epsilon():
+    r"""The function subtracts the mean and divides by the standard deviation plus a small
+    $\varepsilon$.
+    """
     eps, printed, corrected = 1e-5, 0.0, 0.0
     for rng, x in _batches(100):
         x *= 10 ** rng.uniform(-3, 0, size=x.shape[1]) / x.std(axis=0)
@@ -372,89 +259,61 @@ def deviation_plus_epsilon() -> Evidence:
         printed = max(printed, _moved(centred / (x.std(axis=0) + eps), oracle))
         corrected = max(corrected, _moved(centred / np.sqrt(x.var(axis=0) + eps), oracle))
     what = "largest difference from torch's batch norm, 100 random batches, 0.001 ≤ σ ≤ 1"
-    return Evidence(
-        printed=[Measurement(what, printed, at_most=1e-6)],
-        corrected=[Measurement(what, corrected, at_most=1e-6)],
-        correction=(
-            "It divides by $\\sqrt{\\sigma^2 + \\varepsilon}$: $\\varepsilon$ is added to the "
-            "variance, as the slide's next paragraph says."
-        ),
+    yield at_most(1e-6, printed, what)
+    yield corrected(
+        "It divides by $\\sqrt{\\sigma^2 + \\varepsilon}$: $\\varepsilon$ is added to the "
+        "variance, as the slide's next paragraph says."
     )
+    yield at_most(1e-6, corrected, what)
 
 
-@claim(
-    id="forward-affine-false-fixes-statistics",
-    source="sharad, Slide 15",
-    statement=("In torch, `affine=False` means that mean and variance stay fixed during training."),
-    chapter=CHAPTER,
-    verdict="fails",
-)
-def affine_false_fixes_statistics() -> Evidence:
+@claim("sharad, Slide 15", "fails")
+def affine_false_fixes_statistics():
+    """In torch, `affine=False` means that mean and variance stay fixed during training."""
     generator = torch.Generator().manual_seed(0)
     layer = torch.nn.BatchNorm1d(102, affine=False)
     for _ in range(100):
         y = layer(3 + 2 * torch.randn(22, 102, generator=generator))
-    return Evidence(
-        printed=[
-            Measurement(
-                "mean change of the kept means after 100 batches drawn from N(3, 4)",
-                layer.running_mean.abs().mean().item(),
-                at_most=0.1,
-            ),
-            Measurement(
-                "smallest distance of a kept variance from its initial value 1",
-                (layer.running_var - 1).abs().min().item(),
-                at_most=0.1,
-            ),
-            Measurement(
-                "largest mean of an output feature: the batch's own mean is subtracted",
-                y.mean(0).abs().max().item(),
-                at_most=1e-5,
-            ),
-        ]
+    yield at_most(
+        0.1,
+        layer.running_mean.abs().mean().item(),
+        "mean change of the kept means after 100 batches drawn from N(3, 4)",
+    )
+    yield at_most(
+        0.1,
+        (layer.running_var - 1).abs().min().item(),
+        "smallest distance of a kept variance from its initial value 1",
+    )
+    yield at_most(
+        1e-5,
+        y.mean(0).abs().max().item(),
+        "largest mean of an output feature: the batch's own mean is subtracted",
     )
 
 
-@claim(
-    id="forward-four-parameters",
-    source="sharad, Slide 8",
-    statement=(
-        "A batch norm layer has two kinds of learnable parameters, $\\beta$ and $\\gamma$, and two "
-        "kinds that are not learned, the moving averages of mean and variance."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def four_parameters() -> Evidence:
+@claim("sharad, Slide 8", "holds")
+def four_parameters():
+    r"""A batch norm layer has two kinds of learnable parameters, $\beta$ and $\gamma$, and two
+    kinds that are not learned, the moving averages of mean and variance.
+    """
     layer = torch.nn.BatchNorm2d(7)
     learnable = {name: value.numel() for name, value in layer.named_parameters()}
     kept = {n: value.numel() for n, value in layer.named_buffers() if value.is_floating_point()}
     wrong = {"weight", "bias"} ^ set(learnable) | {"running_mean", "running_var"} ^ set(kept)
     sizes = {*learnable.values(), *kept.values()}
-    return Evidence(
-        printed=[
-            Measurement(
-                "parameters and floating-point buffers of torch's layer beside these four",
-                len(wrong),
-                at_most=0,
-            ),
-            Measurement(
-                "entries of each for 7 features, largest difference from 7",
-                max(abs(size - 7) for size in sizes),
-                at_most=0,
-            ),
-        ]
+    yield at_most(
+        0, len(wrong), "parameters and floating-point buffers of torch's layer beside these four"
+    )
+    yield at_most(
+        0,
+        max(abs(size - 7) for size in sizes),
+        "entries of each for 7 features, largest difference from 7",
     )
 
 
-@claim(
-    id="forward-non-linear",
-    source="sharad, Slide 20",
-    statement="Batch norm adds a non-linear transformation to the network.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def non_linear() -> Evidence:
+@claim("sharad, Slide 20", "depends")
+def non_linear():
+    """Batch norm adds a non-linear transformation to the network."""
     layer = torch.nn.BatchNorm1d(6, dtype=torch.float64)
     curvature = {True: [], False: []}
     for _, x in _batches(50):
@@ -467,26 +326,15 @@ def non_linear() -> Evidence:
         "smallest gap between the output for the mean of two batches and the mean of the outputs, "
         "relative, 50 pairs (an affine map: 0)"
     )
-    return Evidence(
-        under=(
-            "training: the batch's statistics depend on the input",
-            [Measurement(what, min(curvature[True]), at_least=1e-3)],
-        ),
-        otherwise=(
-            "inference: the statistics are constants",
-            [Measurement(what, min(curvature[False]), at_least=1e-3)],
-        ),
-    )
+    yield under("training: the batch's statistics depend on the input")
+    yield at_least(1e-3, min(curvature[True]), what)
+    yield otherwise("inference: the statistics are constants")
+    yield at_least(1e-3, min(curvature[False]), what)
 
 
-@claim(
-    id="forward-per-dimension",
-    source="encyclopaedia, Transformation",
-    statement="Each dimension of a layer's input is normalised separately from the others.",
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def per_dimension() -> Evidence:
+@claim("encyclopaedia, Transformation", "holds")
+def per_dimension():
+    """Each dimension of a layer's input is normalised separately from the others."""
     coupling, correlation = 0.0, []
     for rng, x in _batches(100):
         other = x.copy()
@@ -494,33 +342,17 @@ def per_dimension() -> Evidence:
         coupling = max(coupling, _moved(_x_hat(x)[:, 0], _x_hat(other)[:, 0]))
         mixed = rng.normal(size=(64, 2)) @ np.array([[1.0, 0.9], [0.0, 0.1]])
         correlation.append(np.corrcoef(_x_hat(mixed).T)[0, 1])
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest change of one normalised feature when all others are replaced",
-                coupling,
-                at_most=1e-12,
-            ),
-            Measurement(
-                "smallest correlation that survives between two correlated features",
-                min(correlation),
-                at_least=0.9,
-            ),
-        ]
+    yield at_most(
+        1e-12, coupling, "largest change of one normalised feature when all others are replaced"
+    )
+    yield at_least(
+        0.9, min(correlation), "smallest correlation that survives between two correlated features"
     )
 
 
-@claim(
-    id="forward-fixes-layer-inputs",
-    source="encyclopaedia, Transformation",
-    statement=(
-        "The normalisation step fixes the means and variances of each layer's inputs during "
-        "training."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def fixes_layer_inputs() -> Evidence:
+@claim("encyclopaedia, Transformation", "depends")
+def fixes_layer_inputs():
+    """The normalisation step fixes the means and variances of each layer's inputs during training."""
     split = data.digits()
 
     def drift(learned):
@@ -540,54 +372,33 @@ def fixes_layer_inputs() -> Evidence:
         "largest relative change of an input's standard deviation at the second non-linearity, "
         "60 steps"
     )
-    return Evidence(
-        under=(
-            "$\\gamma$ and $\\beta$ are not learned",
-            [Measurement(what, drift(False), at_most=0.01)],
-        ),
-        otherwise=("they are learned", [Measurement(what, drift(True), at_most=0.01)]),
-    )
+    yield under("$\\gamma$ and $\\beta$ are not learned")
+    yield at_most(0.01, drift(False), what)
+    yield otherwise("they are learned")
+    yield at_most(0.01, drift(True), what)
 
 
-@claim(
-    id="forward-bias-is-idle",
-    source="ioffe2015, Section 3.2",
-    statement=(
-        "The bias of a layer before a batch norm can be dropped: subtracting the mean cancels it, "
-        "and $\\beta$ takes its part."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def bias_is_idle() -> Evidence:
+@claim("ioffe2015, Section 3.2", "holds")
+def bias_is_idle():
+    r"""The bias of a layer before a batch norm can be dropped: subtracting the mean cancels it, and
+    $\beta$ takes its part.
+    """
     largest = 0.0
     for rng, u in _batches(100):
         z = u @ rng.normal(size=(u.shape[1], 5))
         bias = rng.normal(scale=10, size=5)
         with_bias, without = (transform.forward(x)[0] for x in (z + bias, z))
         largest = max(largest, _moved(with_bias, without))
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest difference between BN(Wu + b) and BN(Wu), 100 random layers",
-                largest,
-                at_most=1e-10,
-            )
-        ]
+    yield at_most(
+        1e-10, largest, "largest difference between BN(Wu + b) and BN(Wu), 100 random layers"
     )
 
 
-@claim(
-    id="forward-sums-more-gaussian",
-    source="ioffe2015, Section 3.2",
-    statement=(
-        "The input $Wu+b$ of a non-linearity is more symmetric, less sparse and more Gaussian "
-        "than the output $u$ of the previous non-linearity."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def sums_more_gaussian() -> Evidence:
+@claim("ioffe2015, Section 3.2", "holds")
+def sums_more_gaussian():
+    """The input $Wu+b$ of a non-linearity is more symmetric, less sparse and more Gaussian than
+    the output $u$ of the previous non-linearity.
+    """
     split = data.digits()
     model = networks.mlp((64, 100, 100, 10), "relu", gain=2**0.5)
     training.train(model, split, 100, 64, 0.1, every=100)
@@ -598,39 +409,25 @@ def sums_more_gaussian() -> Evidence:
     def ratio(statistic):
         return np.median(statistic(z)) / np.median(statistic(u))
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "median Kolmogorov distance to a normal law: that of Wu + b over that of u, ReLU "
-                "network on the digits",
-                ratio(_distance_to_normal),
-                at_most=0.5,
-            ),
-            Measurement(
-                "the same for the absolute skewness",
-                ratio(lambda values: np.abs(stats.skew(values))),
-                at_most=0.5,
-            ),
-            Measurement(
-                "share of zeros of Wu + b over that of u",
-                (z == 0).mean() / (u == 0).mean(),
-                at_most=0.01,
-            ),
-        ]
+    yield at_most(
+        0.5,
+        ratio(_distance_to_normal),
+        "median Kolmogorov distance to a normal law: that of Wu + b over that of u, ReLU "
+        "network on the digits",
+    )
+    yield at_most(
+        0.5, ratio(lambda values: np.abs(stats.skew(values))), "the same for the absolute skewness"
+    )
+    yield at_most(
+        0.01, (z == 0).mean() / (u == 0).mean(), "share of zeros of Wu + b over that of u"
     )
 
 
-@claim(
-    id="forward-convolution-batch",
-    source="ioffe2015, Section 3.2",
-    statement=(
-        "For feature maps of size $p \\times q$ the statistics of a channel are taken over an "
-        "effective batch of $m \\cdot pq$ values, with one $\\gamma$ and one $\\beta$ a channel."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def convolution_batch() -> Evidence:
+@claim("ioffe2015, Section 3.2", "holds")
+def convolution_batch():
+    r"""For feature maps of size $p \times q$ the statistics of a channel are taken over an
+    effective batch of $m \cdot pq$ values, with one $\gamma$ and one $\beta$ a channel.
+    """
     rng, ours, torchs = np.random.default_rng(5), 0.0, 0.0
     for _ in range(50):
         m, channels, p, q = rng.integers(2, 9, size=4)
@@ -645,26 +442,13 @@ def convolution_batch() -> Evidence:
         )
         ours = max(ours, _moved(y.transpose(0, 2, 3, 1).reshape(rows.shape), as_rows))
         torchs = max(torchs, _moved(y, oracle.numpy()))
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest difference from normalising m·p·q rows, 50 random shapes",
-                ours,
-                at_most=1e-11,
-            ),
-            Measurement("the same from torch's batch norm on maps", torchs, at_most=1e-11),
-        ]
-    )
+    yield at_most(1e-11, ours, "largest difference from normalising m·p·q rows, 50 random shapes")
+    yield at_most(1e-11, torchs, "the same from torch's batch norm on maps")
 
 
-@claim(
-    id="forward-scale-invariance",
-    source="ioffe2015, Section 3.3",
-    statement="For a scalar $a$, $\\mathrm{BN}(Wu) = \\mathrm{BN}((aW)u)$.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def scale_invariance() -> Evidence:
+@claim("ioffe2015, Section 3.3", "depends")
+def scale_invariance():
+    r"""For a scalar $a$, $\mathrm{BN}(Wu) = \mathrm{BN}((aW)u)$."""
     positive, negative, with_eps = 0.0, 0.0, 0.0
     for rng, z in _batches(100):
         a = 10 ** rng.uniform(-3, 3)
@@ -672,19 +456,11 @@ def scale_invariance() -> Evidence:
         negative = max(negative, _moved(_x_hat(-a * z), _x_hat(z)))
         with_eps = max(with_eps, _moved(_x_hat(1e-3 * z, 1e-5), _x_hat(z, 1e-5)))
     what = "largest change of the output, 100 random batches"
-    return Evidence(
-        under=(
-            "$a > 0$ and $\\varepsilon$ negligible beside $a^2\\sigma^2$",
-            [Measurement(f"{what}, 0.001 ≤ a ≤ 1000", positive, at_most=1e-9)],
-        ),
-        otherwise=(
-            "$a < 0$, or $a^2\\sigma^2$ no larger than $\\varepsilon$",
-            [
-                Measurement(f"{what}, −1000 ≤ a ≤ −0.001", negative, at_most=1e-9),
-                Measurement(f"{what}, a = 0.001, ε = 0.00001", with_eps, at_most=1e-9),
-            ],
-        ),
-    )
+    yield under("$a > 0$ and $\\varepsilon$ negligible beside $a^2\\sigma^2$")
+    yield at_most(1e-9, positive, f"{what}, 0.001 ≤ a ≤ 1000")
+    yield otherwise("$a < 0$, or $a^2\\sigma^2$ no larger than $\\varepsilon$")
+    yield at_most(1e-9, negative, f"{what}, −1000 ≤ a ≤ −0.001")
+    yield at_most(1e-9, with_eps, f"{what}, a = 0.001, ε = 0.00001")
 
 
 @cache
@@ -692,53 +468,29 @@ def _deep(network, learning_rate=0.3, steps=150):
     return [experiments.accuracy(network, learning_rate, seed, steps) for seed in (0, 1)]
 
 
-@claim(
-    id="forward-saturating-nonlinearities",
-    source="cs682slides, Other benefits in practice",
-    statement=(
-        "It is batch norm that makes it possible to train deep networks of saturating "
-        "non-linearities such as the sigmoid."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def saturating_nonlinearities() -> Evidence:
+@claim("cs682slides, Other benefits in practice", "depends")
+def saturating_nonlinearities():
+    """It is batch norm that makes it possible to train deep networks of saturating non-linearities
+    such as the sigmoid.
+    """
     without = "best test accuracy without batch norm (chance: 0.1)"
-    return Evidence(
-        under=(
-            "the weights start as torch draws them",
-            [
-                Measurement(
-                    "worst test accuracy with batch norm, five hidden layers of 50 sigmoids, "
-                    "150 steps, two seeds",
-                    min(_deep("sigmoid, batch norm")),
-                    at_least=0.85,
-                ),
-                Measurement(f"{without}, same steps", max(_deep("sigmoid")), at_most=0.2),
-            ],
-        ),
-        otherwise=(
-            "they start larger, with gain 4, and the learning rate is tuned",
-            [
-                Measurement(
-                    f"{without}, 300 steps", max(_deep("sigmoid, gain 4", 1.0, 300)), at_most=0.2
-                )
-            ],
-        ),
+    yield under("the weights start as torch draws them")
+    yield at_least(
+        0.85,
+        min(_deep("sigmoid, batch norm")),
+        "worst test accuracy with batch norm, five hidden layers of 50 sigmoids, "
+        "150 steps, two seeds",
     )
+    yield at_most(0.2, max(_deep("sigmoid")), f"{without}, same steps")
+    yield otherwise("they start larger, with gain 4, and the learning rate is tuned")
+    yield at_most(0.2, max(_deep("sigmoid, gain 4", 1.0, 300)), f"{without}, 300 steps")
 
 
-@claim(
-    id="forward-stuck-in-saturation",
-    source="cs682slides, Other benefits in practice",
-    statement=(
-        "Without batch norm a deep sigmoid network does not train because its units get stuck in "
-        "the saturated ranges."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def stuck_in_saturation() -> Evidence:
+@claim("cs682slides, Other benefits in practice", "depends")
+def stuck_in_saturation():
+    """Without batch norm a deep sigmoid network does not train because its units get stuck in the
+    saturated ranges.
+    """
     split = data.digits()
 
     def saturated(gain):
@@ -752,35 +504,19 @@ def stuck_in_saturation() -> Evidence:
     (large_share, large), (small_share, small) = saturated(100.0), saturated(None)
     share = "share of sigmoid inputs beyond ±4, where the slope is below 0.02, after 100 steps"
     accuracy = "test accuracy without batch norm"
-    return Evidence(
-        under=(
-            "the initial weights are large (gain 100)",
-            [
-                Measurement(share, large_share, at_least=0.5),
-                Measurement(accuracy, large, at_most=0.7),
-            ],
-        ),
-        otherwise=(
-            "they are torch's own: the signal fades in the middle of the sigmoid",
-            [
-                Measurement(share, small_share, at_least=0.5),
-                Measurement(accuracy, small, at_most=0.7),
-            ],
-        ),
-    )
+    yield under("the initial weights are large (gain 100)")
+    yield at_least(0.5, large_share, share)
+    yield at_most(0.7, large, accuracy)
+    yield otherwise("they are torch's own: the signal fades in the middle of the sigmoid")
+    yield at_least(0.5, small_share, share)
+    yield at_most(0.7, small, accuracy)
 
 
-@claim(
-    id="forward-low-activations-spread",
-    source="cs682slides, Why Batch Normalization is good?",
-    statement=(
-        "Without batch norm, low activations in one layer can lead to lower ones in the next, and "
-        "so on."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def low_activations_spread() -> Evidence:
+@claim("cs682slides, Why Batch Normalization is good?", "holds")
+def low_activations_spread():
+    """Without batch norm, low activations in one layer can lead to lower ones in the next, and so
+    on.
+    """
     split = data.digits()
     widths, layers = (64, *[50] * 8, 10), [f"linear{i}" for i in range(2, 9)]
 
@@ -790,56 +526,32 @@ def low_activations_spread() -> Evidence:
         return np.array([inputs[name].mean() for name in layers])
 
     plain, normalised = sizes(None), sizes("batch")
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest ratio of a layer's mean activation to that of the layer before, ReLU, "
-                "eight hidden layers, weights of torch's size, no biases",
-                (plain[1:] / plain[:-1]).max(),
-                at_most=0.9,
-            ),
-            Measurement(
-                "last layer over first without batch norm", plain[-1] / plain[0], at_most=0.01
-            ),
-            Measurement("the same with batch norm", normalised[-1] / normalised[0], at_least=0.8),
-        ]
+    yield at_most(
+        0.9,
+        (plain[1:] / plain[:-1]).max(),
+        "largest ratio of a layer's mean activation to that of the layer before, ReLU, "
+        "eight hidden layers, weights of torch's size, no biases",
     )
+    yield at_most(0.01, plain[-1] / plain[0], "last layer over first without batch norm")
+    yield at_least(0.8, normalised[-1] / normalised[0], "the same with batch norm")
 
 
-@claim(
-    id="forward-percentile-labels",
-    source="cs682slides, Better accuracy and faster",
-    statement=(
-        "In the figure of a neuron's activations over time, the top line is the 15th percentile "
-        "and the bottom line the 85th."
-    ),
-    chapter=CHAPTER,
-    verdict="misprinted",
-)
-def percentile_labels() -> Evidence:
+@claim("cs682slides, Better accuracy and faster", "misprinted")
+def percentile_labels():
+    """In the figure of a neuron's activations over time, the top line is the 15th percentile and
+    the bottom line the 85th.
+    """
     gaps = [np.percentile(x, 15) - np.percentile(x, 85) for _, x in _batches(100)]
-    return Evidence(
-        printed=[
-            Measurement("smallest 15th − 85th percentile, 100 batches", min(gaps), at_least=0)
-        ],
-        corrected=[
-            Measurement("largest 15th − 85th percentile, 100 batches", max(gaps), at_most=0)
-        ],
-        correction="The top line is the 85th percentile and the bottom line the 15th.",
-    )
+    yield at_least(0, min(gaps), "smallest 15th − 85th percentile, 100 batches")
+    yield corrected("The top line is the 85th percentile and the bottom line the 15th.")
+    yield at_most(0, max(gaps), "largest 15th − 85th percentile, 100 batches")
 
 
-@claim(
-    id="forward-stable-distributions",
-    source="ioffe2015, Section 4.1",
-    statement=(
-        "Over training on digits, the inputs of a typical sigmoid in the last hidden layer are "
-        "distributed much more stably with batch norm than without."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def stable_distributions() -> Evidence:
+@claim("ioffe2015, Section 4.1", "holds")
+def stable_distributions():
+    """Over training on digits, the inputs of a typical sigmoid in the last hidden layer are
+    distributed much more stably with batch norm than without.
+    """
     split = data.digits()
 
     def drift(normalization):
@@ -848,13 +560,9 @@ def stable_distributions() -> Evidence:
         return float(np.median(np.ptp(median, axis=0) / (high - low).mean(axis=0)))
 
     plain, normalised = drift(None), drift("batch")
-    return Evidence(
-        printed=[
-            Measurement(
-                "range of a unit's median over training, in widths of its central 70 percent, "
-                f"median over 100 units: batch norm's over the plain network's {plain:.1f}",
-                normalised / plain,
-                at_most=0.3,
-            )
-        ]
+    yield at_most(
+        0.3,
+        normalised / plain,
+        "range of a unit's median over training, in widths of its central 70 percent, "
+        f"median over 100 units: batch norm's over the plain network's {plain:.1f}",
     )

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
-from bncore import progress
 from bncore.lab import data, networks, probes, training
 
 WIDTHS = (64, 50, 50, 50, 50, 50, 10)

@@ -16,127 +16,78 @@ from bncore.mechanics.inference import (
     normalize,
     population_statistics,
 )
-from bncore.page.claims import Evidence, Measurement, claim
-
-CHAPTER = "mechanics/inference"
+from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
 
 
-@claim(
-    id="inference-population-mean",
-    source="encyclopaedia, Inference",
-    statement=(
-        "The population mean of a feature is the average of its mini-batch means, "
-        "$\\mathrm{E}[x] = \\mathrm{E}_B[\\mu_B]$."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def population_mean() -> Evidence:
+@claim("encyclopaedia, Inference", "depends")
+def population_mean():
+    r"""The population mean of a feature is the average of its mini-batch means, $\mathrm{E}[x] =
+    \mathrm{E}_B[\mu_B]$.
+    """
     x = np.random.default_rng(0).normal(3, 2, size=(100, 50))
 
     def error(size):
         batches = [x[i : i + size] for i in range(0, len(x), size)]
         return np.abs(population_statistics(batches)[0] - x.mean(axis=0)).max()
 
-    return Evidence(
-        under=(
-            "batches of one size",
-            [Measurement("error, 100 examples in batches of 25", error(25), at_most=1e-12)],
-        ),
-        otherwise=(
-            "batches of several sizes: every batch then needs the weight of its size",
-            [
-                Measurement(
-                    "error, the last of four batches has 4 examples", error(32), at_most=1e-12
-                )
-            ],
-        ),
-    )
+    yield under("batches of one size")
+    yield at_most(1e-12, error(25), "error, 100 examples in batches of 25")
+    yield otherwise("batches of several sizes: every batch then needs the weight of its size")
+    yield at_most(1e-12, error(32), "error, the last of four batches has 4 examples")
 
 
-@claim(
-    id="inference-unbiased-variance",
-    source="ioffe2015, Algorithm 2, line 10",
-    statement=(
-        "$\\frac{m}{m-1}\\,\\mathrm{E}_B[\\sigma_B^2]$, with $\\sigma_B^2$ the variances of training "
-        "mini-batches of size $m$, is an unbiased estimate of the variance."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def unbiased_variance() -> Evidence:
+@claim("ioffe2015, Algorithm 2, line 10", "depends")
+def unbiased_variance():
+    r"""$\frac{m}{m-1}\,\mathrm{E}_B[\sigma_B^2]$, with $\sigma_B^2$ the variances of training
+    mini-batches of size $m$, is an unbiased estimate of the variance.
+    """
     x = np.array([-3.0, 0.5, 1.0, 2.0, 7.0])
 
     def error(batches):
         estimate = np.mean([np.var(batch, ddof=1) for batch in batches])
         return abs(estimate / x.var() - 1)
 
-    return Evidence(
-        under=(
-            "the $m$ values are independent draws from the population",
-            [
-                Measurement(
-                    f"relative error over all {5**m} batches of {m} out of 5, with replacement",
-                    error(product(x, repeat=m)),
-                    at_most=1e-12,
-                )
-                for m in (2, 3, 4)
-            ],
-        ),
-        otherwise=(
-            "they depend on each other",
-            [
-                Measurement(
-                    "the same over all batches of 3 out of 5 without replacement, which is 1/4",
-                    error(combinations(x, 3)),
-                    at_most=1e-12,
-                ),
-                Measurement(
-                    "the same over the batches of 2 neighbours in sorted order",
-                    error(pairwise(x)),
-                    at_most=1e-12,
-                ),
-            ],
-        ),
+    yield under("the $m$ values are independent draws from the population")
+    yield from [
+        at_most(
+            1e-12,
+            error(product(x, repeat=m)),
+            f"relative error over all {5**m} batches of {m} out of 5, with replacement",
+        )
+        for m in (2, 3, 4)
+    ]
+    yield otherwise("they depend on each other")
+    yield at_most(
+        1e-12,
+        error(combinations(x, 3)),
+        "the same over all batches of 3 out of 5 without replacement, which is 1/4",
+    )
+    yield at_most(
+        1e-12, error(pairwise(x)), "the same over the batches of 2 neighbours in sorted order"
     )
 
 
-@claim(
-    id="inference-lost-factor",
-    source="encyclopaedia, Inference",
-    statement=(
-        "The population variance is a constant times $\\mathrm{E}_B[\\sigma_B^2]$. The text lost the "
-        "constant; for independent draws it is $\\frac{m}{m-1}$."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def lost_factor() -> Evidence:
+@claim("encyclopaedia, Inference", "holds")
+def lost_factor():
+    r"""The population variance is a constant times $\mathrm{E}_B[\sigma_B^2]$. The text lost the
+    constant; for independent draws it is $\frac{m}{m-1}$.
+    """
     x = np.array([-3.0, 0.5, 1.0, 2.0, 7.0])
     errors = []
     for m in (2, 3, 4, 5):
         variances = np.var(np.array(list(product(x, repeat=m))), axis=1)
         errors.append(abs(x.var() / variances.mean() - m / (m - 1)))
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest difference between the constant and $m/(m-1)$, over all batches of "
-                "2, 3, 4 and 5 draws from five values",
-                max(errors),
-                at_most=1e-12,
-            )
-        ]
+    yield at_most(
+        1e-12,
+        max(errors),
+        "largest difference between the constant and $m/(m-1)$, over all batches of "
+        "2, 3, 4 and 5 draws from five values",
     )
 
 
-@claim(
-    id="inference-complete-representation",
-    source="encyclopaedia, Inference",
-    statement="The population statistics are a complete representation of the mini-batches.",
-    chapter=CHAPTER,
-    verdict="fails",
-)
-def complete_representation() -> Evidence:
+@claim("encyclopaedia, Inference", "fails")
+def complete_representation():
+    """The population statistics are a complete representation of the mini-batches."""
     rng = np.random.default_rng(0)
     centred = rng.normal(size=(2, 16, 4))
     centred -= centred.mean(axis=1, keepdims=True)
@@ -144,33 +95,19 @@ def complete_representation() -> Evidence:
     one, other = population_statistics(centred), population_statistics(apart)
     difference = max(np.abs(a - b).max() for a, b in zip(one, other, strict=True))
     spread = np.abs(exact_statistics(centred)[1] - exact_statistics(apart)[1]).max()
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest difference in the population statistics of two sets of mini-batches",
-                difference,
-                at_most=1e-12,
-            ),
-            Measurement(
-                "difference in the variance of all their examples",
-                spread,
-                at_most=1e-12,
-            ),
-        ]
+    yield at_most(
+        1e-12,
+        difference,
+        "largest difference in the population statistics of two sets of mini-batches",
     )
+    yield at_most(1e-12, spread, "difference in the variance of all their examples")
 
 
-@claim(
-    id="inference-deterministic",
-    source="encyclopaedia, Inference",
-    statement=(
-        "With population statistics the output depends on the input in a deterministic manner, and "
-        "not on the mini-batch."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def deterministic() -> Evidence:
+@claim("encyclopaedia, Inference", "holds")
+def deterministic():
+    """With population statistics the output depends on the input in a deterministic manner, and
+    not on the mini-batch.
+    """
     rng = np.random.default_rng(0)
     mean, var = rng.normal(size=8), np.exp(rng.normal(size=8))
     example = rng.normal(size=(1, 8))
@@ -180,32 +117,21 @@ def deterministic() -> Evidence:
         company = np.concatenate([example, rng.normal(size=(7, 8))])
         fixed.append(np.abs(normalize(company, mean, var)[0] - alone).max())
         batch.append(transform.forward(company)[0][0])
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest change of one example's output over 100 batches, population statistics",
-                max(fixed),
-                at_most=1e-14,
-            ),
-            Measurement(
-                "standard deviation of the same output with the batch's statistics",
-                np.std(batch, axis=0).min(),
-                at_least=0.1,
-            ),
-        ]
+    yield at_most(
+        1e-14,
+        max(fixed),
+        "largest change of one example's output over 100 batches, population statistics",
+    )
+    yield at_least(
+        0.1,
+        np.std(batch, axis=0).min(),
+        "standard deviation of the same output with the batch's statistics",
     )
 
 
-@claim(
-    id="inference-linear-transform",
-    source="encyclopaedia, Inference",
-    statement=(
-        "With fixed parameters, batch normalization applies a linear transform to the activation."
-    ),
-    chapter=CHAPTER,
-    verdict="misprinted",
-)
-def linear_transform() -> Evidence:
+@claim("encyclopaedia, Inference", "misprinted")
+def linear_transform():
+    """With fixed parameters, batch normalization applies a linear transform to the activation."""
     rng = np.random.default_rng(0)
     mean, gamma, beta = rng.normal(size=(3, 6))
     var = np.exp(rng.normal(size=6))
@@ -214,40 +140,25 @@ def linear_transform() -> Evidence:
     def f(x):
         return normalize(x, mean, var, gamma, beta)
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest $|f(a+b) - f(a) - f(b)|$ over random $a$, $b$",
-                np.abs(f(a + b) - f(a) - f(b)).max(),
-                at_most=1e-12,
-            )
-        ],
-        corrected=[
-            Measurement(
-                "largest $|f(ta+(1-t)b) - tf(a) - (1-t)f(b)|$, $t$ = −2, 0.3, 5",
-                max(
-                    np.abs(f(t * a + (1 - t) * b) - t * f(a) - (1 - t) * f(b)).max()
-                    for t in (-2, 0.3, 5)
-                ),
-                at_most=1e-12,
-            )
-        ],
-        correction="an affine transform: a linear one plus the constant $f(0)$.",
+    yield at_most(
+        1e-12,
+        np.abs(f(a + b) - f(a) - f(b)).max(),
+        "largest $|f(a+b) - f(a) - f(b)|$ over random $a$, $b$",
+    )
+    yield corrected("an affine transform: a linear one plus the constant $f(0)$.")
+    yield at_most(
+        1e-12,
+        max(np.abs(f(t * a + (1 - t) * b) - t * f(a) - (1 - t) * f(b)).max() for t in (-2, 0.3, 5)),
+        "largest $|f(ta+(1-t)b) - tf(a) - (1-t)f(b)|$, $t$ = −2, 0.3, 5",
     )
 
 
-@claim(
-    id="inference-single-transform",
-    source="ioffe2015, Algorithm 2, line 11",
-    statement=(
-        "At inference $\\mathrm{BN}(x)$ is $\\frac{\\gamma}{\\sqrt{\\mathrm{Var}[x]+\\varepsilon}}\\,x + "
-        "\\left(\\beta - \\frac{\\gamma\\,\\mathrm{E}[x]}{\\sqrt{\\mathrm{Var}[x]+\\varepsilon}}\\right)$: "
-        "one transform replaces normalisation, scale and shift."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def single_transform() -> Evidence:
+@claim("ioffe2015, Algorithm 2, line 11", "holds")
+def single_transform():
+    r"""At inference $\mathrm{BN}(x)$ is $\frac{\gamma}{\sqrt{\mathrm{Var}[x]+\varepsilon}}\,x +
+    \left(\beta - \frac{\gamma\,\mathrm{E}[x]}{\sqrt{\mathrm{Var}[x]+\varepsilon}}\right)$:
+    one transform replaces normalisation, scale and shift.
+    """
     rng = np.random.default_rng(0)
     worst = 0.0
     for _ in range(100):
@@ -266,27 +177,14 @@ def single_transform() -> Evidence:
             eps=layer.eps,
         )
         worst = max(worst, np.abs(scale * x + shift - expected).max())
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest difference from torch in evaluation mode, 100 random layers",
-                worst,
-                at_most=1e-12,
-            )
-        ]
+    yield at_most(
+        1e-12, worst, "largest difference from torch in evaluation mode, 100 random layers"
     )
 
 
-@claim(
-    id="inference-normalized-values",
-    source="sharad, slide 11",
-    statement=(
-        "Batch norm keeps track of the mean and variance of the *normalised* values during training."
-    ),
-    chapter=CHAPTER,
-    verdict="misprinted",
-)
-def normalized_values() -> Evidence:
+@claim("sharad, slide 11", "misprinted")
+def normalized_values():
+    """Batch norm keeps track of the mean and variance of the *normalised* values during training."""
     torch.manual_seed(0)
     layer = torch.nn.BatchNorm1d(4, affine=False, momentum=None)
     x = 5 + 3 * torch.randn(50, 64, 4)
@@ -301,37 +199,23 @@ def normalized_values() -> Evidence:
             for ours, theirs in zip(tracked, expected, strict=True)
         )
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest difference between torch's averages and the statistics of the normalised "
-                "values, which are 0 and 1 in every batch",
-                error(x_hat),
-                at_most=1e-3,
-            )
-        ],
-        corrected=[
-            Measurement(
-                "the same for the statistics of the values before they are normalised",
-                error(x),
-                at_most=1e-3,
-            )
-        ],
-        correction="it keeps track of the values *before* they are normalised.",
+    yield at_most(
+        1e-3,
+        error(x_hat),
+        "largest difference between torch's averages and the statistics of the normalised "
+        "values, which are 0 and 1 in every batch",
+    )
+    yield corrected("it keeps track of the values *before* they are normalised.")
+    yield at_most(
+        1e-3, error(x), "the same for the statistics of the values before they are normalised"
     )
 
 
-@claim(
-    id="inference-changed-input",
-    source="sharad, slide 11",
-    statement=(
-        "The saved mean and variance normalise the input at inference even if its distribution has "
-        "changed since training."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def changed_input() -> Evidence:
+@claim("sharad, slide 11", "depends")
+def changed_input():
+    """The saved mean and variance normalise the input at inference even if its distribution has
+    changed since training.
+    """
     rng = np.random.default_rng(0)
     saved = exact_statistics([rng.normal(2, 3, size=(20_000, 1))])
 
@@ -343,26 +227,17 @@ def changed_input() -> Evidence:
     what = (
         "how far the mean is from 0 or the variance from 1 after normalisation, whichever is more"
     )
-    return Evidence(
-        under=(
-            "the mean and variance are as in training",
-            [Measurement(what, error(same), at_most=0.1)],
-        ),
-        otherwise=("they have changed", [Measurement(what, error(other), at_most=0.1)]),
-    )
+    yield under("the mean and variance are as in training")
+    yield at_most(0.1, error(same), what)
+    yield otherwise("they have changed")
+    yield at_most(0.1, error(other), what)
 
 
-@claim(
-    id="inference-single-sample",
-    source="sharad, slide 12",
-    statement=(
-        "At inference there is a single sample and not a mini-batch, so there is no batch mean and "
-        "variance to normalise with."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def single_sample() -> Evidence:
+@claim("sharad, slide 12", "depends")
+def single_sample():
+    """At inference there is a single sample and not a mini-batch, so there is no batch mean and
+    variance to normalise with.
+    """
     rng = np.random.default_rng(0)
 
     def response(shape):
@@ -373,58 +248,37 @@ def single_sample() -> Evidence:
         return np.abs(y).max()
 
     what = "largest normalised output of 200 samples, each normalised by itself"
-    return Evidence(
-        under=(
-            "the layer is fully connected: one value of each feature, normalised to 0 whatever it is",
-            [Measurement(what, response((4,)), at_most=1e-12)],
-        ),
-        otherwise=(
-            "the layer is convolutional: a sample has one value at each position",
-            [Measurement(f"{what}, 8 × 8 positions", response((4, 8, 8)), at_most=1e-12)],
-        ),
+    yield under(
+        "the layer is fully connected: one value of each feature, normalised to 0 whatever it is"
     )
+    yield at_most(1e-12, response((4,)), what)
+    yield otherwise("the layer is convolutional: a sample has one value at each position")
+    yield at_most(1e-12, response((4, 8, 8)), f"{what}, 8 × 8 positions")
 
 
-@claim(
-    id="inference-memory",
-    source="sharad, slide 12",
-    statement=(
-        "Keeping the mean and variance of the full data is expensive; the moving average is cheaper "
-        "because only its most recent value needs to be remembered."
-    ),
-    chapter=CHAPTER,
-    verdict="fails",
-)
-def memory() -> Evidence:
+@claim("sharad, slide 12", "fails")
+def memory():
+    """Keeping the mean and variance of the full data is expensive; the moving average is cheaper
+    because only its most recent value needs to be remembered.
+    """
     features = 512
     moving = 2 * features
     exact = 1 + 2 * features
     x = np.random.default_rng(0).normal(size=(50, 20, features))
     mean, var = exact_statistics(iter(x))
     error = max(np.abs(mean - x.mean(axis=(0, 1))).max(), np.abs(var - x.var(axis=(0, 1))).max())
-    return Evidence(
-        printed=[
-            Measurement(
-                "numbers remembered between two batches for 512 features: a count, means and squared "
-                "deviations of all data so far, as a multiple of moving means and variances",
-                exact / moving,
-                at_least=2,
-            ),
-            Measurement(
-                "error of the statistics of all the data computed that way", error, at_most=1e-12
-            ),
-        ]
+    yield at_least(
+        2,
+        exact / moving,
+        "numbers remembered between two batches for 512 features: a count, means and squared "
+        "deviations of all data so far, as a multiple of moving means and variances",
     )
+    yield at_most(1e-12, error, "error of the statistics of all the data computed that way")
 
 
-@claim(
-    id="inference-small-batches",
-    source="sharad, slide 20",
-    statement="If the batch size is small, the moving average is inaccurate.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def small_batches() -> Evidence:
+@claim("sharad, slide 20", "depends")
+def small_batches():
+    """If the batch size is small, the moving average is inaccurate."""
     rng = np.random.default_rng(0)
 
     def error(m, momentum):
@@ -435,29 +289,19 @@ def small_batches() -> Evidence:
 
     what = "error of the moving mean with batches of 4 over that with batches of 128"
     large = error(128, 0.1)
-    return Evidence(
-        under=(
-            "the momentum is the same: the average looks back over fewer examples",
-            [Measurement(f"{what}, momentum 0.1", error(4, 0.1) / large, at_least=3)],
-        ),
-        otherwise=(
-            "the momentum shrinks with the batch: the average looks back over as many examples",
-            [Measurement(f"{what}, momentum 0.1 · 4/128", error(4, 0.1 / 32) / large, at_least=3)],
-        ),
+    yield under("the momentum is the same: the average looks back over fewer examples")
+    yield at_least(3, error(4, 0.1) / large, f"{what}, momentum 0.1")
+    yield otherwise(
+        "the momentum shrinks with the batch: the average looks back over as many examples"
     )
+    yield at_least(3, error(4, 0.1 / 32) / large, f"{what}, momentum 0.1 · 4/128")
 
 
-@claim(
-    id="inference-average-deviation",
-    source="readingnotes, Tips for using batch normalization, 7",
-    statement=(
-        "At test time the exponentially weighted average across mini-batches serves as the final "
-        "mean and standard deviation."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def average_deviation() -> Evidence:
+@claim("readingnotes, Tips for using batch normalization, 7", "depends")
+def average_deviation():
+    """At test time the exponentially weighted average across mini-batches serves as the final mean
+    and standard deviation.
+    """
     rng = np.random.default_rng(0)
 
     def shortfall(m):
@@ -465,29 +309,19 @@ def average_deviation() -> Evidence:
         return 1 - averaged
 
     what = "how much too small the averaged standard deviation is, as a fraction"
-    return Evidence(
-        under=(
-            "batches are large",
-            [Measurement(f"{what}, normal data, $m = 64$", shortfall(64), at_most=0.03)],
-        ),
-        otherwise=(
-            "batches are small: average variances, with divisor $m-1$, and take the root at the end",
-            [Measurement(f"{what}, $m = 2$", shortfall(2), at_most=0.03)],
-        ),
+    yield under("batches are large")
+    yield at_most(0.03, shortfall(64), f"{what}, normal data, $m = 64$")
+    yield otherwise(
+        "batches are small: average variances, with divisor $m-1$, and take the root at the end"
     )
+    yield at_most(0.03, shortfall(2), f"{what}, $m = 2$")
 
 
-@claim(
-    id="inference-renormalization",
-    source="readingnotes, Improvement",
-    statement=(
-        "Batch renormalization's correction for each feature makes the activations of training and "
-        "inference match."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def renormalization() -> Evidence:
+@claim("readingnotes, Improvement", "depends")
+def renormalization():
+    """Batch renormalization's correction for each feature makes the activations of training and
+    inference match.
+    """
     rng = np.random.default_rng(0)
     mean, std = rng.normal(size=6), np.exp(rng.normal(size=6))
 
@@ -500,35 +334,19 @@ def renormalization() -> Evidence:
 
     x = mean + std * rng.normal(size=(64, 6))
     what = "largest difference between the training and the inference activation, batch of 64"
-    return Evidence(
-        under=(
-            "the corrections stay within their limits, $1/3 \\le r \\le 3$ and $|d| \\le 5$",
-            [Measurement(what, mismatch(x), at_most=1e-12)],
-        ),
-        otherwise=(
-            "a batch lies so far from the moving average that they are cut off",
-            [
-                Measurement(
-                    f"{what} from a population four times as wide",
-                    mismatch(mean + 4 * (x - mean)),
-                    at_most=1e-12,
-                )
-            ],
-        ),
+    yield under("the corrections stay within their limits, $1/3 \\le r \\le 3$ and $|d| \\le 5$")
+    yield at_most(1e-12, mismatch(x), what)
+    yield otherwise("a batch lies so far from the moving average that they are cut off")
+    yield at_most(
+        1e-12, mismatch(mean + 4 * (x - mean)), f"{what} from a population four times as wide"
     )
 
 
-@claim(
-    id="inference-batch-noise",
-    source="readingnotes, Tips for using batch normalization, 6",
-    statement=(
-        "Normalising with a batch's statistics adds noise to the values, and the larger the batch "
-        "the less noise."
-    ),
-    chapter=CHAPTER,
-    verdict="holds",
-)
-def batch_noise() -> Evidence:
+@claim("readingnotes, Tips for using batch normalization, 6", "holds")
+def batch_noise():
+    """Normalising with a batch's statistics adds noise to the values, and the larger the batch the
+    less noise.
+    """
     rng = np.random.default_rng(0)
     sizes = np.array([8, 16, 32, 64, 128])
     spreads = []
@@ -538,19 +356,13 @@ def batch_noise() -> Evidence:
         x_hat = (1 - batches.mean(axis=1)) / batches.std(axis=1)
         spreads.append(x_hat.std())
     slope = np.polyfit(np.log(sizes), np.log(spreads), 1)[0]
-    return Evidence(
-        printed=[
-            Measurement(
-                "largest ratio of one example's spread to that in batches half as large",
-                max(b / a for a, b in pairwise(spreads)),
-                at_most=0.9,
-            ),
-            Measurement(
-                "distance of the exponent of $m$ from −1/2, batches of 8 to 128",
-                abs(slope + 0.5),
-                at_most=0.1,
-            ),
-        ]
+    yield at_most(
+        0.9,
+        max(b / a for a, b in pairwise(spreads)),
+        "largest ratio of one example's spread to that in batches half as large",
+    )
+    yield at_most(
+        0.1, abs(slope + 0.5), "distance of the exponent of $m$ from −1/2, batches of 8 to 128"
     )
 
 
@@ -566,14 +378,9 @@ def _trained(momentum):
     return model
 
 
-@claim(
-    id="inference-dependence-useless",
-    source="encyclopaedia, Inference",
-    statement="At inference the dependence on the mini-batch is not useful any more.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def dependence_useless() -> Evidence:
+@claim("encyclopaedia, Inference", "depends")
+def dependence_useless():
+    """At inference the dependence on the mini-batch is not useful any more."""
     split, model = _digits(), _trained(0.1)
 
     def advantage(x):
@@ -581,32 +388,17 @@ def dependence_useless() -> Evidence:
         return accuracy(model, x, split.y_test, "batch") - fixed
 
     what = "accuracy with the statistics of the test batch, minus accuracy with the saved ones"
-    return Evidence(
-        under=(
-            "the test data are distributed like the training data",
-            [Measurement(f"{what}, digits", advantage(split.x_test), at_most=0.05)],
-        ),
-        otherwise=(
-            "they are not",
-            [
-                Measurement(
-                    f"{what}, digits with 30 % of the contrast",
-                    advantage(0.3 * split.x_test + 0.35),
-                    at_most=0.05,
-                )
-            ],
-        ),
+    yield under("the test data are distributed like the training data")
+    yield at_most(0.05, advantage(split.x_test), f"{what}, digits")
+    yield otherwise("they are not")
+    yield at_most(
+        0.05, advantage(0.3 * split.x_test + 0.35), f"{what}, digits with 30 % of the contrast"
     )
 
 
-@claim(
-    id="inference-track-accuracy",
-    source="ioffe2015, Section 3.1",
-    statement="With moving averages one can track the accuracy of a model as it trains.",
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def track_accuracy() -> Evidence:
+@claim("ioffe2015, Section 3.1", "depends")
+def track_accuracy():
+    """With moving averages one can track the accuracy of a model as it trains."""
     split = _digits()
 
     def error(momentum):
@@ -617,29 +409,17 @@ def track_accuracy() -> Evidence:
         )
 
     what = "test accuracy with exact statistics, minus that with moving averages"
-    return Evidence(
-        under=(
-            "many more than 1/momentum batches were seen",
-            [Measurement(f"{what}, 200 steps, momentum 0.1", error(0.1), at_most=0.03)],
-        ),
-        otherwise=(
-            "the average still remembers its initial value",
-            [Measurement(f"{what}, 200 steps, momentum 0.001", error(0.001), at_most=0.03)],
-        ),
-    )
+    yield under("many more than 1/momentum batches were seen")
+    yield at_most(0.03, error(0.1), f"{what}, 200 steps, momentum 0.1")
+    yield otherwise("the average still remembers its initial value")
+    yield at_most(0.03, error(0.001), f"{what}, 200 steps, momentum 0.001")
 
 
-@claim(
-    id="inference-same-moments",
-    source="ioffe2015, Section 3.1",
-    statement=(
-        "Neglecting $\\varepsilon$, activations normalised with population statistics have the same "
-        "mean 0 and variance 1 as during training."
-    ),
-    chapter=CHAPTER,
-    verdict="depends",
-)
-def same_moments() -> Evidence:
+@claim("ioffe2015, Section 3.1", "depends")
+def same_moments():
+    r"""Neglecting $\varepsilon$, activations normalised with population statistics have the same
+    mean 0 and variance 1 as during training.
+    """
     rng = np.random.default_rng(0)
     pairs = rng.normal(1, 2, size=(10_000, 2, 32))
     weight = rng.normal(size=(32, 32)) / np.sqrt(32)
@@ -653,29 +433,19 @@ def same_moments() -> Evidence:
     normalised = normalize(x, *first, eps=1e-12)
     deeper = normalize(np.maximum(normalised, 0) @ weight, *second, eps=1e-12)
     what = "distance of the variance of the normalised activations from 1, mean over 32 features"
-    return Evidence(
-        under=(
-            "the inputs of the layer are the same as during training, as in the first layer",
-            [Measurement(what, abs(normalised.var(axis=0) - 1).mean(), at_most=0.1)],
-        ),
-        otherwise=(
-            "layers before it normalise too: with batches of 2 their outputs are others in training",
-            [Measurement(f"{what}, second layer", abs(deeper.var(axis=0) - 1).mean(), at_most=0.1)],
-        ),
+    yield under("the inputs of the layer are the same as during training, as in the first layer")
+    yield at_most(0.1, abs(normalised.var(axis=0) - 1).mean(), what)
+    yield otherwise(
+        "layers before it normalise too: with batches of 2 their outputs are others in training"
     )
+    yield at_most(0.1, abs(deeper.var(axis=0) - 1).mean(), f"{what}, second layer")
 
 
-@claim(
-    id="inference-epsilon-variance",
-    source="whatisbn, Normalizing output values",
-    statement=(
-        "A population's variance is typically higher than a sample's, and adding a small constant "
-        "such as $\\varepsilon = 0.001$ to the variance of each batch takes that into account."
-    ),
-    chapter=CHAPTER,
-    verdict="fails",
-)
-def epsilon_variance() -> Evidence:
+@claim("whatisbn, Normalizing output values", "fails")
+def epsilon_variance():
+    r"""A population's variance is typically higher than a sample's, and adding a small constant
+    such as $\varepsilon = 0.001$ to the variance of each batch takes that into account.
+    """
     rng = np.random.default_rng(0)
     m, eps = 32, 0.001
     variances = rng.normal(size=(20_000, m)).var(axis=1)
@@ -683,22 +453,14 @@ def epsilon_variance() -> Evidence:
     def made_up(scale):
         return eps / (scale * (1 - variances.mean()))
 
-    return Evidence(
-        printed=[
-            Measurement(
-                "share of batches of 32 whose variance is below the population's",
-                (variances < 1).mean(),
-                at_least=0.5,
-            ),
-            Measurement(
-                "$\\varepsilon$ as a fraction of what is missing, population variance 100",
-                made_up(100),
-                at_least=0.5,
-            ),
-            Measurement(
-                "the same, population variance 0.0001",
-                made_up(1e-4),
-                at_most=2,
-            ),
-        ]
+    yield at_least(
+        0.5,
+        (variances < 1).mean(),
+        "share of batches of 32 whose variance is below the population's",
     )
+    yield at_least(
+        0.5,
+        made_up(100),
+        "$\\varepsilon$ as a fraction of what is missing, population variance 100",
+    )
+    yield at_most(2, made_up(1e-4), "the same, population variance 0.0001")
