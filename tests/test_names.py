@@ -8,7 +8,7 @@ import pytest
 
 from bncore.chapters import WINGS, ledger, modules, names
 from bncore.chapters.contents import TITLES
-from bncore.page.claims import Evidence
+from bncore.page.evidence import Evidence, untestable
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +25,7 @@ def page(chapter):
 @pytest.fixture
 def book_ledger(monkeypatch):
     """The ledger of the whole book, without its evidence."""
-    evidence = Evidence(reason="not judged here")
+    evidence = Evidence.of([untestable("not judged here")])
     monkeypatch.setattr("bncore.page.claims.Claim.evidence", lambda entry: evidence)
     return ledger().html()
 

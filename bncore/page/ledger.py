@@ -4,6 +4,7 @@ The environment variable BNCORE_PAGE_ROOT is the way from the page to the root o
 without it nothing is linked. BNCORE_FACE is `text` where only text is recorded.
 """
 
+import ast
 import inspect
 import os
 import re
@@ -272,13 +273,22 @@ def _measurement(measurement: Measurement) -> str:
     )
 
 
+def _without_docstring(code: str) -> str:
+    """The code of a function less its docstring, which stands above as the statement."""
+    first, *rest = ast.parse(code).body[0].body
+    if not rest or not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)):
+        return code
+    lines = code.splitlines(keepends=True)
+    return "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
+
+
 def _source_code(claim: Claim) -> str:
     try:
         code = textwrap.dedent(inspect.getsource(claim.judge))
     except (OSError, TypeError):
         return ""
     if function := re.search(r"^def ", code, re.MULTILINE):
-        code = code[function.start() :]
+        code = _without_docstring(code[function.start() :])
     try:
         from pygments import highlight
         from pygments.formatters import HtmlFormatter

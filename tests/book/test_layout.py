@@ -105,8 +105,9 @@ def test_a_new_chapter_leaves_the_others_as_they_ran(tmp_path, monkeypatch):
     notebooks = {
         "old": "from bncore.chapters import check, ledger\n"
         "from bncore.chapters.mechanics.forward import figures\n"
-        "from bncore.page import claims\n"
-        "claims.Claim.evidence = lambda entry: claims.Evidence(reason='not judged here')\n"
+        "from bncore.page import claims, evidence\n"
+        "parts = [claims.untestable('not judged here')]\n"
+        "claims.Claim.evidence = lambda entry: evidence.Evidence.of(parts)\n"
         "print(check('forward-undo', lambda x, eps: ...), len(ledger('mechanics/forward').entries))",
         "ledger": "from bncore.chapters import names\nprint(len(names()))",
     }

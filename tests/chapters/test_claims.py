@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bncore.chapters import discover, ledger, names
-from bncore.page.claims import REGISTRY, Evidence
+from bncore.page.claims import REGISTRY
+from bncore.page.evidence import Evidence, untestable
 
 BOOK = Path(__file__).parents[2] / "book"
 
@@ -25,10 +26,10 @@ NAMED = [f"{entry.chapter}-{entry.id}" for entry in CLAIMS]
 def test_the_evidence_bears_out_the_recorded_verdict(entry):
     evidence = entry.evidence()
     measured = [
-        f"{heading}: {measurement.what} = {measurement.value:.3g}, "
+        f"{group.heading}: {measurement.what} = {measurement.value:.3g}, "
         f"threshold {measurement.relation} {measurement.threshold:.3g}"
-        for heading, measurements in evidence.groups()
-        for measurement in measurements
+        for group in evidence.groups
+        for measurement in group.measurements
     ]
     assert evidence.verdict == entry.verdict, "\n".join(measured)
 
@@ -67,7 +68,7 @@ def test_a_mistake_in_what_is_judged_changes_the_verdict(name, right, wrong):
     assert right in function
     names = dict(vars(sys.modules[entry.judge.__module__]))
     exec(function.replace(right, wrong), names)
-    assert names[entry.judge.__name__]().verdict != entry.verdict
+    assert Evidence.of(names[entry.judge.__name__]()).verdict != entry.verdict
 
 
 @pytest.mark.parametrize("entry", CLAIMS, ids=NAMED)
@@ -82,7 +83,7 @@ def test_every_source_is_in_the_bibliography():
 
 
 def test_the_ledger_of_the_book_is_the_ledgers_of_its_chapters(monkeypatch):
-    evidence = Evidence(reason="not judged here")
+    evidence = Evidence.of([untestable("not judged here")])
     monkeypatch.setattr("bncore.page.claims.Claim.evidence", lambda entry: evidence)
     whole = ledger()
     assert whole.whole_book

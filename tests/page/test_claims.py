@@ -1,18 +1,9 @@
-"""Verdicts follow from measurements, and errors teach."""
-
-import math
+"""Claims are registered beside their judges, and what is malformed is refused."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bncore.page import claims
-from bncore.page.claims import Claim, Evidence, Measurement, claim
-
-finite = st.floats(allow_nan=False, allow_infinity=False)
-good = Measurement("error", 0.0, at_most=1)
-bad = Measurement("error", 2.0, at_most=1)
-lost = Measurement("error", math.nan, at_most=1)
+from bncore.page.claims import Claim, at_most, claim
 
 
 @pytest.fixture(autouse=True)
@@ -22,127 +13,39 @@ def registry(monkeypatch):
     return registry
 
 
-@given(st.floats(), finite, st.booleans())
-def test_a_measurement_holds_fails_or_decides_nothing(value, threshold, upper):
-    bound = {"at_most": threshold} if upper else {"at_least": threshold}
-    measurement = Measurement("error", value, **bound)
-    if math.isnan(value):
-        assert not measurement.holds
-        assert not measurement.fails
-    else:
-        assert measurement.holds == (value <= threshold if upper else value >= threshold)
-        assert measurement.fails != measurement.holds
+def register(function=None, source="ioffe2015, Algorithm 1", verdict="holds", **changes):
+    def zero_mean():
+        """It is so,
+        and so.
+        """
+        yield at_most(1, 0.0, "error")
 
-
-@pytest.mark.parametrize("bounds", [{}, {"at_most": 1, "at_least": 0}])
-def test_exactly_one_threshold(bounds):
-    with pytest.raises(ValueError, match="expected exactly one of at_most and at_least"):
-        Measurement("error", 0.5, **bounds)
-
-
-@pytest.mark.parametrize("threshold", [math.inf, -math.inf, math.nan])
-@pytest.mark.parametrize("name", ["at_most", "at_least"])
-def test_a_threshold_that_decides_nothing_is_refused(name, threshold):
-    with pytest.raises(ValueError, match=f"{name} of measurement 'error' is .*finite"):
-        Measurement("error", 0.5, **{name: threshold})
-
-
-def test_a_measurement_says_what_was_measured():
-    with pytest.raises(ValueError, match="what is empty"):
-        Measurement(" ", 0.5, at_most=1)
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [("value", {"value": "1", "at_most": 1}), ("at_most", {"value": 1, "at_most": "1"})],
-)
-def test_a_measurement_is_a_number(name, arguments):
-    with pytest.raises(TypeError, match=f"{name} of measurement 'error' is a str"):
-        Measurement("error", **arguments)
-
-
-one_or_more = st.lists(st.sampled_from([good, bad, lost]), min_size=1, max_size=4)
-
-
-@given(one_or_more)
-def test_printed_alone_holds_fails_or_is_undecided(printed):
-    verdict = Evidence(printed=printed).verdict
-    if bad in printed:
-        assert verdict == "fails"
-    elif lost in printed:
-        assert verdict == "undecided"
-    else:
-        assert verdict == "holds"
-
-
-@given(one_or_more, one_or_more)
-def test_a_misprint_fails_as_printed_and_holds_corrected(printed, corrected):
-    verdict = Evidence(printed=printed, corrected=corrected, correction="$x$").verdict
-    assert (verdict == "misprinted") == (bad in printed and set(corrected) == {good})
-    if set(printed) == {good}:
-        assert verdict == "holds"
-
-
-@given(one_or_more, one_or_more)
-def test_a_dependence_shows_both_sides(under, otherwise):
-    verdict = Evidence(under=("m > 2", under), otherwise=("m = 2", otherwise)).verdict
-    assert verdict == ("depends" if set(under) == {good} and bad in otherwise else "undecided")
-
-
-def test_a_reason_makes_a_claim_untestable():
-    assert Evidence(reason="a matter of taste").verdict == "untestable"
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {},
-        {"reason": ""},
-        {"corrected": [good], "correction": "$x$"},
-        {"printed": [bad], "corrected": [good]},
-        {"printed": [bad], "correction": "$x$"},
-        {"under": ("a", [good])},
-        {"otherwise": ("a", [bad])},
-        {"printed": [good], "reason": "too hard"},
-        {"printed": [good], "under": ("a", [good]), "otherwise": ("b", [bad])},
-    ],
-)
-def test_evidence_takes_one_form(parts):
-    with pytest.raises(ValueError, match=r"evidence has .*expected one of: printed;"):
-        Evidence(**parts)
-
-
-@pytest.mark.parametrize("side", [(" ", [bad]), ("m = 2", [])])
-@pytest.mark.parametrize("name", ["under", "otherwise"])
-def test_each_side_has_a_condition_and_a_measurement(name, side):
-    sides = {"under": ("m > 2", [good]), "otherwise": ("m = 2", [bad]), name: side}
-    with pytest.raises(ValueError, match=f"{name} is .*expected a condition in words"):
-        Evidence(**sides)
-
-
-def register(**changes):
-    words = {
-        "id": "a-claim",
-        "source": "ioffe2015, Algorithm 1",
-        "statement": "It is so.",
-        "chapter": "mechanics/forward",
-        "verdict": "holds",
-    }
-
-    @claim(**(words | changes))
-    def judge():
-        return Evidence(printed=[good])
-
-    return judge
+    function = function or zero_mean
+    return claim(source, verdict, **({"chapter": "mechanics/feed_forward"} | changes))(function)
 
 
 def test_a_claim_is_registered_beside_its_judge(registry):
-    judge = register()
+    judge = register(lost=True, aliases=["older", "oldest"])
     (entry,) = registry.values()
     assert entry.judge is judge
+    assert entry.id == "feed-forward-zero-mean"
+    assert entry.statement == "It is so, and so."
     assert (entry.key, entry.locator) == ("ioffe2015", "Algorithm 1")
+    assert (entry.chapter, entry.lost, entry.aliases) == (
+        "mechanics/feed_forward", True, ("older", "oldest"),
+    )  # fmt: skip
     assert entry.evidence().verdict == entry.verdict == "holds"
+
+
+def test_the_chapter_is_that_of_the_module(registry):
+    def judge():
+        """So."""
+        yield at_most(1, 0.0, "error")
+
+    judge.__module__ = "bncore.chapters.practice.small_batches.claims"
+    register(judge, chapter=None)
+    (entry,) = registry.values()
+    assert (entry.chapter, entry.id) == ("practice/small_batches", "small-batches-judge")
 
 
 def test_reloading_a_module_replaces_its_claims(registry):
@@ -151,19 +54,28 @@ def test_reloading_a_module_replaces_its_claims(registry):
     assert [entry.judge for entry in registry.values()] == [judge]
 
 
-def test_two_claims_do_not_share_an_id():
-    register()
-    with pytest.raises(ValueError, match=r"id 'a-claim' is already the claim of .*judge"):
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ({"id": "a"}, {"id": "a"}, "a"),
+        ({"id": "a", "aliases": ["b"]}, {"id": "b"}, "b"),
+        ({"id": "a"}, {"id": "b", "aliases": ["a"]}, "a"),
+        ({"id": "a", "aliases": ["c"]}, {"id": "b", "aliases": ["c"]}, "c"),
+    ],
+)
+def test_two_claims_share_no_id_and_no_alias(registry, first, second, name):
+    def another():
+        """Another."""
+        yield at_most(1, 0.0, "error")
 
-        @claim(
-            id="a-claim",
-            source="ioffe2015, Algorithm 2",
-            statement="Another.",
-            chapter="mechanics/forward",
-            verdict="holds",
-        )
-        def another():
-            return Evidence(printed=[good])
+    register(**first)
+    with pytest.raises(ValueError, match=rf"id '{name}' is already the claim of .*zero_mean"):
+        register(another, **second)
+    assert list(registry) == ["a"]
+
+
+def nameless():
+    yield at_most(1, 0.0, "error")
 
 
 @pytest.mark.parametrize(
@@ -171,11 +83,12 @@ def test_two_claims_do_not_share_an_id():
     [
         ({"id": "A claim"}, "id is 'A claim', expected lower-case words joined by hyphens"),
         ({"id": ""}, "id is '', expected lower-case"),
-        ({"source": "ioffe2015"}, "source of claim 'a-claim' is 'ioffe2015', expected a bib"),
-        ({"source": ", Algorithm 1"}, "source of claim 'a-claim' is"),
-        ({"statement": "  "}, "statement of claim 'a-claim' is empty"),
-        ({"chapter": "forward"}, "chapter of claim 'a-claim' is 'forward', expected 'wing/cha"),
-        ({"verdict": "true"}, "verdict of claim 'a-claim' is 'true', expected one of holds, fai"),
+        ({"aliases": ["B"]}, "id is 'B', expected lower-case"),
+        ({"source": "ioffe2015"}, "source of claim 'feed-forward-zero-mean' is 'ioffe2015', exp"),
+        ({"source": ", Algorithm 1"}, "source of claim 'feed-forward-zero-mean' is"),
+        ({"function": nameless}, "claim 'feed-forward-nameless' has no docstring, expected what"),
+        ({"chapter": "forward"}, "chapter of the claim zero_mean is 'forward', expected 'wing/c"),
+        ({"verdict": "true"}, "verdict of claim 'feed-forward-zero-mean' is 'true', expected one"),
     ],
 )
 def test_a_malformed_claim_is_refused_and_not_registered(registry, changes, message):
@@ -184,24 +97,21 @@ def test_a_malformed_claim_is_refused_and_not_registered(registry, changes, mess
     assert not registry
 
 
-def test_a_judge_takes_no_arguments():
-    with pytest.raises(ValueError, match=r"judges claim 'a-claim' takes \(x\), expected no arg"):
+def test_a_judge_takes_no_arguments(registry):
+    def judge(x):
+        """So."""
+        yield at_most(1, x, "error")
 
-        @claim(
-            id="a-claim",
-            source="ioffe2015, Algorithm 1",
-            statement="It is so.",
-            chapter="mechanics/forward",
-            verdict="holds",
-        )
-        def judge(x):
-            return Evidence(printed=[good])
+    with pytest.raises(
+        ValueError, match=r"judges claim 'feed-forward-judge' takes \(x\), expected"
+    ):
+        register(judge)
+    assert not registry
 
 
-def test_a_judge_returns_evidence():
+def test_a_judge_yields():
     entry = Claim("a", "b, c", "d", "e/f", "holds", lambda: True)
-    with pytest.raises(TypeError, match="judges claim 'a' returned a bool, expected Evidence"):
+    with pytest.raises(
+        TypeError, match="judges claim 'a' returned a bool, expected that it yields"
+    ):
         entry.evidence()
-
-
-words = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]))

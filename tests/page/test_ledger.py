@@ -10,12 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncore.page import claims
-from bncore.page.claims import VERDICTS, Claim, Evidence, Measurement, claim
+from bncore.page.claims import VERDICTS, Claim, claim
+from bncore.page.evidence import (
+    Evidence,
+    at_least,
+    at_most,
+    corrected,
+    otherwise,
+    under,
+    untestable,
+)
 from bncore.page.ledger import SYMBOLS, Ledger, inline
 
-good = Measurement("error", 0.0, at_most=1)
-bad = Measurement("error", 2.0, at_most=1)
-lost = Measurement("error", math.nan, at_most=1)
+good = at_most(1, 0.0, "error")
+bad = at_most(1, 2.0, "error")
+lost = at_most(1, math.nan, "error")
 
 
 @pytest.fixture(autouse=True)
@@ -25,48 +34,34 @@ def registry(monkeypatch):
     return registry
 
 
-def register(**changes):
-    words = {
-        "id": "a-claim",
-        "source": "ioffe2015, Algorithm 1",
-        "statement": "It is so.",
-        "chapter": "mechanics/forward",
-        "verdict": "holds",
-    }
-
-    @claim(**(words | changes))
+def register():
+    @claim("ioffe2015, Algorithm 1", "holds", chapter="mechanics/forward")
     def judge():
-        return Evidence(printed=[good])
+        """It is so."""
+        yield good
 
     return judge
 
 
 def entries():
     def judge():
-        return Evidence(printed=[good])
+        yield good
 
-    def row(id, verdict, evidence, chapter="mechanics/forward"):
-        return Claim(
-            id, f"{id}2015, (3)", f"**{id}** $a < b$ & c", chapter, verdict, judge
-        ), evidence
+    def row(id, verdict, *parts, chapter="mechanics/forward"):
+        entry = Claim(id, f"{id}2015, (3)", f"**{id}** $a < b$ & c", chapter, verdict, judge)
+        return entry, Evidence.of(parts)
 
     return [
-        row("first", "holds", Evidence(printed=[good])),
-        row("second", "fails", Evidence(printed=[bad])),
+        row("first", "holds", good),
+        row("second", "fails", bad),
+        row("third", "misprinted", bad, corrected("rather $a > b$"), good),
         row(
-            "third",
-            "misprinted",
-            Evidence(printed=[bad], corrected=[good], correction="rather $a > b$"),
+            "fourth", "depends", under("$m > 2$"), good, otherwise("$m = 2$"), bad,
+            chapter="mechanics/backward",
         ),
-        row(
-            "fourth",
-            "depends",
-            Evidence(under=("$m > 2$", [good]), otherwise=("$m = 2$", [bad])),
-            "mechanics/backward",
-        ),
-        row("fifth", "untestable", Evidence(reason="a matter of taste")),
-        row("sixth", "holds", Evidence(printed=[lost])),
-    ]
+        row("fifth", "untestable", untestable("a matter of taste")),
+        row("sixth", "holds", lost),
+    ]  # fmt: skip
 
 
 class Tree(HTMLParser):
@@ -98,7 +93,7 @@ class Tree(HTMLParser):
 
 
 def test_every_verdict_has_a_symbol():
-    assert set(SYMBOLS) == {*VERDICTS, "undecided"}
+    assert set(SYMBOLS) == set(VERDICTS)
     assert len(set(SYMBOLS.values())) == len(SYMBOLS)
 
 
@@ -110,7 +105,7 @@ def test_the_text_names_each_verdict_and_counts():
         "fourth  depends",
         "fifth   untestable",
         "sixth   undecided (recorded: holds)",
-        "6 claims: 1 holds, 1 fails, 1 depends, 1 misprinted, 1 untestable, 1 undecided",
+        "6 claims: 1 holds, 1 fails, 1 depends, 1 misprinted, 1 undecided, 1 untestable",
     ]
     assert repr(Ledger([])) == "0 claims"
     assert repr(Ledger(entries()[:1])).endswith("\n1 claim: 1 holds")
@@ -169,7 +164,7 @@ def test_the_filters_offer_each_choice_once_and_sources_in_alphabetical_order():
 
 def test_the_ledger_of_the_book_folds_each_chapter_under_its_wing():
     far = replace(entries()[0][0], id="far", chapter="far_away/last_place")
-    there = [*entries(), (far, Evidence(printed=[bad]))]
+    there = [*entries(), (far, Evidence.of([bad]))]
     html = Ledger(there, whole_book=True).html()
     tree = Tree(html)
     assert [attrs["id"] for attrs in tree.all("section")] == [
@@ -190,7 +185,7 @@ def test_the_ledger_of_the_book_folds_each_chapter_under_its_wing():
         inside = [claim for claim, _ in there if claim.chapter == chapter]
         assert re.findall(r'<tr role="row" id="claim-([a-z]+)"', part) == [c.id for c in inside]
     assert "<h4>Last place</h4>" in parts[2]
-    assert "5 claims: 1 holds, 1 fails, 1 misprinted, 1 untestable, 1 undecided" in parts[0]
+    assert "5 claims: 1 holds, 1 fails, 1 misprinted, 1 undecided, 1 untestable" in parts[0]
 
 
 def test_the_summary_counts_each_verdict_of_each_chapter():
@@ -232,7 +227,7 @@ def test_a_row_shows_measurement_threshold_correction_reason_and_code():
     assert r"Under \(m > 2\)" in text
     assert r"Otherwise: \(m = 2\)" in text
     assert "a matter of taste" in text
-    assert "def judge():\n    return Evidence(printed=[good])" in text
+    assert "def judge():\n    yield good" in text
     assert "test_ledger.entries.<locals>.judge" in text
     assert "(recorded: holds)" in text
 
@@ -242,24 +237,44 @@ def test_the_code_starts_at_the_function_and_not_at_its_registration(registry):
     (entry,) = registry.values()
     text = Tree(Ledger([(entry, entry.evidence())]).html()).text
     assert "@claim" not in text
-    assert "judgedef judge():\n    return" in text
-    entry = replace(entry, judge=lambda: Evidence(printed=[good]))
-    assert (
-        "lambda: Evidence(printed=[good])" in Tree(Ledger([(entry, entry.evidence())]).html()).text
-    )
+    assert "judgedef judge():\n    yield good" in text
+    assert text.count("It is so.") == 1
+    entry = replace(entry, judge=lambda: [good])
+    assert "lambda: [good]" in Tree(Ledger([(entry, entry.evidence())]).html()).text
 
 
 def test_values_are_shown_to_two_digits():
-    evidence = Evidence(printed=[Measurement("a", 0.123456, at_least=0.1)])
+    evidence = Evidence.of([at_least(0.1, 0.123456, "a"), at_least(0.1, (0.5, 0.023, 1.234), "b")])
     html = Ledger([(entries()[0][0], evidence)]).html()
-    assert "a: 0.12, threshold ≥ 0.1 ✓ holds" in Tree(html).text
+    text = Tree(html).text
+    assert "a: 0.12, threshold ≥ 0.1 ✓ holds" in text
+    assert "b: 0.5 (0.023 to 1.2), threshold ≥ 0.1 ! undecided" in text
+
+
+def test_a_condition_is_printed_with_the_verdict_that_depends_on_it():
+    rows = dict(zip("123456", entries(), strict=True))
+    assert r"Condition: \(m > 2\)" in Tree(Ledger([rows["4"]]).html()).text
+    others = [row for number, row in rows.items() if number != "4"]
+    assert "Condition" not in Tree(Ledger(others).html()).text
+    undecided = rows["4"][0], Evidence.of([under("$m > 2$"), good, otherwise("else"), good])
+    assert "Condition" not in Tree(Ledger([undecided]).html()).text
+
+
+def test_a_lost_formula_is_said_to_be_lost_and_old_ids_still_lead_to_the_row():
+    entry, evidence = entries()[0]
+    assert "Lost in conversion" not in Ledger([(entry, evidence)]).html()
+    html = Ledger([(replace(entry, lost=True, aliases=("old", "older")), evidence)]).html()
+    assert "Lost in conversion" in Tree(html).text
+    row = html[html.index('<tr role="row" id="claim-first"') :]
+    assert 'id="claim-old"' in row
+    assert 'id="claim-older"' in row
 
 
 def test_code_shows_without_pygments_and_a_name_without_code(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pygments", None)
-    assert "return Evidence(printed=[good])" in Tree(Ledger(entries()).html()).text
-    namespace = {"Evidence": Evidence, "good": good}
-    exec("def hidden(): return Evidence(printed=[good])", namespace)
+    assert "yield good" in Tree(Ledger(entries()).html()).text
+    namespace = {"good": good}
+    exec("def hidden(): yield good", namespace)
     entry = Claim("a", "b2015, c", "d", "e/f", "holds", namespace["hidden"])
     assert "hidden" in Tree(Ledger([(entry, entry.evidence())]).html()).text
 
