@@ -1,20 +1,10 @@
-"""How a deep network's accuracy on the digits depends on learning rate, start and normalisation.
+"""How a deep network's accuracy on the digits depends on learning rate, start and normalisation."""
 
-``python -m bncore.chapters.mechanics.forward.experiments`` runs the full sweep (some minutes on
-one core) and rewrites sweep.json, which the chapter shows.
-"""
-
-import json
 import math
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from bncore.lab import data, networks, probes, training
 
@@ -26,11 +16,7 @@ NETWORKS = {
     "ReLU, gain √2": {"activation": "relu", "gain": 2**0.5},
     "ReLU, gain √2, batch norm": {"activation": "relu", "normalization": "batch", "gain": 2**0.5},
 }
-LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-SEEDS = (0, 1, 2, 3, 4)
 STEPS = 300
-PATIENCE = 3000
-RECORD = Path(__file__).with_name("sweep.json")
 
 
 def accuracy(network: str, learning_rate: float, seed: int, steps: int = STEPS) -> float:
@@ -90,34 +76,3 @@ def percentile_run(
     model = networks.mlp((64, 100, 100, 100, 10), "sigmoid", normalization, gain=2.0, seed=seed)
     record = {"accuracy": probes.test_accuracy, "percentiles": percentiles}
     return training.train(model, split, steps, 60, 1.0, seed, record, every=every)
-
-
-def full() -> dict[str, Any]:
-    """Every network at every learning rate, and the plain sigmoid network for ten times as long."""
-    short = sweep(list(NETWORKS), LEARNING_RATES, SEEDS, STEPS)
-    patient = sweep(["sigmoid"], LEARNING_RATES, SEEDS, PATIENCE)["sigmoid"]
-    return {
-        "configuration": {
-            "widths": WIDTHS,
-            "networks": NETWORKS,
-            "learning_rates": LEARNING_RATES,
-            "seeds": SEEDS,
-            "batch_size": 64,
-            "steps": STEPS,
-            "patient_steps": PATIENCE,
-        },
-        "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
-        "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores, 1 thread",
-        "accuracy": {name: table.round(4).tolist() for name, table in short.items()},
-        "accuracy_patient": patient.round(4).tolist(),
-    }
-
-
-def recorded() -> Mapping[str, Any]:
-    """The recorded sweep, in the form of ``full``."""
-    return json.loads(RECORD.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    RECORD.write_text(json.dumps(full(), ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
 
 import matplotlib.figure
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 from scipy.special import expit
 
@@ -164,40 +164,31 @@ def by_seed(runs: Mapping[str, Sequence[History]]) -> matplotlib.figure.Figure:
     return fig
 
 
-def learning_rates(record: Mapping[str, Any]) -> matplotlib.figure.Figure:
-    """Test accuracy against learning rate: mean over seeds, and the range between them."""
-    settings = record["configuration"]
-    sigmoids = (
-        ("batch norm", record["accuracy"]["sigmoid, batch norm"], NORMALISED, "-", "o"),
-        ("no batch norm", record["accuracy"]["sigmoid"], PLAIN, "--", "s"),
-        (f"none, {settings['patient_steps']} steps", record["accuracy_patient"], PLAIN, ":", "v"),
-        (
-            "none, gain 4",
-            record["accuracy"]["sigmoid, gain 4"],
-            style.COLOR["highlight"],
-            "-.",
-            "D",
-        ),
-    )
-    relus = (
-        ("batch norm", record["accuracy"]["ReLU, gain √2, batch norm"], NORMALISED, "-", "o"),
-        ("no batch norm", record["accuracy"]["ReLU, gain √2"], PLAIN, "--", "s"),
-    )
+PANELS = {
+    "sigmoid": {
+        "sigmoid, batch norm": ("batch norm", NORMALISED, "-", "o"),
+        "sigmoid": ("no batch norm", PLAIN, "--", "s"),
+        "sigmoid, gain 4": ("none, gain 4", style.COLOR["highlight"], "-.", "D"),
+    },
+    "ReLU": {
+        "ReLU, gain √2, batch norm": ("batch norm", NORMALISED, "-", "o"),
+        "ReLU, gain √2": ("no batch norm", PLAIN, "--", "s"),
+    },
+}
+
+
+def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
+    """Test accuracy after so many steps against learning rate: median over seeds, and their range."""
     fig, rows = style.axes(2, height=6.4, sharex=True)
-    for ax, curves, title in zip(rows, (sigmoids, relus), ("sigmoid", "ReLU"), strict=True):
-        for name, table, colour, line, marker in curves:
-            table = np.array(table)
-            ax.fill_between(
-                settings["learning_rates"],
-                table.min(axis=1),
-                table.max(axis=1),
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
+    for ax, (title, curves) in zip(rows, PANELS.items(), strict=True):
+        for network, (name, colour, line, marker) in curves.items():
+            found = tuning.accuracy.sel(network=network, steps=steps).dropna("learning_rate")
+            rates = found.learning_rate.values
+            ends = found.min("seed"), found.max("seed")
+            ax.fill_between(rates, *ends, color=colour, alpha=0.15, linewidth=0)
             ax.plot(
-                settings["learning_rates"],
-                table.mean(axis=1),
+                rates,
+                found.median("seed"),
                 color=colour,
                 linestyle=line,
                 marker=marker,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.mechanics.forward import experiments, figures
-from bncore.lab import data
+from bncore.chapters.mechanics.forward import experiments, figures, full_size
+from bncore.lab import data, recorded
 
 EPS = np.finfo(np.float64).eps
 
@@ -57,12 +57,16 @@ def test_the_bound_falls_by_a_quarter_of_the_gain_per_layer():
     np.testing.assert_allclose(bound, [1, 0.5, 0.25, 0.125], rtol=4 * EPS)
 
 
-def test_the_figure_of_learning_rates_shows_means_over_seeds():
-    record = experiments.recorded()
-    sigmoid, relu = figures.learning_rates(record).axes
-    assert (len(sigmoid.lines), len(relu.lines)) == (4, 2)
-    means = np.mean(record["accuracy"]["sigmoid, batch norm"], axis=1)
-    np.testing.assert_allclose(sigmoid.lines[0].get_ydata(), means, rtol=16 * EPS)
+def test_the_figure_of_learning_rates_shows_medians_over_seeds_at_the_rates_that_were_run():
+    tuning = recorded.load(full_size.PATH)["full"]["tuning"]
+    sigmoid, relu = figures.learning_rates(tuning, 1000).axes
+    assert (len(sigmoid.lines), len(relu.lines)) == (3, 2)
+    for ax, (_, curves) in zip((sigmoid, relu), figures.PANELS.items(), strict=True):
+        for line, network in zip(ax.lines, curves, strict=True):
+            table = tuning.accuracy.sel(network=network, steps=1000)
+            ran = ~np.isnan(table.values).any(axis=1)
+            np.testing.assert_array_equal(line.get_xdata(), table.learning_rate.values[ran])
+            np.testing.assert_array_equal(line.get_ydata(), np.median(table.values[ran], axis=1))
 
 
 def test_the_figure_of_seeds_has_one_line_a_run():
