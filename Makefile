@@ -38,7 +38,7 @@ chapter: $(ENV)  ## lay out a new chapter; NAME=practice/small_batches, TITLE="S
 	$(PY) book/_ext/layout.py $(NAME) $(if $(TITLE),"$(TITLE)")
 
 full: $(ENV)  ## repeat the long runs that a chapter shows from a file; CHAPTER=explanations/depth; ARGS=--paper
-	$(PY) -m bncore.chapters.$(subst /,.,$(CHAPTER)).full_size $(ARGS)
+	$(PY) -m bncore.chapters.full $(CHAPTER) $(ARGS)
 
 site: $(ENV)  ## build the site without serving it
 	$(BIN)/jupyter-book build . -W --keep-going

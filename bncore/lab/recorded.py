@@ -1,6 +1,8 @@
 """Runs that take minutes, kept as small files that say how they came about."""
 
 import argparse
+import functools
+import inspect
 import json
 import math
 import os
@@ -44,7 +46,8 @@ def command(
     path : path
     run : callable
         From a configuration to results as ``save`` takes them; without ``run_paper`` it also takes
-        the folder or None as a second argument.
+        the folder or None as a second argument. If it takes ``store``, it gets a folder beside
+        `path` in which to keep finished runs, so that it goes on after an interruption.
     configuration, reduced : mapping
         Of the recorded run, and of the part of it that a test repeats.
     paper : mapping
@@ -72,6 +75,8 @@ def command(
         ways.add_argument(f"--{name}", dest="other", action="store_const", const=other, help=text)
     parser.add_argument("--cache", metavar="FOLDER", help="of the images that --paper downloads")
     options = parser.parse_args(arguments)
+    if "store" in inspect.signature(run).parameters:
+        run = functools.partial(run, store=Path(path).with_name("runs"))
     if options.cache is not None and not options.paper:
         parser.error("--cache is the folder of the images that --paper downloads: give both")
     if options.paper:

@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from bncore.lab import data
+from bncore.chapters import full
+from bncore.lab import data, recorded
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +29,21 @@ def small_images(monkeypatch):
     data.standard_images.cache_clear()
     yield asked
     data.standard_images.cache_clear()
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Call the command of a chapter's recorded run; with --paper, load what it has written.
+
+    The files go to a folder of their own.
+    """
+
+    def call(chapter, *arguments):
+        monkeypatch.setattr(full, "path", lambda chapter: tmp_path / "recorded.json")
+        full.main(chapter, list(arguments))
+        if "--paper" not in arguments:
+            return None
+        assert [path.name for path in tmp_path.iterdir()] == ["paper.json"]
+        return recorded.load(tmp_path / "paper.json")
+
+    return call

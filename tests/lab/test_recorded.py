@@ -167,6 +167,19 @@ def test_the_command_makes_the_recorded_run(command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["recorded.json"]
 
 
+def test_a_run_that_can_be_interrupted_gets_a_folder_for_what_is_finished(tmp_path):
+    seen = []
+
+    def run(configuration, cache=None, store=None):
+        seen.append(store)
+        return {}
+
+    recorded.command(
+        tmp_path / "recorded.json", run, configuration={}, reduced={}, paper={}, arguments=[]
+    )
+    assert seen == [tmp_path / "runs"] * 2
+
+
 @pytest.mark.parametrize(("arguments", "folder"), [((), None), (("--cache", "images"), "images")])
 def test_the_command_runs_near_the_papers_size(command, tmp_path, arguments, folder):
     assert command("--paper", *arguments) == [({"steps": 9}, folder)]

@@ -250,19 +250,3 @@ def _model(configuration, options, network, task, name):
             "accuracies": experiments.rounded([one.accuracies for one in runs]),
         }
     return kept
-
-
-def main(arguments=None):
-    """Make the recorded run again, or with ``--paper`` run ``PAPER``; see ``recorded.command``."""
-    recorded.command(
-        PATH,
-        run,
-        configuration=CONFIGURATION,
-        reduced=REDUCED,
-        paper=PAPER,
-        arguments=arguments,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,6 @@ import torch
 
 from bncore.chapters.explanations.depth import experiments
 from bncore.explanations import depth
-from bncore.lab import recorded
 
 NAMES = [
     "identity", "relu", "leaky_relu", "tanh", "erf", "sigmoid", "gelu", "elu", "softplus", "silu", "abs",
@@ -201,19 +200,3 @@ def departures(rows, seeds, *, given_forward=False):
             )
         )
     return result
-
-
-def main(arguments=None):
-    """Make the recorded run again, or with ``--paper`` run ``PAPER``; see ``recorded.command``."""
-    recorded.command(
-        experiments.RECORD,
-        run,
-        configuration=CONFIGURATION,
-        reduced=REDUCED,
-        paper=PAPER,
-        arguments=arguments,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,6 @@ import numpy as np
 
 from bncore import progress
 from bncore.chapters.explanations.noise import experiments
-from bncore.lab import recorded
 
 CONFIGURATION = {
     "seeds": 8,
@@ -172,19 +171,3 @@ def _rounded(values):
 
 
 PARTS = {"noise": run_noise, "dropout": run_dropout, "sampling": run_sampling}
-
-
-def main(arguments=None):
-    """Make the recorded run again, or with ``--paper`` run ``PAPER``; see ``recorded.command``."""
-    recorded.command(
-        experiments.RECORD,
-        run,
-        configuration=CONFIGURATION,
-        reduced=REDUCED,
-        paper=PAPER,
-        arguments=arguments,
-    )
-
-
-if __name__ == "__main__":
-    main()

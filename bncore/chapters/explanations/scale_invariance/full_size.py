@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bncore.chapters.explanations.scale_invariance import experiments
-from bncore.lab import data, recorded
+from bncore.lab import data
 from bncore.lab.sweep import sweep
 
 CONFIGURATION = {
@@ -118,19 +118,3 @@ def _task(configuration, cache):
 def _rounded(values):
     """To four digits, which is all that another processor would reproduce, and more."""
     return np.vectorize(lambda value: float(f"{value:.4g}"))(np.asarray(values)).tolist()
-
-
-def main(arguments=None):
-    """Make the recorded run again, or with ``--paper`` run ``PAPER``; see ``recorded.command``."""
-    recorded.command(
-        PATH,
-        run,
-        configuration=CONFIGURATION,
-        reduced=REDUCED,
-        paper=PAPER,
-        arguments=arguments,
-    )
-
-
-if __name__ == "__main__":
-    main()

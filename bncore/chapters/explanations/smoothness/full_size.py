@@ -201,19 +201,4 @@ def repeat_densities():
     recorded.save(experiments.RECORDED, configuration=CONFIGURATION, **found)
 
 
-def main(arguments=None):
-    """Make the recorded run again, or what an option says; see ``recorded.command``."""
-    recorded.command(
-        experiments.RECORDED,
-        run,
-        configuration=CONFIGURATION,
-        reduced=REDUCED,
-        paper=PAPER,
-        run_paper=run_paper,
-        others={"densities": repeat_densities},
-        arguments=arguments,
-    )
-
-
-if __name__ == "__main__":
-    main()
+OTHERS = {"densities": repeat_densities}

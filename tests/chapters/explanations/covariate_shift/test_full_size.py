@@ -39,7 +39,7 @@ def test_the_recorded_configuration_is_the_one_in_the_code():
 
 @pytest.mark.parametrize("depth", [11, 16])
 def test_the_command_for_the_papers_size_runs_its_configuration(
-    depth, small_images, monkeypatch, tmp_path
+    depth, small_images, monkeypatch, command
 ):
     small = copy.deepcopy(full_size.PAPER)
     small["vgg"] |= {"width": 2, "depth": depth, "batch_size": 8, "steps": 3}
@@ -49,11 +49,8 @@ def test_the_command_for_the_papers_size_runs_its_configuration(
     small |= {"seeds": [0], "every": 1, "device": "cpu"}
     small["noise"] = {"strengths": [2], "seeds": [0], "record": 1}
     monkeypatch.setattr(full_size, "PAPER", small)
-    monkeypatch.setattr(full_size, "PATH", tmp_path / "recorded.json")
-    full_size.main(["--paper", "--cache", "somewhere"])
+    kept = command("explanations/covariate_shift", "--paper", "--cache", "somewhere")
     assert small_images == [("cifar10", "somewhere")]
-    assert not full_size.PATH.exists()
-    kept = recorded.load(tmp_path / "paper.json")
     assert kept["configuration"] == small
     layers = {"vgg": {11: 10, 16: 15}[depth], "linear": 2}
     for network, models in layers.items():

@@ -51,18 +51,13 @@ def test_training_repeats(record, repeated):
     assert max(plain) < 0.5 < min(residual)
 
 
-def test_the_command_for_the_papers_size_runs_its_configuration(
-    small_images, monkeypatch, tmp_path
-):
+def test_the_command_for_the_papers_size_runs_its_configuration(small_images, monkeypatch, command):
     small = {"layers": [3], "width": 16, "steps": 2, "learning_rates": [1e-9], "seeds": 2}
     small |= {"batch_size": 8, "device": "cpu"}
     paper = {part: grid | small for part, grid in full_size.PAPER.items()}
     monkeypatch.setattr(full_size, "PAPER", paper)
-    monkeypatch.setattr(experiments, "RECORD", tmp_path / "recorded.json")
-    full_size.main(["--paper", "--cache", "somewhere"])
+    kept = command("explanations/depth", "--paper", "--cache", "somewhere")
     assert small_images == [("cifar10", "somewhere")]
-    assert not experiments.RECORD.exists()
-    kept = recorded.load(tmp_path / "paper.json")
     assert kept["configuration"] == paper
     assert [row["kind"] for row in kept["full"]["training"]] == ["plain", "batch norm", "residual"]
     split = data.standard_images("cifar10", "somewhere")

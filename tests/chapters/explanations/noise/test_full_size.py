@@ -50,9 +50,7 @@ def test_seeds_and_arms_are_paired(full):
         np.testing.assert_array_equal(values, first)
 
 
-def test_the_command_for_the_papers_size_runs_its_configuration(
-    small_images, monkeypatch, tmp_path
-):
+def test_the_command_for_the_papers_size_runs_its_configuration(small_images, monkeypatch, command):
     small = copy.deepcopy(full_size.PAPER) | {"seeds": 2, "device": "cpu"}
     for part in ("noise", "sampling"):
         small[part]["network"] |= {"width": 2, "hidden": [4]}
@@ -61,11 +59,8 @@ def test_the_command_for_the_papers_size_runs_its_configuration(
     small["dropout"] |= {"steps": 2, "batch": 8, "keep": [0.5]}
     small["sampling"] |= {"steps": 2, "batch": 8, "draws": 2, "sizes": [4], "angles": [30]}
     monkeypatch.setattr(full_size, "PAPER", small)
-    monkeypatch.setattr(experiments, "RECORD", tmp_path / "recorded.json")
-    full_size.main(["--paper", "--cache", "somewhere"])
+    kept = command("explanations/noise", "--paper", "--cache", "somewhere")
     assert small_images == [("cifar10", "somewhere")]
-    assert not experiments.RECORD.exists()
-    kept = recorded.load(tmp_path / "paper.json")
     assert kept["configuration"] == small
     runs = kept["full"]["noise"]["0.0"]
     assert set(runs) == set(experiments.arms(32, 8))

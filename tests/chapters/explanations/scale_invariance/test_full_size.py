@@ -81,18 +81,13 @@ def test_the_sweep_runs_on_a_downloaded_set(small_images):
     assert np.isfinite(found["loss"]["batch norm"]).all()
 
 
-def test_the_command_for_the_papers_size_runs_its_configuration(
-    small_images, monkeypatch, tmp_path
-):
+def test_the_command_for_the_papers_size_runs_its_configuration(small_images, monkeypatch, command):
     small = full_size.PAPER | {"rates": [1e-9], "tracked": [0.1], "seeds": [0, 1], "steps": 3}
     small |= {"vgg": {"depth": 11, "width": 2, "hidden": [4]}, "batch": 8, "examples": 30}
     small |= {"device": "cpu"}
     monkeypatch.setattr(full_size, "PAPER", small)
-    monkeypatch.setattr(full_size, "PATH", tmp_path / "recorded.json")
-    full_size.main(["--paper", "--cache", "somewhere"])
+    kept = command("explanations/scale_invariance", "--paper", "--cache", "somewhere")
     assert small_images == [("cifar10", "somewhere")]
-    assert not full_size.PATH.exists()
-    kept = recorded.load(tmp_path / "paper.json")
     assert kept["configuration"] == small
     split = data.standard_images("cifar10", "somewhere")
     for arm, normalization in (("batch norm", "batch"), ("no batch norm", None)):

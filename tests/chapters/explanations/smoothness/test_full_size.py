@@ -50,13 +50,11 @@ def test_densities_are_those_of_the_networks_that_were_trained():
         np.testing.assert_allclose(found[f"weights at {when}"], [ours.weights], **off)
 
 
-def test_the_command_for_the_papers_size_walks_in_its_networks(small_images, monkeypatch, tmp_path):
+def test_the_command_for_the_papers_size_walks_in_its_networks(small_images, monkeypatch, command):
     small = {"width": 2, "hidden": [4], "seeds": [0, 3], "steps": 4, "every": 2, "rates": [0.02]}
     small |= {"batch_size": 8, "walk_on": 16, "device": "cpu"}
     monkeypatch.setattr(full_size, "PAPER", full_size.PAPER | small)
-    monkeypatch.setattr(experiments, "RECORDED", tmp_path / "recorded.json")
-    full_size.main(["--paper", "--cache", "somewhere"])
-    kept = recorded.load(tmp_path / "paper.json")
+    kept = command("explanations/smoothness", "--paper", "--cache", "somewhere")
     assert small_images == [("cifar10", "somewhere")]
     assert kept["configuration"] == full_size.PAPER
     assert set(kept["full"]) == {"no batch norm, 0.02", "batch norm, 0.02"}
@@ -83,13 +81,13 @@ def test_the_papers_network_is_a_vgg_of_full_width():
     assert c["steps"] % c["every"] == 0
 
 
-def test_the_densities_can_be_repeated_alone(monkeypatch, tmp_path):
+def test_the_densities_can_be_repeated_alone(monkeypatch, tmp_path, command):
     path = tmp_path / "recorded.json"
     before = experiments.record()
     recorded.save(path, **{part: before[part] for part in ("configuration", "full", "reduced")})
     monkeypatch.setattr(experiments, "RECORDED", path)
     monkeypatch.setattr(full_size, "densities", lambda configuration: {"new": 1})
-    full_size.main(["--densities"])
+    command("explanations/smoothness", "--densities")
     after = recorded.load(path)
     for part in ("full", "reduced"):
         assert after[part] == {**before[part], "densities": {"new": 1}}
