@@ -24,11 +24,10 @@ def _cases(count, seed):
         yield X, rng.normal(size=d), float(rng.normal())
 
 
-@claim("encyclopaedia, Decoupling", "holds")
+@claim("encyclopaedia, Decoupling", "holds", lost=True)
 def reparametrisation():
     r"""If $E\,x = 0$, $\operatorname{var}_x[x^\top w] = w^\top S w$, so batch norm without $\beta$
-    is $\gamma\,x^\top w/(w^\top S w)^{1/2} = x^\top\tilde w$. (The text has lost its
-    formulas; they are reconstructed.)
+    is $\gamma\,x^\top w/(w^\top S w)^{1/2} = x^\top\tilde w$.
     """
     errors, variances = [], []
     for X, w, g in _cases(100, 0):
@@ -43,11 +42,9 @@ def reparametrisation():
     yield at_most(1e-12, max(errors), "the same between batch norm and $x^\\top\\tilde w$")
 
 
-@claim("encyclopaedia, Decoupling", "holds")
+@claim("encyclopaedia, Decoupling", "holds", lost=True)
 def norm():
-    r"""For positive definite $S = E\,xx^\top$, $(w^\top S w)^{1/2}$ is a norm, that induced by $S$.
-    (Formula reconstructed.)
-    """
+    r"""For positive definite $S = E\,xx^\top$, $(w^\top S w)^{1/2}$ is a norm, that induced by $S$."""
     shortest, scale, triangle = [], [], []
     for X, w, g in _cases(100, 2):
         S = X.T @ X / len(X)
@@ -71,10 +68,10 @@ def norm():
     yield at_most(1e-12, max(triangle), "the same of the triangle inequality")
 
 
-@claim("encyclopaedia, Decoupling", "depends")
+@claim("encyclopaedia, Decoupling", "depends", lost=True)
 def length_and_direction():
     r"""With $\tilde w = \gamma\,w/\lVert w\rVert_S$, $\gamma$ accounts for the length of the
-    weights and $w$ for their direction. (Formula reconstructed.)
+    weights and $w$ for their direction.
     """
 
     def errors(length, sign):

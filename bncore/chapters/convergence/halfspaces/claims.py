@@ -1,6 +1,6 @@
 """What the literature says about learning halfspaces with batch normalization.
 
-The encyclopaedia's formulas have lost fractions, exponents and brackets; they are reconstructed.
+The encyclopaedia's formulas have lost fractions, exponents and brackets; they are derived anew.
 """
 
 import numpy as np
@@ -26,11 +26,10 @@ def _formula_error(problem, w):
     return float(np.abs(c1 * problem.u + c2 * problem.S @ w - exact).max() / np.abs(exact).max())
 
 
-@claim("encyclopaedia, Learning halfspace problem", "depends")
+@claim("encyclopaedia, Learning halfspace problem", "depends", lost=True)
 def gradient():
     r"""$\nabla f(\tilde w) = c_1u + c_2S\tilde w$ with $c_2 = E\,\phi''(z^\top\tilde w)$ and $c_1 =
-    E\,\phi'(z^\top\tilde w) - c_2\,u^\top\tilde w$. (The text has lost the minus sign of
-    $c_1$; it is reconstructed.)
+    E\,\phi'(z^\top\tilde w) - c_2\,u^\top\tilde w$.
     """
     errors = [
         _formula_error(problem, scale * w)
@@ -64,7 +63,7 @@ def gradient():
     )
 
 
-@claim("encyclopaedia, Learning halfspace problem", "depends")
+@claim("encyclopaedia, Learning halfspace problem", "depends", lost=True)
 def one_line():
     r"""With Gaussian $z$ all bounded critical points lie on the line of $S^{-1}u$, for any choice
     of the loss function $\phi$.
@@ -112,12 +111,12 @@ def _step(problem, w, g, printed):
     return w + norm**3 / (problem.largest_eigenvalue * g * h) * by_w
 
 
-@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+@claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
 def step_size():
     r"""GDNP steps by $s_t = -\|w_t\|_S^3/(L\,\gamma_t\,h(w_t,\gamma_t))$ with $h(w_t,\gamma_t)$
     equal to $E\,\phi'(z^\top\tilde w_t)\,u^\top w_t$ less $E\,\phi''(z^\top\tilde
     w_t)\,(u^\top w_t)^2$, which makes the direction follow gradient descent on the Rayleigh
-    quotient. (The text has lost the fraction; it is reconstructed.)
+    quotient.
     """
 
     def worst(printed, norms, lengths):
@@ -182,10 +181,10 @@ def _bound_evidence(name, correction):
     yield at_most(1 + 1e-6, found["corrected"], WORST)
 
 
-@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+@claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
 def length_bound():
     r"""After $T_s$ halvings of the bracket $[a,b]$ the length satisfies $(\partial_\gamma f)^2 \le
-    2^{-T_s}\,\zeta\,|b-a|/\mu^2$. (The text has lost the right side; it is reconstructed.)
+    2^{-T_s}\,\zeta\,|b-a|/\mu^2$.
     """
     yield from _bound_evidence(
         "length",
@@ -194,11 +193,10 @@ def length_bound():
     )
 
 
-@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+@claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
 def direction_bound():
     r"""For the direction, $\|w_t\|_S^2$ times $\|\nabla_wf(w_t,\gamma_t)\|_{S^{-1}}^2$ is at most
     $(1-\mu/L)^{2t}$ times $\Phi^2\gamma_t^2\,(\rho(w_0)-\rho^*)$, where $|\phi'|\le\Phi$.
-    (The text has lost the fraction and the exponent; they are reconstructed.)
     """
     yield from _bound_evidence(
         "direction",
@@ -207,11 +205,10 @@ def direction_bound():
     )
 
 
-@claim("encyclopaedia, Learning halfspace problem", "misprinted")
+@claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
 def combined_bound():
     r"""Together, $\|\nabla f(\tilde w_T)\|_{S^{-1}}^2$ is at most $(1-\mu/L)^{2T}$ times
-    $\Phi^2\,(\rho(w_0)-\rho^*)$, plus $2^{-T_s}\,\zeta\,|b-a|/\mu^2$. (The text breaks off
-    after the fraction; it is reconstructed.)
+    $\Phi^2\,(\rho(w_0)-\rho^*)$, plus $2^{-T_s}\,\zeta\,|b-a|/\mu^2$.
     """
     yield from _bound_evidence(
         "combined",

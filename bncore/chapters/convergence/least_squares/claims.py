@@ -14,11 +14,11 @@ def _problems(conditions=(2, 10, 100, 1000), count=10):
             yield experiments.random_problem(condition, seed, dimension=2 + seed)
 
 
-@claim("encyclopaedia, Least-square problem", "holds")
+@claim("encyclopaedia, Least-square problem", "holds", lost=True)
 def quotient():
     r"""With $\tilde w = \gamma w/\|w\|_S$ the objective $2u^\top\tilde w + \tilde w^\top S\tilde
     w$, $u = E[-yx]$, is convex in $\gamma$; setting its derivative to zero leaves $\min_w
-    \rho(w)$, $\rho(w) = -\frac{w^\top uu^\top w}{w^\top S w}$. (Formulas reconstructed.)
+    \rho(w)$, $\rho(w) = -\frac{w^\top uu^\top w}{w^\top S w}$.
     """
     curvature, error, reached = [], [], []
     for problem, w in _problems():
@@ -44,12 +44,11 @@ def quotient():
     yield at_most(1e-9, max(reached), "largest difference between ρ and the loss at the solution")
 
 
-@claim("encyclopaedia, Least-square problem", "holds")
+@claim("encyclopaedia, Least-square problem", "holds", lost=True)
 def linear_rate():
     r"""From $\rho(w_0) \neq 0$, steps $w_{t+1} = w_t - \eta_t\nabla\rho(w_t)$ with $\eta_t =
     \frac{w_t^\top S w_t}{2L|\rho(w_t)|}$ give $\rho(w_t) - \rho(w^*) \le
-    (1-\frac{\mu}{L})^{2t}(\rho(w_0) - \rho(w^*))$. (Step size, base and exponent
-    reconstructed.)
+    (1-\frac{\mu}{L})^{2t}(\rho(w_0) - \rho(w^*))$.
     """
     ratio, difference = [], []
     for problem, w in _problems():
@@ -104,12 +103,9 @@ def gradient_norm():
     )
 
 
-@claim("encyclopaedia, Least-square problem", "fails")
+@claim("encyclopaedia, Least-square problem", "fails", aliases=["scaling-plain-descent-sublinear"])
 def sublinear():
-    """Regular gradient descent on least squares converges only sub-linearly. (A misreading: the
-    paper that the text retells says after its Theorem 1 that the rate with normalisation is
-    of the same order as that of gradient descent on the original objective.)
-    """
+    """Regular gradient descent on least squares converges only sub-linearly."""
     bend, ratio = [], []
     for condition in (2, 10, 100):
         for seed in range(5):
@@ -201,13 +197,12 @@ def _worst_ratio(metric, pencil):
     return worst
 
 
-@claim("encyclopaedia, Least-square problem", "depends")
+@claim("encyclopaedia, Least-square problem", "depends", lost=True)
 def generalised_quotient():
     r"""Gradient descent on the generalised Rayleigh quotient $w^\top Bw/w^\top Aw$ satisfies
     $\frac{\lambda_1-\rho(w_t)}{\rho(w_t)-\lambda_2} \le
     \bigl(1-\frac{\lambda_1-\lambda_2}{\lambda_1-\lambda_{\min}}\bigr)^{2t}\frac{\lambda_1-\rho(w_0)}{\rho(w_0)-\lambda_2}$
     with the eigenvalues of $B$; with $B = uu^\top$ it becomes the rate of least squares.
-    (Quotients and exponent reconstructed.)
     """
     words = (
         "largest ratio of one step's contraction, at the best step size, to the printed factor, over "

@@ -7,11 +7,11 @@ from bncore.convergence import GaussianNetwork
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
 
-@claim("encyclopaedia, Neural networks", "depends")
+@claim("encyclopaedia, Neural networks", "depends", lost=True)
 def odd_activation():
     r"""With a hidden layer $F_x(W,\Theta)=\sum_i\theta_i\varphi(x^\top w_i)$ and labels $y=\pm1$,
     the loss $E\,\ell(-yF_x)$ is of the form studied for halfspaces: $-yF_x = F_z$ with
-    $z=-yx$. (The text only says that $\varphi$ is assumed to be tanh; reconstructed.)
+    $z=-yx$. (The text only says that $\varphi$ is assumed to be tanh.)
     """
     rng = np.random.default_rng(0)
     x, W, theta = rng.normal(size=(200, 4)), rng.normal(size=(3, 4)), rng.normal(size=3)
@@ -28,10 +28,10 @@ def odd_activation():
     yield at_most(1e-12, error(lambda a: 1 / (1 + np.exp(-a))), "the same for the sigmoid")
 
 
-@claim("encyclopaedia, Neural networks", "depends")
+@claim("encyclopaedia, Neural networks", "depends", lost=True)
 def unit_on_the_line():
     r"""For fixed $\Theta$ the critical points of a particular hidden unit all align along one line:
-    $\hat w_i = \hat k_i\,S^{-1}u$. (Formula reconstructed.)
+    $\hat w_i = \hat k_i\,S^{-1}u$.
     """
     plane = experiments.Plane(experiments.U, experiments.S, [3.0, 3.0])
 
@@ -105,11 +105,11 @@ def _worst_ratio(others):
     return max(ratios)
 
 
-@claim("encyclopaedia, Neural networks", "depends")
+@claim("encyclopaedia, Neural networks", "depends", lost=True)
 def rate():
     r"""GDNP on one hidden unit after the other: $\|\nabla_{\tilde w_i} f\|^2_{S^{-1}} \le
     (1-\mu/L)^{2t}\,C\,(\rho(w_0)-\rho^*)$ plus a term for the length that halves with every
-    bisection. (Formula reconstructed. The length term is the corrected one of the chapter
+    bisection. (The length term is the corrected one of the chapter
     on halfspaces, and $C$ grows with the lengths.)
     """
     yield under("units that have not had their turn wait at 0")

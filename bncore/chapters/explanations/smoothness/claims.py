@@ -63,10 +63,10 @@ def _units(factor=1.0):
     return loss, np.concatenate([part[2] for part in parts])
 
 
-@claim("encyclopaedia, Smoothness", "depends")
+@claim("encyclopaedia, Smoothness", "depends", lost=True)
 def large_variance():
     r"""The factor $\gamma^2/\sigma^2$ makes the gradient smaller, because the variance is often
-    large. (Formula reconstructed.)
+    large.
     """
     (loss, fresh), (same, long) = _units(), _units(20.0)
     what = "share of 100 hidden units whose factor is below 1"
@@ -129,10 +129,10 @@ def relative_norms():
     yield largest(True, sign=-1)
 
 
-@claim("encyclopaedia, Smoothness", "depends")
+@claim("encyclopaedia, Smoothness", "depends", lost=True)
 def sign():
     r"""The inner product $\langle g,\hat y\rangle$ is positive if $-g$ points towards the minimum
-    of the loss. (Formula reconstructed.)
+    of the loss.
     """
 
     def smallest(longer):
@@ -206,10 +206,10 @@ def weight_space():
     )
 
 
-@claim("encyclopaedia, Smoothness", "depends")
+@claim("encyclopaedia, Smoothness", "depends", lost=True)
 def worst_case():
     r"""Among all inputs $X$ with $\|X\|\le\lambda$, the largest gradient by the weights is smaller
-    with batch norm. (Formula reconstructed.)
+    with batch norm.
     """
     spread = [experiments.worst_inputs(t) for t in (1.0, 1e-2, 1e-4)]
     held = []

@@ -159,7 +159,7 @@ def gamma_new_deviation():
     yield at_most(1e-3, error(gamma, 0.003), f"{what}, σ near 0.003")
 
 
-@claim("whatisbn, Normalizing output values", "fails")
+@claim("whatisbn, Normalizing output values", "fails", aliases=["inference-epsilon-variance"])
 def epsilon_mimics_population():
     r"""Adding $\varepsilon$ makes up for a population's variance being larger than that of a batch."""
     rng, eps = np.random.default_rng(2), 1e-3

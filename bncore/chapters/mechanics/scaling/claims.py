@@ -355,34 +355,6 @@ def whitening_differentiable():
     yield at_least(1e4, jump(scaling.ZCAWhitening), what)
 
 
-@claim("encyclopaedia, Least-square problem", "fails")
-def plain_descent_sublinear():
-    """Plain gradient descent on ordinary least squares converges only sub-linearly; batch norm
-    makes it linear.
-    """
-    rng = np.random.default_rng(0)
-    ratios, excess = [], []
-    for kappa in (2, 5, 10, 30):
-        H = np.diag(np.geomspace(1, kappa, 6))
-        X = _spectral_sample(H)
-        target = X @ rng.normal(size=6)
-        W = experiments.descend(X, target, experiments.best_step(X), 60)
-        errors = np.linalg.norm(W - np.linalg.lstsq(X, target)[0], axis=1)
-        rate = scaling.gradient_descent_rate(kappa)
-        late = np.flatnonzero(errors > 1e-9 * errors[0])[-1]
-        ratios.append(errors[late] / errors[late - 1])
-        excess.append((errors[: late + 1] / rate ** np.arange(late + 1)).max() / errors[0])
-    yield at_least(
-        0.999,
-        min(ratios),
-        "ratio of successive errors late in the run, least of four $\\kappa$ from 2 to 30 "
-        "(sub-linear means that it tends to 1)",
-    )
-    yield at_most(
-        1 + 1e-6, max(excess), "largest error over the linear bound $((\\kappa-1)/(\\kappa+1))^t$"
-    )
-
-
 @claim("readingnotes, Tips for using batch normalization", "depends")
 def raw_inputs_batch():
     """Batch norm could standardise raw inputs of differing scales, if the batch is representative
