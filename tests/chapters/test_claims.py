@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,39 +36,35 @@ def test_the_evidence_bears_out_the_recorded_verdict(entry):
 
 
 MISTAKES = [
-    ("scaling-joint-singular", "m = int(rng.integers(2, d + 1))", "m = d + 2"),
-    ("scaling-same-scale", "Z.var(axis=0)", "Z.var(axis=0, ddof=1)"),
-    ("forward-zero-mean-unit-variance", "x.var(axis=0)", "x.var(axis=0, ddof=1)"),
-    ("forward-recovers-identity", "x.std(axis=0), x.mean", "x.std(axis=0, ddof=1), x.mean"),
-    ("backward-chain-rule", "* -0.5 *", "* 0.5 *"),
-    ("backward-cached", "(dy * x_hat).mean(axis=0)", "dy.mean(axis=0)"),
-    ("inference-lost-factor", "m / (m - 1)", "(m + 1) / m"),
-    ("inference-single-transform", "scale * x + shift", "scale * x - shift"),
-    ("covariate-shift-definition", "gradient_shift(model, mse_loss, x, y, new)", "linearized_shift(model, mse_loss, x, y, new)"),
-    ("noise-direct-shift", "/ keep - c**2", "/ keep"),
-    ("noise-direct-shift", "keep**kept", "keep ** (6 - kept)"),
-    ("smoothness-sign", "gamma * y_hat", "(2 - gamma) * y_hat"),
-    ("smoothness-curvature-bound", "d @ case.second() @ d", "d @ case.H @ d"),
-    ("scale-invariance-decay-sets-rate", "(1 - rate * decay)", "2"),
-    ("depth-relu", "np.pi / (np.pi - 1)", "np.pi / (np.pi - 2)"),
-    ("decoupling-norm", "length[2] - length[0] - length[1]", "length[2] - length[0]"),
-    ("least-squares-gradient-norm", "/= 4 *", "/= 2 *"),
-    ("neural-networks-gaussian", "net.u) - B", "net.u) + B"),
-]  # fmt: skip
+    mistake
+    for path in sorted(Path(__file__).parent.rglob("mistakes.toml"))
+    for mistake in tomllib.loads(path.read_text(encoding="utf-8"))["mistake"]
+]
+
+
+def _source(function):
+    """The code of a function without its decorators."""
+    code = textwrap.dedent(inspect.getsource(function))
+    return code[re.search(r"^def ", code, re.MULTILINE).start() :]
 
 
 @pytest.mark.parametrize(
-    ("name", "right", "wrong"),
+    "mistake",
     MISTAKES,
-    ids=[f"{REGISTRY[name].chapter}-{name}-{i}" for i, (name, *_) in enumerate(MISTAKES)],
+    ids=[f"{REGISTRY[one['claim']].chapter}-{one['claim']}-{i}" for i, one in enumerate(MISTAKES)],
 )
-def test_a_mistake_in_what_is_judged_changes_the_verdict(name, right, wrong):
-    entry = REGISTRY[name]
-    code = textwrap.dedent(inspect.getsource(entry.judge))
-    function = code[code.index("\ndef ") :]
-    assert right in function
+def test_a_mistake_in_what_is_judged_changes_the_verdict(mistake):
+    """In the judge, or in another ``function`` of its module, what is ``right`` is made ``wrong``."""
+    entry = REGISTRY[mistake["claim"]]
     names = dict(vars(sys.modules[entry.judge.__module__]))
-    exec(function.replace(right, wrong), names)
+    judge = names[entry.judge.__name__]
+    changed = names[mistake.get("function", entry.judge.__name__)]
+    changed = getattr(changed, "__wrapped__", changed)
+    code = _source(changed)
+    assert mistake["right"] in code
+    exec(code.replace(mistake["right"], mistake["wrong"]), names)
+    if changed is not judge:
+        exec(_source(judge), names)
     assert Evidence.of(names[entry.judge.__name__]()).verdict != entry.verdict
 
 
