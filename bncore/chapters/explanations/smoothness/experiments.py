@@ -11,7 +11,7 @@ from scipy.optimize import brentq, minimize, root
 from torch import nn
 
 from bncore.explanations import landscape, smoothness, spectrum
-from bncore.lab import data, modes, networks, recorded, training
+from bncore.lab import data, modes, networks, probes, recorded, training
 
 KINDS = ("no batch norm", "batch norm", "mean only", "variance only")
 UNITS = landscape.UNITS
@@ -166,6 +166,18 @@ def walks(
         tables.append(history.records["walk"])
         models.append(model)
     return Walks(history.steps, np.array(tables)), models
+
+
+def loss_curve(kind, depth, learning_rate, seed, *, steps, every):
+    """Loss over the training set every so many steps, batches of 64, and the last one.
+
+    The seed draws the split of the digits, the weights and the order of the batches.
+    """
+    split, model = data.digits(seed), network(kind, depth, seed)
+    record = {"loss": probes.loss("train", "batch")}
+    history = training.train(model, split, steps, 64, learning_rate, seed, record, every=every)
+    losses = history.records["loss"]
+    return {"loss": losses, "last": losses[-1]}
 
 
 @cache

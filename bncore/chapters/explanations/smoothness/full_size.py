@@ -5,11 +5,13 @@
 al. (2018), and writes paper.json: VGG-11 of width 64 on CIFAR-10. No result of it is kept here.
 """
 
+from functools import partial
+
 import numpy as np
 
 from bncore import progress
 from bncore.chapters.explanations.smoothness import experiments
-from bncore.lab import data, recorded, training
+from bncore.lab import data, recorded, studies, training
 
 CONFIGURATION = {
     "kinds": list(experiments.KINDS),
@@ -22,6 +24,13 @@ CONFIGURATION = {
     "vgg_steps": 100,
     "density_depths": [2, 10],
     "lanczos": [40, 2],
+    "tuned": {
+        "learning_rates": [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6],
+        "seeds": [0, 1, 2],
+        "fresh_seeds": [3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+        "steps": 800,
+        "every": 20,
+    },
 }
 
 # Near the size of Santurkar et al. (2018), Figure 4. It has not been run for the chapter.
@@ -50,10 +59,17 @@ REDUCED = {
     "vgg_steps": 0,
     "density_depths": [2],
     "lanczos": [20, 2],
+    "tuned": {
+        "learning_rates": [0.1, 0.2, 0.4],
+        "seeds": [0],
+        "fresh_seeds": [1],
+        "steps": 20,
+        "every": 10,
+    },
 }
 
 
-def run(configuration):
+def run(configuration, store=None):
     """Train, walk along the gradient and look at the ends of the spectrum.
 
     Parameters
@@ -102,6 +118,7 @@ def run(configuration):
             )  # fmt: skip
             found["vgg"][kind] = _summary(kept)
     found["densities"] = densities(c)
+    found["tuned"] = tuned(c, store)
     return found
 
 
@@ -191,14 +208,49 @@ def _short(values):
     return [_short(v) for v in values] if np.ndim(values) else float(f"{values:.4g}")
 
 
+def tuned(configuration, store=None):
+    """Loss curves of every kind and depth, at each rate, and at the best one on fresh seeds.
+
+    The best rate of an arm is the one with the least median loss at the end.
+
+    Returns
+    -------
+    dict
+        "rates" and "curves": losses by kind, depth, learning rate, seed and number of steps.
+    """
+    c = configuration["tuned"]
+    one = partial(experiments.loss_curve, steps=c["steps"], every=c["every"])
+    arms = {"kind": configuration["kinds"], "depth": configuration["depths"]}
+    options = {"axes": {"loss": ("steps",)}, "store": store}
+    rates = studies.tuned(
+        one, arms, c["learning_rates"], c["seeds"], "last", smaller=True, **options
+    )
+    chosen = studies.best(rates, "last", smaller=True)
+    curves = studies.confirmed(one, chosen, c["fresh_seeds"], **options)
+    steps = {"steps": list(range(0, c["steps"] + 1, c["every"]))}
+    return {
+        "rates": studies.rounded(rates.assign_coords(steps), 3),
+        "curves": studies.rounded(curves.assign_coords(steps), 3),
+    }
+
+
+def repeat_tuned(store=None):
+    """Repeat the tuned loss curves of the recorded run, and keep the rest of it as it is."""
+    _repeat("tuned", partial(tuned, store=store))
+
+
 def repeat_densities():
     """Repeat the densities of the recorded run, and keep the rest of it as it is."""
+    _repeat("densities", densities)
+
+
+def _repeat(part, measure):
     kept = recorded.load(experiments.RECORDED)
     found = {
-        part: {**kept[part], "densities": densities(configuration)}
-        for part, configuration in (("full", CONFIGURATION), ("reduced", REDUCED))
+        size: {**kept[size], part: measure(configuration)}
+        for size, configuration in (("full", CONFIGURATION), ("reduced", REDUCED))
     }
     recorded.save(experiments.RECORDED, configuration=CONFIGURATION, **found)
 
 
-OTHERS = {"densities": repeat_densities}
+OTHERS = {"densities": repeat_densities, "tuned": repeat_tuned}
