@@ -325,3 +325,27 @@ def learning_rates():
     ax.xaxis.set_minor_formatter(NullFormatter())
     style.legend_above(ax, columns=3)
     return fig
+
+
+def tuned(depth):
+    """Draw the recorded loss of each kind at its own best learning rate, on fresh seeds.
+
+    Parameters
+    ----------
+    depth : int
+        One of the recorded depths.
+    """
+    curves = experiments.record()["full"]["tuned"]["curves"].sel(depth=depth)
+    fig, ax = style.axes(height=4)
+    for kind in experiments.KINDS:
+        found = curves.sel(kind=kind)
+        low, middle, high = (found.loss.quantile(q, "seed") for q in (0, 0.5, 1))
+        colour, steps = COLOURS[kind], curves.steps
+        ax.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        ax.plot(
+            steps, middle, color=colour, linestyle=DASHES[kind],
+            label=f"{kind}, rate {found.learning_rate:g}",
+        )  # fmt: skip
+    ax.set(yscale="log", ylim=(1e-4, 5), ylabel="training loss", xlabel="training steps")
+    style.legend_above(ax)
+    return fig

@@ -59,6 +59,10 @@ def test_figures_of_the_record_are_drawn():
         ):
             kept = experiments.record()["full"]["depths"][f"{kind}, {depth}"]["range"]
             np.testing.assert_allclose(line.get_ydata(), np.mean(kept, axis=0), rtol=16 * EPS)
+        curves = experiments.record()["full"]["tuned"]["curves"].sel(depth=depth)
+        for line, kind in zip(figures.tuned(depth).axes[0].lines, experiments.KINDS, strict=True):
+            expected = np.median(curves.loss.sel(kind=kind).transpose("seed", "steps"), axis=0)
+            np.testing.assert_array_equal(line.get_ydata(), expected)
     assert len(figures.learning_rates().axes[0].lines) == 3
     assert len(figures.spectrum_ends().axes) == 2
 
@@ -105,6 +109,7 @@ def test_no_recorded_curve_leaves_the_paper(depth):
     for fig in (
         *(figures.over_training(depth, units) for units in experiments.UNITS),
         figures.loss_ranges(depth),
+        figures.tuned(depth),
         figures.learning_rates(),
     ):
         assert all(map(inside, fig.axes))
