@@ -1,7 +1,8 @@
 """Train with and without batch norm, and with disturbed batch norm, and measure the shift on the way."""
 
+import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -358,6 +359,50 @@ def _accuracies(model, split):
             inference.accuracy(model, split.x_test, split.y_test, statistics)
             for statistics in ("running", "batch")
         )
+
+
+def drift_of_step(name, seed, step, count, rate=0.1):
+    """How far one training step of the first layers alone moves the inputs of each activation.
+
+    Parameters
+    ----------
+    name : str or None
+        Normalisation of the VGG of the recorded run.
+    seed : int
+    step : int
+        Training steps before, at least one.
+    count : int
+        Number of layers that move, from the first.
+    rate : float
+
+    Returns
+    -------
+    ndarray of shape (activations,)
+        As ``Measured.drift`` at one record.
+    """
+    model, split = _trained(name, seed, step, rate)
+    moved, x, y = copy.deepcopy(model), split.x_train[:64], split.y_train[:64]
+    chosen = list(layers_of(model, x).values())[:count]
+    names = [name for layer in chosen for name in layer]
+    with torch.no_grad():
+        for (name, weight), gradient in zip(
+            moved.named_parameters(), gradients(model, cross_entropy, x, y), strict=True
+        ):
+            if name in names:
+                weight -= rate * gradient
+    return np.array(
+        [
+            np.mean(np.abs(after[0] - before[0]) / before[1])
+            for before, after in zip(
+                *(map(_moments, _activations(one, split)) for one in (model, moved)), strict=True
+            )
+        ]
+    )
+
+
+@cache
+def _trained(name, seed, steps, rate):
+    return train(vgg(12, 16, steps), name, rate, seed)[:2]
 
 
 def smoothed(losses, window=5):
