@@ -410,6 +410,34 @@ def weight_normalized(rate, seed, steps, from_data=False):
         return cross_entropy(model(split.x_train), split.y_train).item()
 
 
+def growth_at_once(normalization, rate, seed, steps=10):
+    """Lengths of all weights and of their gradient on the digits: the largest within a few steps.
+
+    Both over what they are before. The gradient is that of the loss on the training set, in one batch
+    with its statistics.
+    """
+
+    def lengths(model, split):
+        weights = [weight for weight in model.parameters() if weight.ndim > 1]
+        with probes.evaluation(model, "batch"), torch.enable_grad():
+            slopes = torch.autograd.grad(
+                cross_entropy(model(split.x_train), split.y_train), weights
+            )
+        return np.array(
+            [
+                torch.cat([part.detach().flatten() for part in parts]).norm().item()
+                for parts in (weights, slopes)
+            ]
+        )
+
+    model = perceptron((64, 64, 64, 10))(normalization, seed)
+    history = training.train(
+        model, data.digits(seed), steps, 64, rate, seed, {"lengths": lengths}, every=1
+    )
+    found = history.records["lengths"]
+    return found.max(axis=0) / found[0]
+
+
 def final(arm, rate, seed, steps, make=None, split=None, batch=64, examples=None, device="cpu"):
     """Training loss and test accuracy on the digits after training at one learning rate.
 
