@@ -1,5 +1,7 @@
 """Studies: one run, over a grid of cases and over seeds, and what is kept of it.
 
+For example::
+
     found = study(run, {"kind": ["plain", "batch"], "learning_rate": [0.1, 1.0]}, seeds=range(5))
     chosen = best(found, "loss", over="learning_rate", smaller=True)
     difference(chosen.loss.sel(kind="batch"), chosen.loss.sel(kind="plain"), looked_at=6)

@@ -1,5 +1,7 @@
 r"""Checkable statements of the literature, each registered beside the code that judges it.
 
+Such as this one::
+
     @claim("ioffe2015, Section 3.3", "depends")
     def scale_invariance():
         r'''For a scalar $a$, $\mathrm{BN}(Wu) = \mathrm{BN}((aW)u)$.'''

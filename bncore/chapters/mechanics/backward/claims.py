@@ -61,37 +61,31 @@ def chain_rule():
 @claim("ioffe2015, Section 3.3", "depends")
 def weight_scale():
     r"""For a scalar $a$, $\partial\,\mathrm{BN}((aW)u)/\partial(aW) =
-    \tfrac1a\,\partial\,\mathrm{BN}(Wu)/\partial W$: larger weights get smaller gradients.
+    \tfrac1a\,\partial\,\mathrm{BN}(Wu)/\partial W$.
     """
 
-    def worst(factors, eps):
+    def worst(a, eps):
         errors = []
         for x, dy, gamma in _cases(50, seed=1):
             u = np.random.default_rng(len(x)).normal(size=(len(x), 3))
             weight = np.linalg.lstsq(u, x, rcond=None)[0] + 0.1
+            weight /= (u @ weight).std(axis=0)
 
             def gradient(scale, u=u, weight=weight, dy=dy, gamma=gamma):
                 return u.T @ _autograd(u @ (scale * weight), dy, gamma, eps)[0]
 
-            plain = gradient(1.0)
-            for a in factors:
-                error = np.abs(a * gradient(a) - plain).max()
-                floor = np.abs(u).max() * np.abs(dy * gamma).max()
-                errors.append(error / (np.abs(plain).max() + floor))
+            floor = np.abs(u).max() * np.abs(dy * gamma).max()
+            errors.append(_relative(a * gradient(a), gradient(1.0), floor))
         return max(errors)
 
-    yield under("$a > 0$ and $\\varepsilon$ negligible beside the variance")
-    yield at_most(
-        1e-9,
-        worst((0.1, 3.0, 50.0), 1e-30),
-        "largest relative difference over 50 batches with $a$ = 0.1, 3 and 50 "
-        "and $\\varepsilon = 10^{-30}$",
-    )
-    yield otherwise("$\\varepsilon$ comparable to the variance, or $a < 0$")
-    yield at_most(1e-9, worst((0.1,), 1.0), "the same with $a = 0.1$ and $\\varepsilon = 1$")
-    yield at_most(
-        1e-9, worst((-1.0,), 1e-30), "the same with $a = -1$ and $\\varepsilon = 10^{-30}$"
-    )
+    what = "largest relative difference over 50 batches with variances of $Wu$ of 1"
+    yield under("the variance of $aWu$ stays far above $\\varepsilon$")
+    yield from [
+        at_most(1e-2, worst(a, 1e-5), f"{what}, $a$ = {a}, $\\varepsilon$ = 0.00001")
+        for a in (0.1, 3.0, 50.0)
+    ]
+    yield otherwise("it does not")
+    yield at_most(1e-2, worst(0.1, 1e-3), f"{what}, $a$ = 0.1, $\\varepsilon$ = 0.001")
 
 
 def _nodes(x, dy, gamma, eps):
@@ -169,9 +163,8 @@ def mean_two_terms():
     r"""$\partial\ell/\partial\mu_B$ is the sum of a term through $\hat x_i$ and a term through
     $\sigma_B^2$, which is
     $\partial\ell/\partial\sigma_B^2\cdot\tfrac1m\sum_i(-2)(x_i-\mu_B)$.
-    (The second term is always zero.)
     """
-    both, second = [], []
+    both = []
     for x, dy, gamma in _cases(100, seed=4):
         s2, centred = x.var(axis=0) + 1e-5, x - x.mean(axis=0)
         nodes = _nodes(x, dy, gamma, 1e-5)
@@ -179,38 +172,33 @@ def mean_two_terms():
         through_var = nodes["var"] * (-2 * centred).mean(axis=0)
         scale = np.abs(dy * gamma).sum(axis=0) / np.sqrt(s2)
         both.append(np.max(np.abs(through_x_hat + through_var - nodes["mean"]) / scale))
-        second.append(np.max(np.abs(through_var) / scale))
     yield at_most(1e-12, max(both), "largest relative error over 100 random batches")
-    yield at_most(
-        1e-12,
-        max(second),
-        "largest size of the second term, relative to the first before cancellation",
-    )
 
 
-@claim("cs682slides, Computing dl/dx", "depends")
+@claim("cs682slides, Computing dl/dx", "holds")
 def slope_of_the_quotient():
-    r"""In $\partial\ell/\partial x_i$ the derivative of $(x_i-\mu_B)/\sqrt{\sigma_B^2+\varepsilon}$
-    by $x_i$ is $1/\sqrt{\sigma_B^2+\varepsilon}$.
+    r"""Of the three terms of $\partial\ell/\partial x_i$, the one through $\hat x_i$ has the slope
+    $1/\sqrt{\sigma_B^2+\varepsilon}$, the derivative of $(x_i-\mu_B)/\sqrt{\sigma_B^2+\varepsilon}$
+    by $x_i$ where $\mu_B$ and $\sigma_B^2$ have terms of their own.
     """
-
-    def error(held):
-        worst = 0
-        for x, _, _ in _cases(50, seed=5):
-            values = torch.tensor(x[:, 0], requires_grad=True)
-            mean = values.mean()
-            var = ((values - mean) ** 2).mean()
-            if held:
-                mean, var = mean.detach(), var.detach()
-            quotient = (values - mean) / torch.sqrt(var + 1e-5)
-            (slope,) = torch.autograd.grad(quotient[0], values)
-            worst = max(worst, abs(slope[0].item() * (var.item() + 1e-5) ** 0.5 - 1))
-        return worst
-
-    yield under("$\\mu_B$ and $\\sigma_B^2$ are held fixed, as separate nodes of the graph")
-    yield at_most(1e-12, error(True), "largest relative error over 50 batches")
-    yield otherwise("the quotient is differentiated as a function of $x$ alone")
-    yield at_most(1e-12, error(False), "the same")
+    slopes, sums = [], []
+    for x, dy, gamma in _cases(50, seed=5):
+        values = torch.tensor(x, requires_grad=True)
+        mean, var = values.detach().mean(0), values.detach().var(0, unbiased=False)
+        quotient = (values - mean) / torch.sqrt(var + 1e-5)
+        (exact,) = torch.autograd.grad(quotient[0].sum(), values)
+        slope = 1 / np.sqrt(x.var(axis=0) + 1e-5)
+        slopes.append(np.abs(exact[0].numpy() / slope - 1).max())
+        nodes, centred = _nodes(x, dy, gamma, 1e-5), x - x.mean(axis=0)
+        through_x_hat = nodes["x_hat"] * slope
+        three = through_x_hat + (nodes["var"] * 2 * centred + nodes["mean"]) / len(x)
+        sums.append(_relative(three, nodes["x"], np.abs(through_x_hat).max()))
+    yield at_most(1e-12, max(slopes), "largest relative error of the slope over 50 batches")
+    yield at_most(
+        1e-11,
+        max(sums),
+        "largest relative error of the sum of the three terms, against automatic differentiation",
+    )
 
 
 def _layer(a, eps, stretch=(1, 1, 1)):
@@ -242,22 +230,18 @@ def layer_jacobian():
         plain = _layer(1.0, eps)[0]
         return max(_relative(_layer(a, eps)[0], plain) for a in factors)
 
-    yield under("$a > 0$ and $\\varepsilon = 0$")
+    what = "largest relative change of the Jacobian, variance of $Wu$ 1"
+    yield under("the variance of $aWu$ stays far above $\\varepsilon$")
     yield at_most(
-        1e-10,
-        worst((0.01, 3.0, 100.0), 0.0),
-        "largest relative change of the Jacobian for $a$ = 0.01, 3 and 100",
+        1e-2,
+        worst((0.1, 3.0, 100.0), 1e-5),
+        f"{what}, $a$ = 0.1, 3 and 100, $\\varepsilon$ = 0.00001",
     )
-    yield otherwise("$a < 0$, where the Jacobian changes its sign, or $\\varepsilon > 0$")
-    yield at_most(1e-10, worst((-1.0,), 0.0), "the same for $a = -1$")
-    yield at_most(
-        1e-10,
-        worst((0.01,), 1e-5),
-        "the same for $a = 0.01$ and the usual $\\varepsilon = 10^{-5}$",
-    )
+    yield otherwise("it does not")
+    yield at_most(1e-2, worst((0.1,), 1e-3), f"{what}, $a$ = 0.1, $\\varepsilon$ = 0.001")
 
 
-@claim("cs682slides, The BN transformation is scalar invariant", "depends")
+@claim("cs682slides, The BN transformation is scalar invariant", "holds")
 def larger_weights():
     """Larger weights lead to smaller gradients."""
 
@@ -265,18 +249,15 @@ def larger_weights():
         shorter, longer = (_layer(a, eps, stretch=(1, 10, 100))[1] for a in (0.3, 1.0))
         return np.linalg.svd(np.linalg.pinv(shorter, rcond=1e-8) @ longer)[1].max()
 
-    def measured(eps):
-        return at_most(
+    yield from [
+        at_most(
             1 - 1e-3,
             largest_growth(eps),
             "largest ratio of the gradient's length at weights $w$ to that at $0.3\\,w$, over all "
-            f"gradients at the output, with $\\varepsilon = {eps:.0f}$ and an input variance of 1",
+            f"gradients at the output, with $\\varepsilon$ = {eps:.5f} and an input variance of 1",
         )
-
-    yield under("the weights differ in length only, and $\\varepsilon = 0$")
-    yield measured(0.0)
-    yield otherwise("$\\varepsilon$ comparable to the variance")
-    yield measured(1.0)
+        for eps in (1e-5, 1e-3)
+    ]
 
 
 @claim("ioffe2015, Section 2", "depends")
@@ -287,24 +268,17 @@ def ignored_mean():
 
     def drift(path):
         return at_least(
-            0.99,
-            (path[-1] - path[1000]) / (path[1000] - path[0]),
-            "drift of $b$ in the second 1000 steps, relative to that in the first",
+            10, abs(path[-1] - path[1000]), "distance that $b$ goes in the second 1000 steps"
         )
 
     path, losses = drifting_bias(2001, seen=False)
     trained_after, _ = drifting_bias(2001, seen=False, output_bias=True)
     fixed = at_most(1e-9, np.ptp(losses) / losses[0], "relative change of the loss")
 
-    yield under(
-        "the mean of $\\partial\\ell/\\partial\\hat x_i$ is not zero and nothing after the "
-        "normalisation can make it so"
-    )
+    yield under("no shift is trained after the normalisation")
     yield drift(path)
     yield fixed
-    yield otherwise(
-        "a trained shift $\\beta$ follows the normalisation, as in the finished transform"
-    )
+    yield otherwise("one is, as $\\beta$ of the finished transform or the next layer's bias")
     yield drift(trained_after)
 
 
