@@ -69,7 +69,8 @@ def unit_deviation_with_epsilon():
     deviation one.
     """
     pixels, eps = _pixels(), 1e-3
-    deviation = _x_hat(pixels, eps).std(axis=0)
+    x_hat = _x_hat(pixels, eps)
+    deviation = x_hat.std(axis=0)
     wide = pixels.var(axis=0) >= 100 * eps
     yield under("$\\sigma^2 \\ge 100\\,\\varepsilon$")
     yield at_most(
@@ -78,6 +79,7 @@ def unit_deviation_with_epsilon():
         "largest difference of a standard deviation from 1, over the digits' pixels "
         "with σ² ≥ 100 ε, ε = 0.001",
     )
+    yield at_most(1e-12, np.abs(x_hat.mean(axis=0)).max(), "largest mean of a pixel")
     yield otherwise("some features vary less")
     yield at_most(
         0.005,
@@ -90,25 +92,23 @@ def unit_deviation_with_epsilon():
 def gaussian():
     """Batch norm makes each neuron's activations more or less Gaussian."""
     split = data.digits()
-    model = networks.mlp((64, 100, 100, 10), "relu", gain=2**0.5)
-    inside = ["activation1", "linear2", "activation2", "output"]
-    hidden = probes.inputs_of(model, inside, split.x_train)
-    values = np.column_stack([_pixels()[: len(split.x_train)], *hidden.values()]).astype(float)
-    values = values[:, values.std(axis=0) > 0]
-    normalised = _x_hat(values)
-    before, after = _distance_to_normal(values), _distance_to_normal(normalised)
-    yield at_least(
-        0.01,
-        (before - after).max(),
-        "largest decrease of Kolmogorov's distance to the nearest normal law that batch "
-        f"norm brings, over {values.shape[1]} pixels, inputs and outputs of ReLU units",
-    )
-    yield at_most(
-        0.05,
-        np.median(after[before > 0.1]),
-        "median distance after batch norm of those that were farther than 0.1 before "
-        "(a normal sample of this size: about 0.02)",
-    )
+    model = networks.mlp((64, 100, 100, 10), "relu", "batch", gain=2**0.5)
+    training.train(model, split, 100, 64, 0.1, every=100)
+    inputs = probes.inputs_of(model, ["activation2", "output"], split.x_train, "batch")
+    normalised = {
+        "sums, normalised before ReLU": inputs["activation2"],
+        "outputs of ReLU, normalised": inputs["output"],
+        "the network's inputs, normalised": _pixels(),
+    }
+    for name, values in normalised.items():
+        values = values[:, values.std(axis=0) > 0].astype(float)
+        near = _distance_to_normal(_x_hat(values)) < 0.1
+        yield at_least(
+            0.9,
+            near.mean(),
+            f"{name}: share of neurons with a Kolmogorov distance from a normal law below 0.1, "
+            "network trained on the digits for 100 steps",
+        )
 
 
 @claim("ioffe2015, Section 3", "depends")
@@ -127,54 +127,43 @@ def recovers_identity():
         own = max(own, _moved(restored, x) / size)
         population = max(population, _moved(fixed, x) / size)
     what = "largest relative difference between output and input, 50 random batches of 32"
-    yield under("$\\mathrm{E}[x]$ and $\\mathrm{Var}[x]$ are those of the batch itself")
+    yield under("$\\mathrm{E}[x]$ and $\\mathrm{Var}[x]$ are the batch's own")
     yield at_most(1e-12, own, what)
-    yield otherwise("$\\gamma$ and $\\beta$ are constants, here those of the population")
+    yield otherwise("they are constants over the mini-batches, here the population's")
     yield at_most(1e-2, population, what)
 
 
-@claim("readingnotes, How to standardize", "depends")
+@claim("readingnotes, How to standardize", "holds")
 def gamma_new_deviation():
-    r"""$\beta$ and $\gamma$ are the new mean and standard deviation of the standardised input."""
+    r"""$\beta$ and $\gamma$ are a new mean and a new standard deviation of the standardised input,
+    with $\varepsilon$ arbitrarily small.
+    """
     rng = np.random.default_rng(6)
-    x, eps = rng.normal(size=(64, 8)), 1e-5
-
-    def error(gamma, deviation):
-        beta = rng.normal(size=8)
-        y, _ = transform.forward(deviation * x, gamma, beta, eps)
-        return max(_moved(y.mean(axis=0), beta), _moved(y.std(axis=0), gamma))
-
-    gamma = rng.uniform(0.5, 2, size=8)
-    what = (
-        "largest difference of the output's mean from β or of its standard deviation from γ, "
-        "8 features"
-    )
-    yield under("$\\gamma > 0$ and $\\sigma^2 \\gg \\varepsilon$")
-    yield at_most(1e-3, error(gamma, 1), f"{what}, σ near 1")
-    yield otherwise(
-        "$\\gamma < 0$, or $\\sigma^2$ near $\\varepsilon$; only $|\\gamma|\\sigma/s$ is the "
-        "standard deviation"
-    )
-    yield at_most(1e-3, error(-gamma, 1), f"{what}, σ near 1, γ negative")
-    yield at_most(1e-3, error(gamma, 0.003), f"{what}, σ near 0.003")
+    means, deviations = [], []
+    for _, x in _batches(100):
+        gamma, beta = rng.uniform(0.5, 2, size=6), rng.normal(size=6)
+        y, _ = transform.forward(x, gamma, beta, TINY)
+        means.append(_moved(y.mean(axis=0), beta))
+        deviations.append(_moved(y.std(axis=0), gamma))
+    yield at_most(1e-12, max(means), "largest difference of a mean from β, 100 random batches")
+    yield at_most(1e-12, max(deviations), "the same of a standard deviation from γ")
 
 
 @claim("whatisbn, Normalizing output values", "fails", aliases=["inference-epsilon-variance"])
 def epsilon_mimics_population():
-    r"""Adding $\varepsilon$ makes up for a population's variance being larger than that of a batch."""
+    r"""A population's variance being larger than that of a batch, the little that $\varepsilon$ adds
+    to the variance of each batch helps to take this into account.
+    """
     rng, eps = np.random.default_rng(2), 1e-3
     normal = rng.normal(size=(50_000, 8))
 
-    def error(deviation):
-        return abs((deviation * normal).var(axis=1).mean() + eps - deviation**2) / deviation**2
+    def left(deviation):
+        gap = deviation**2 - (deviation * normal).var(axis=1).mean()
+        return abs(gap - eps) / gap
 
-    yield at_most(
-        0.05,
-        error(1),
-        "relative error of E[σ_B²] + ε as an estimate of the population's variance, "
-        "m = 8, population variance 1, ε = 0.001 (without ε: 0.125)",
-    )
-    yield at_most(0.05, error(0.01), "the same with population variance 0.0001")
+    what = "gap between a population's variance and E[σ_B²] + ε, over that without ε, m = 8"
+    yield at_most(0.9, left(1), f"{what}, population variance 1, ε = 0.001")
+    yield at_most(0.9, left(0.01), f"{what}, population variance 0.0001")
 
 
 @claim("whatisbn, Normalizing output values", "holds")
@@ -211,37 +200,38 @@ def sample_variance_lower():
 @claim("whatisbn, Normalizing output values", "depends")
 def epsilon_any_small_constant():
     r"""$\varepsilon$ can be any small positive constant, for example 0.001."""
-    rng = np.random.default_rng(4)
-    x = rng.normal(size=(256, 8))
-    x /= x.std(axis=0)
-
-    def change(deviation):
-        small, large = (_x_hat(deviation * x, eps).std(axis=0) for eps in (1e-5, 1e-3))
-        return np.abs(1 - large / small).max()
-
-    what = "relative change of the output's scale between ε = 0.00001 and ε = 0.001"
-    yield under("$\\sigma = 1$")
-    yield at_most(1e-2, change(1), what)
-    yield otherwise("$\\sigma = 0.01$")
-    yield at_most(1e-2, change(0.01), what)
+    pixels = _pixels()
+    small, large = (_x_hat(pixels, eps).std(axis=0) for eps in (1e-5, 1e-3))
+    change = np.abs(1 - large / small)
+    what = "largest relative change of the output's scale from ε = 0.00001 to ε = 0.001"
+    yield under("the variance is far above $\\varepsilon$")
+    yield at_most(
+        1e-2,
+        change[pixels.var(axis=0) >= 0.1].max(),
+        f"{what}, the digits' pixels with σ² ≥ 0.1",
+    )
+    yield otherwise("some features vary little")
+    yield at_most(1e-2, change.max(), f"{what}, all pixels that vary")
 
 
 @claim("encyclopaedia, Transformation", "depends")
 def epsilon_arbitrarily_small():
     r"""$\varepsilon$ is an arbitrarily small constant that keeps the division stable."""
-    constant = np.full(16, 3.0, np.float32)
+    values = np.random.default_rng(4).uniform(50, 150, size=200).astype(np.float32)
+    constant = np.tile(values, (32, 1))
 
-    def undefined(eps):
-        with np.errstate(invalid="ignore"):
-            centred = constant - constant.mean()
-            y = centred / np.sqrt(centred.var() + np.float32(eps))
-        return np.isnan(y).mean()
+    def largest(eps):
+        centred = constant - constant.mean(axis=0)
+        return np.abs(centred / np.sqrt(np.square(centred).mean(axis=0) + np.float32(eps))).max()
 
-    what = "share of NaN in the normalised values of a constant feature, single precision"
-    yield under("$\\varepsilon$ is a normal number of the precision computed in")
-    yield at_most(0, undefined(1e-5), f"{what}, ε = 1e-5")
-    yield otherwise("it is so small that it rounds to zero")
-    yield at_most(0, undefined(1e-46), f"{what}, ε = 1e-46")
+    what = (
+        "largest normalised value, exactly 0, of features that are constant over a batch of 32: "
+        "200 values of 50 to 150 in single precision"
+    )
+    yield under("$\\varepsilon$ is far above the square of the mean's rounding error")
+    yield at_most(0.1, largest(1e-5), f"{what}, ε = 0.00001")
+    yield otherwise("it is not")
+    yield at_most(0.1, largest(1e-12), f"{what}, ε = 1e-12")
 
 
 @claim("sharad, Slide 14", "misprinted")
@@ -267,46 +257,56 @@ def deviation_plus_epsilon():
     yield at_most(1e-6, mended, what)
 
 
-@claim("sharad, Slide 15", "fails")
+@claim("sharad, Slide 15", "depends")
 def affine_false_fixes_statistics():
-    """In torch, `affine=False` means that mean and variance stay fixed during training."""
+    """In torch, `affine=False` means that the data's mean and variance are fixed during training."""
     generator = torch.Generator().manual_seed(0)
     layer = torch.nn.BatchNorm1d(102, affine=False)
+    means, variances = [], []
     for _ in range(100):
         y = layer(3 + 2 * torch.randn(22, 102, generator=generator))
+        means.append(y.mean(0).abs().max().item())
+        variances.append((y.var(0, unbiased=False) - 1).abs().max().item())
+    yield under("it means the data that leave the layer")
+    yield at_most(1e-3, max(means), "largest mean of an output feature, 100 batches from N(3, 4)")
+    yield at_most(1e-3, max(variances), "largest distance of its variance from 1")
+    yield otherwise("it means the statistics that the layer keeps")
     yield at_most(
-        0.1,
+        1e-3,
         layer.running_mean.abs().mean().item(),
-        "mean change of the kept means after 100 batches drawn from N(3, 4)",
+        "mean change of the kept means after these batches",
     )
     yield at_most(
-        0.1,
-        (layer.running_var - 1).abs().min().item(),
-        "smallest distance of a kept variance from its initial value 1",
-    )
-    yield at_most(
-        1e-5,
-        y.mean(0).abs().max().item(),
-        "largest mean of an output feature: the batch's own mean is subtracted",
+        1e-3,
+        (layer.running_var - 1).abs().mean().item(),
+        "mean change of the kept variances",
     )
 
 
 @claim("sharad, Slide 8", "holds")
 def four_parameters():
-    r"""A batch norm layer has two kinds of learnable parameters, $\beta$ and $\gamma$, and two
-    kinds that are not learned, the moving averages of mean and variance.
+    r"""A batch norm layer has two learnable parameters, $\beta$ and $\gamma$, and two that are not
+    learned but saved with its state, the moving averages of mean and variance; so a network with
+    three such layers has three of each.
     """
-    layer = torch.nn.BatchNorm2d(7)
-    learnable = {name: value.numel() for name, value in layer.named_parameters()}
-    kept = {n: value.numel() for n, value in layer.named_buffers() if value.is_floating_point()}
-    wrong = {"weight", "bias"} ^ set(learnable) | {"running_mean", "running_var"} ^ set(kept)
-    sizes = {*learnable.values(), *kept.values()}
+    model = torch.nn.Sequential(*(torch.nn.BatchNorm1d(7) for _ in range(3)))
+    learned = dict(model.named_parameters())
+    kept = {n: v for n, v in model.state_dict().items() if v.is_floating_point()}
+    kept = {name: value for name, value in kept.items() if name not in learned}
+
+    def beside(found, *two):
+        return len({f"{layer}.{name}" for layer in range(3) for name in two} ^ set(found))
+
+    what = "three batch norm layers of torch: {}, beside those named or missing among them"
+    yield at_most(0, beside(learned, "weight", "bias"), what.format("learnable parameters"))
     yield at_most(
-        0, len(wrong), "parameters and floating-point buffers of torch's layer beside these four"
+        0,
+        beside(kept, "running_mean", "running_var"),
+        what.format("other real numbers in the saved state"),
     )
     yield at_most(
         0,
-        max(abs(size - 7) for size in sizes),
+        max(abs(value.numel() - 7) for value in (*learned.values(), *kept.values())),
         "entries of each for 7 features, largest difference from 7",
     )
 
@@ -326,9 +326,9 @@ def non_linear():
         "smallest gap between the output for the mean of two batches and the mean of the outputs, "
         "relative, 50 pairs (an affine map: 0)"
     )
-    yield under("training: the batch's statistics depend on the input")
+    yield under("the network is training: the statistics depend on the input")
     yield at_least(1e-3, min(curvature[True]), what)
-    yield otherwise("inference: the statistics are constants")
+    yield otherwise("it is at inference: the statistics are constants")
     yield at_least(1e-3, min(curvature[False]), what)
 
 
@@ -359,18 +359,19 @@ def fixes_layer_inputs():
         model = networks.mlp((64, 50, 50, 10), "sigmoid", "batch")
         for norm in (model.norm1, model.norm2):
             norm.requires_grad_(learned)
-        record = {
-            "spread": lambda model, split: probes.inputs_of(
-                model, ["activation2"], split.x_train, "batch"
-            )["activation2"].std(axis=0)
-        }
+
+        def moments(model, split):
+            inputs = probes.inputs_of(model, ["activation2"], split.x_train, "batch")["activation2"]
+            return np.array([inputs.mean(axis=0), inputs.std(axis=0)])
+
+        record = {"moments": moments}
         history = training.train(model, split, 60, 64, 1.0, record=record, every=60)
-        first, last = history.records["spread"]
-        return float(np.abs(last / first - 1).max())
+        first, last = history.records["moments"]
+        return float(np.abs((last - first) / first[1]).max())
 
     what = (
-        "largest relative change of an input's standard deviation at the second non-linearity, "
-        "60 steps"
+        "largest change of an input's mean or standard deviation at the second non-linearity, "
+        "in standard deviations, 60 steps"
     )
     yield under("$\\gamma$ and $\\beta$ are not learned")
     yield at_most(0.01, drift(False), what)
@@ -394,33 +395,49 @@ def bias_is_idle():
     )
 
 
-@claim("ioffe2015, Section 3.2", "holds")
+@claim("ioffe2015, Section 3.2", "depends")
 def sums_more_gaussian():
     """The input $Wu+b$ of a non-linearity is more symmetric, less sparse and more Gaussian than
     the output $u$ of the previous non-linearity.
     """
     split = data.digits()
-    model = networks.mlp((64, 100, 100, 10), "relu", gain=2**0.5)
-    training.train(model, split, 100, 64, 0.1, every=100)
-    seen = probes.inputs_of(model, ["linear2", "activation2"], split.x_train)
-    u, z = (seen[name] for name in ("linear2", "activation2"))
-    u = u[:, u.std(axis=0) > 0]
 
-    def ratio(statistic):
-        return np.median(statistic(z)) / np.median(statistic(u))
+    def ratios(activation, gain):
+        model = networks.mlp((64, 100, 100, 10), activation, gain=gain)
+        training.train(model, split, 100, 64, 0.1, every=100)
+        seen = probes.inputs_of(model, ["linear2", "activation2"], split.x_train)
+        u, z = (seen[name] for name in ("linear2", "activation2"))
+        zeros = (z == 0).mean() / max((u == 0).mean(), 1 / u.size)
+        u, z = (values[:, values.std(axis=0) > 0] for values in (u, z))
 
-    yield at_most(
-        0.5,
-        ratio(_distance_to_normal),
-        "median Kolmogorov distance to a normal law: that of Wu + b over that of u, ReLU "
-        "network on the digits",
+        def ratio(statistic):
+            return np.median(statistic(z)) / np.median(statistic(u))
+
+        skewness = ratio(lambda values: np.abs(stats.skew(values)))
+        return ratio(_distance_to_normal), skewness, zeros
+
+    distance = (
+        "median Kolmogorov distance to a normal law, that of Wu + b over that of u, after 100 steps"
     )
-    yield at_most(
-        0.5, ratio(lambda values: np.abs(stats.skew(values))), "the same for the absolute skewness"
+    skewness, sparseness = "the same for the absolute skewness", "the same for the share of zeros"
+    large = {
+        "ReLU, gain √2": ("relu", 2**0.5),
+        "sigmoid, gain 4": ("sigmoid", 4.0),
+        "tanh, gain 3": ("tanh", 3.0),
+    }
+    small = {"sigmoid, torch's weights": ("sigmoid", None), "tanh, torch's weights": ("tanh", None)}
+    yield under(
+        "the units are rectified, or the weights large enough to use the bends of a sigmoid"
     )
-    yield at_most(
-        0.01, (z == 0).mean() / (u == 0).mean(), "share of zeros of Wu + b over that of u"
-    )
+    for name, case in large.items():
+        normal, skewed, zeros = ratios(*case)
+        yield at_most(0.7, normal, f"{distance}, {name}")
+        yield at_most(0.7, skewed, f"{skewness}, {name}")
+        if case[0] == "relu":
+            yield at_most(0.7, zeros, f"{sparseness}, {name}")
+    yield otherwise("sigmoid or tanh with small weights stays in its linear middle")
+    for name, case in small.items():
+        yield at_most(0.7, ratios(*case)[0], f"{distance}, {name}")
 
 
 @claim("ioffe2015, Section 3.2", "holds")
@@ -449,18 +466,20 @@ def convolution_batch():
 @claim("ioffe2015, Section 3.3", "depends")
 def scale_invariance():
     r"""For a scalar $a$, $\mathrm{BN}(Wu) = \mathrm{BN}((aW)u)$."""
-    positive, negative, with_eps = 0.0, 0.0, 0.0
-    for rng, z in _batches(100):
-        a = 10 ** rng.uniform(-3, 3)
-        positive = max(positive, _moved(_x_hat(a * z), _x_hat(z)))
-        negative = max(negative, _moved(_x_hat(-a * z), _x_hat(z)))
-        with_eps = max(with_eps, _moved(_x_hat(1e-3 * z, 1e-5), _x_hat(z, 1e-5)))
-    what = "largest change of the output, 100 random batches"
-    yield under("$a > 0$ and $\\varepsilon$ negligible beside $a^2\\sigma^2$")
-    yield at_most(1e-9, positive, f"{what}, 0.001 ≤ a ≤ 1000")
-    yield otherwise("$a < 0$, or $a^2\\sigma^2$ no larger than $\\varepsilon$")
-    yield at_most(1e-9, negative, f"{what}, −1000 ≤ a ≤ −0.001")
-    yield at_most(1e-9, with_eps, f"{what}, a = 0.001, ε = 0.00001")
+
+    def change(a, eps):
+        units = (z / z.std(axis=0) for _, z in _batches(100))
+        return max(_moved(_x_hat(a * z, eps), _x_hat(z, eps)) / np.abs(z).max() for z in units)
+
+    what = "largest change of the output over the largest input, 100 batches, variance of $Wu$ 1"
+    yield under("the variance of $aWu$ stays far above $\\varepsilon$")
+    yield at_most(
+        1e-2,
+        max(change(a, 1e-5) for a in (0.1, 3.0, 1000.0)),
+        f"{what}, a = 0.1, 3 and 1000, ε = 0.00001",
+    )
+    yield otherwise("it does not")
+    yield at_most(1e-2, change(0.1, 1e-3), f"{what}, a = 0.1, ε = 0.001")
 
 
 @cache
@@ -470,8 +489,8 @@ def _deep(network, learning_rate=0.3, steps=150):
 
 @claim("cs682slides, Other benefits in practice", "depends")
 def saturating_nonlinearities():
-    """It is batch norm that makes it possible to train deep networks of saturating non-linearities
-    such as the sigmoid.
+    """Batch norm enables the training of deep networks with saturating non-linearities such as the
+    sigmoid.
     """
     without = "best test accuracy without batch norm (chance: 0.1)"
     yield under("the weights start as torch draws them")
@@ -488,28 +507,34 @@ def saturating_nonlinearities():
 
 @claim("cs682slides, Other benefits in practice", "depends")
 def stuck_in_saturation():
-    """Without batch norm a deep sigmoid network does not train because its units get stuck in the
-    saturated ranges.
+    """Batch norm enables deep sigmoid networks to train because normalisation prevents the units from
+    getting stuck in the saturated ranges.
     """
     split = data.digits()
 
-    def saturated(gain):
-        model = networks.mlp(experiments.WIDTHS, "sigmoid", gain=gain)
-        training.train(model, split, 100, 64, 0.3)
-        layers = [f"activation{i}" for i in range(1, 6)]
-        inputs = probes.inputs_of(model, layers, split.x_test)
-        share = np.mean([np.abs(z) > 4 for z in inputs.values()])
-        return share, probes.test_accuracy(model, split)
+    def saturated(normalization, learning_rate):
+        model = networks.mlp(experiments.WIDTHS, "sigmoid", normalization)
+        training.train(model, split, 100, 64, learning_rate)
+        inputs = probes.inputs_of(model, ["activation5"], split.x_test)
+        accuracy = probes.test_accuracy(model, split)
+        return (np.abs(inputs["activation5"]) > 4).mean(), accuracy
 
-    (large_share, large), (small_share, small) = saturated(100.0), saturated(None)
-    share = "share of sigmoid inputs beyond ±4, where the slope is below 0.02, after 100 steps"
-    accuracy = "test accuracy without batch norm"
-    yield under("the initial weights are large (gain 100)")
-    yield at_least(0.5, large_share, share)
-    yield at_most(0.7, large, accuracy)
-    yield otherwise("they are torch's own: the signal fades in the middle of the sigmoid")
-    yield at_least(0.5, small_share, share)
-    yield at_most(0.7, small, accuracy)
+    share = (
+        "share of the last layer's sigmoid inputs beyond ±4, where the slope is below 0.02, "
+        "after 100 steps from torch's weights"
+    )
+    accuracy = "test accuracy of that network"
+    plain, untrained = saturated(None, 3.0)
+    normalised, trained = saturated("batch", 3.0)
+    start, faded = saturated(None, 0.3)
+    yield under("the learning rate is high")
+    yield at_least(0.5, plain, f"{share}, without batch norm, rate 3")
+    yield at_most(0.5, untrained, accuracy)
+    yield at_most(0.1, normalised, f"{share}, with batch norm, same rate")
+    yield at_least(0.5, trained, accuracy)
+    yield otherwise("it is not: the signal fades in the middle of the sigmoid")
+    yield at_least(0.5, start, f"{share}, without batch norm, rate 0.3")
+    yield at_most(0.5, faded, accuracy)
 
 
 @claim("cs682slides, Why Batch Normalization is good?", "holds")
@@ -554,15 +579,14 @@ def stable_distributions():
     """
     split = data.digits()
 
-    def drift(normalization):
-        history = experiments.percentile_run(normalization, split, steps=200, every=20)
+    def drift(normalization, seed):
+        history = experiments.percentile_run(normalization, split, steps=200, every=20, seed=seed)
         low, median, high = np.moveaxis(history.records["percentiles"], -1, 0)
         return float(np.median(np.ptp(median, axis=0) / (high - low).mean(axis=0)))
 
-    plain, normalised = drift(None), drift("batch")
     yield at_most(
-        0.3,
-        normalised / plain,
+        0.5,
+        max(drift("batch", seed) / drift(None, seed) for seed in (0, 1, 2)),
         "range of a unit's median over training, in widths of its central 70 percent, "
-        f"median over 100 units: batch norm's over the plain network's {plain:.1f}",
+        "median over 100 units: batch norm's over the plain network's, largest of three seeds",
     )
