@@ -3,6 +3,8 @@
 The loss is f(w) = ||Xw - y||² / 2n, with Hessian X'X / n.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
@@ -171,3 +173,34 @@ def logistic_descent(
     for t in range(steps):
         W[t + 1] = W[t] - step * (X.T @ (expit(X @ W[t]) - labels) / len(X))
     return W
+
+
+def network_losses(
+    X: Float[np.ndarray, "samples features"],
+    labels: Float[np.ndarray, "samples"],
+    rates: Sequence[float],
+    seeds: int = 3,
+    steps: int = 300,
+    hidden: int = 16,
+) -> Float[np.ndarray, "rates seeds"]:
+    """Logistic loss of a tanh network with one hidden layer after full-batch gradient descent.
+
+    The weights that a seed draws have variance 1 over the number of inputs; what is not finite is
+    infinite.
+    """
+    losses = np.full((len(rates), seeds), np.inf)
+    for i, rate in enumerate(rates):
+        for seed in range(seeds):
+            rng = np.random.default_rng(seed)
+            W = rng.normal(size=(X.shape[1], hidden)) / np.sqrt(X.shape[1])
+            v, a, b = rng.normal(size=hidden) / np.sqrt(hidden), np.zeros(hidden), 0.0
+            for _ in range(steps):
+                h = np.tanh(X @ W + a)
+                error = (expit(h @ v + b) - labels) / len(X)
+                slope = np.outer(error, v) * (1 - h**2)
+                W, a = W - rate * X.T @ slope, a - rate * slope.sum(axis=0)
+                v, b = v - rate * h.T @ error, b - rate * error.sum()
+            scores = np.tanh(X @ W + a) @ v + b
+            loss = (np.logaddexp(0, scores) - labels * scores).mean()
+            losses[i, seed] = loss if np.isfinite(loss) else np.inf
+    return losses

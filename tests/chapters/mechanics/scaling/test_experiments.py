@@ -172,3 +172,25 @@ def test_separable_classes_are_refused():
     X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
     with pytest.raises(ValueError, match="labels are separable by X, or nearly so"):
         experiments.logistic_optimum(X, np.array([0.0, 0.0, 1.0, 1.0]))
+
+
+@given(seeds)
+def test_the_network_takes_the_steps_of_torch_sgd(seed):
+    X, y = data(seed)
+    inputs, labels = torch.tensor(X), torch.tensor((y > 0).astype(float))
+    rng = np.random.default_rng(0)
+    first, second = torch.nn.Linear(4, 3).double(), torch.nn.Linear(3, 1).double()
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor(rng.normal(size=(4, 3)).T / 2))
+        second.weight.copy_(torch.tensor(rng.normal(size=3) / np.sqrt(3)))
+        first.bias.zero_()
+        second.bias.zero_()
+    model = torch.nn.Sequential(first, torch.nn.Tanh(), second, torch.nn.Flatten(0))
+    loss = torch.nn.BCEWithLogitsLoss()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        loss(model(inputs), labels).backward()
+        optimiser.step()
+    found = experiments.network_losses(X, labels.numpy(), [0.1], seeds=1, steps=3, hidden=3)
+    assert found.item() == pytest.approx(loss(model(inputs), labels).item(), rel=1e-9)
