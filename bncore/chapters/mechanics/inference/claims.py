@@ -260,26 +260,23 @@ def single_sample():
     yield at_most(1e-12, response((4, 8, 8)), f"{what}, 8 × 8 positions")
 
 
+def _examples_read():
+    """Examples that a network reads for a step of its moving averages, and for exact statistics."""
+    split, model = _digits(), copy.deepcopy(_trained(0.1))
+    read = []
+    model.norm1.register_forward_pre_hook(lambda layer, x: read.append(len(x[0])))
+    model.train()(split.x_train[:32])
+    moving = sum(read)
+    refitted(model, split.x_train)
+    return moving, sum(read) - moving
+
+
 @claim("sharad, slide 12", "depends")
 def memory():
     """Calculating and saving the mean and variance of the full data is expensive; the moving average
     is cheaper because only its most recent value needs to be remembered.
     """
-    split, model = _digits(), _trained(0.1)
-    read = []
-
-    def count(layer, inputs):
-        if layer.training:
-            read.append(len(inputs[0]))
-
-    fresh = copy.deepcopy(model)
-    fresh.norm1.register_forward_pre_hook(count)
-    fresh.train()(split.x_train[:32])
-    moving = sum(read)
-    read.clear()
-    refitted(fresh, split.x_train)
-    whole = sum(read)
-
+    moving, whole = _examples_read()
     features = 512
     totals = 1 + 2 * features
     x = np.random.default_rng(0).normal(size=(50, 20, features))
