@@ -255,7 +255,7 @@ def confirmed(
         rate = chosen[over].sel(case).item()
         kept += sweep(run, {**arm, over: [rate], "seed": seeds}, store=store, n_jobs=n_jobs)
     found = _dataset(kept, axes or {})
-    return best(found, next(iter(found)), smaller=True, over=over).drop_vars("at_an_end")
+    return found.isel({over: _ran(found, over).argmax(over)}).reset_coords(over).drop_vars("ran")
 
 
 class Interval(NamedTuple):

@@ -145,7 +145,15 @@ def test_arms_are_confirmed_at_their_own_rates_on_fresh_seeds():
     chosen = best(found, "loss", smaller=True)
     with pytest.raises(ValueError, match="seeds has 1, which chose the rates"):
         confirmed(valley, chosen, [1, 2])
-    fresh = confirmed(valley, chosen, [7, 8, 9])
+
+    def run(arm, learning_rate, seed):
+        loss = valley(arm, learning_rate, seed)["loss"]
+        return {"path": loss * np.ones(4), "loss": loss}
+
+    fresh = confirmed(run, chosen, [7, 8, 9], axes={"path": ["step"]})
+    assert fresh.learning_rate.dims == ("arm",)
+    assert fresh.path.dims == ("arm", "seed", "step")
+    np.testing.assert_array_equal(fresh.path.isel(step=2), fresh.loss)
     assert fresh.seed.values.tolist() == [7, 8, 9]
     for arm in BEST:
         rate = chosen.learning_rate.sel(arm=arm).item()

@@ -346,6 +346,6 @@ def tuned(depth):
             steps, middle, color=colour, linestyle=DASHES[kind],
             label=f"{kind}, rate {found.learning_rate:g}",
         )  # fmt: skip
-    ax.set(yscale="log", ylim=(1e-4, 5), ylabel="training loss", xlabel="training steps")
+    ax.set(yscale="log", ylim=(3e-5, 20), ylabel="training loss", xlabel="training steps")
     style.legend_above(ax)
     return fig

@@ -28,8 +28,8 @@ CONFIGURATION = {
         "learning_rates": [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6],
         "seeds": [0, 1, 2],
         "fresh_seeds": [3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
-        "steps": 800,
-        "every": 20,
+        "moments": [0, 20, 40, 60, 80, 100, 140, 200, 260, 300, 400, 500, 600, 700, 800],
+        "kept": [100, 200, 400, 800],
     },
 }
 
@@ -63,8 +63,8 @@ REDUCED = {
         "learning_rates": [0.1, 0.2, 0.4],
         "seeds": [0],
         "fresh_seeds": [1],
-        "steps": 20,
-        "every": 10,
+        "moments": [0, 10, 20],
+        "kept": [10, 20],
     },
 }
 
@@ -216,10 +216,11 @@ def tuned(configuration, store=None):
     Returns
     -------
     dict
-        "rates" and "curves": losses by kind, depth, learning rate, seed and number of steps.
+        "rates" and "curves": losses by kind, depth, learning rate, seed and number of steps, those
+        of "rates" at the moments that are "kept".
     """
     c = configuration["tuned"]
-    one = partial(experiments.loss_curve, steps=c["steps"], every=c["every"])
+    one = partial(experiments.loss_curve, moments=c["moments"])
     arms = {"kind": configuration["kinds"], "depth": configuration["depths"]}
     options = {"axes": {"loss": ("steps",)}, "store": store}
     rates = studies.tuned(
@@ -227,9 +228,9 @@ def tuned(configuration, store=None):
     )
     chosen = studies.best(rates, "last", smaller=True)
     curves = studies.confirmed(one, chosen, c["fresh_seeds"], **options)
-    steps = {"steps": list(range(0, c["steps"] + 1, c["every"]))}
+    steps = {"steps": c["moments"]}
     return {
-        "rates": studies.rounded(rates.assign_coords(steps), 3),
+        "rates": studies.rounded(rates.assign_coords(steps).sel(steps=c["kept"]), 3),
         "curves": studies.rounded(curves.assign_coords(steps), 3),
     }
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from bncore.chapters.explanations.smoothness import experiments
 from bncore.explanations import landscape, spectrum
+from bncore.lab import studies
 from bncore.mechanics import projection
 
 EPS, SINGLE = (float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
@@ -190,29 +191,45 @@ def test_batch_norm_is_recorded_as_smoother_once_training_has_begun(depth):
 
 
 def test_the_mean_alone_is_recorded_as_smoothest_and_the_deviation_as_roughest_at_the_start():
+    depths = experiments.record()["full"]["depths"]
     for depth in (2, 6, 10):
         for measure in experiments.UNITS:
-            found = experiments.at_step(0, depth, measure)
+            found = {
+                kind: np.median(np.array(depths[f"{kind}, {depth}"][measure])[:, 0])
+                for kind in experiments.KINDS
+            }
             assert min(found, key=found.get) == "mean only"
             assert max(found, key=found.get) == "variance only"
 
 
-def lowest(step, depth, measure):
-    found = experiments.at_step(step, depth, measure)
-    return min(found, key=found.get)
+def test_each_kind_is_recorded_at_a_rate_inside_its_grid():
+    chosen = studies.best(experiments.record()["full"]["tuned"]["rates"], "last", smaller=True)
+    assert not chosen.at_an_end.any()
+    curves = experiments.record()["full"]["tuned"]["curves"]
+    assert curves.learning_rate.equals(chosen.learning_rate)
+    rates = curves.learning_rate
+    for smooth in ("batch norm", "mean only"):
+        for rough in ("no batch norm", "variance only"):
+            assert (rates.sel(kind=smooth) >= 2 * rates.sel(kind=rough)).all()
 
 
-def test_the_smoothest_is_recorded_as_not_the_fastest_at_step_100():
-    for depth in (2, 6, 10):
-        assert lowest(100, depth, "absolute") == lowest(100, depth, "relative") == "mean only"
-        assert lowest(100, depth, "loss") == "batch norm"
+@pytest.mark.parametrize("depth", [2, 6, 10])
+def test_the_kinds_that_subtract_the_mean_are_recorded_as_far_ahead_after_100_steps(depth):
+    for smooth in ("batch norm", "mean only"):
+        for rough in ("no batch norm", "variance only"):
+            found = experiments.tuned_ratio(smooth, rough, depth, 100)
+            assert found.high < 0.55
+            assert 1 / 14 < found.mean < 1 / 4
+            assert experiments.tuned_ratio(rough, smooth, depth, 100).mean == pytest.approx(
+                1 / found.mean, rel=64 * EPS
+            )
 
 
-def test_batch_norm_is_recorded_as_catching_up_with_the_mean_alone_by_the_end():
-    assert all(lowest(200, depth, "loss") == "batch norm" for depth in (2, 6, 10))
-    assert lowest(200, 2, "relative") == "mean only"
-    assert [lowest(200, depth, "relative") for depth in (6, 10)] == ["batch norm"] * 2
-    assert lowest(200, 10, "absolute") == "batch norm"
+def test_the_lead_is_recorded_as_lost_in_deeper_networks():
+    for depth in (6, 10):
+        found = experiments.tuned_ratio("batch norm", "no batch norm", depth, 800)
+        assert found.low < 1 < found.high
+    assert experiments.tuned_ratio("batch norm", "no batch norm", 2, 800).high < 0.2
 
 
 def above_one(depth, measure, kinds=experiments.KINDS[:2]):
