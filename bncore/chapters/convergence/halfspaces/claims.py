@@ -3,11 +3,19 @@
 The encyclopaedia's formulas have lost fractions, exponents and brackets; they are derived anew.
 """
 
+from functools import cache
+
 import numpy as np
 from scipy import optimize
 
 from bncore.chapters.convergence.halfspaces import experiments
-from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, gdnp, gradient_descent
+from bncore.convergence import (
+    EmpiricalHalfspace,
+    GaussianHalfspace,
+    bounds,
+    gdnp,
+    gradient_descent,
+)
 from bncore.convergence.losses import LOSSES
 from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
 
@@ -19,48 +27,60 @@ def _gaussian(loss, seed, dimension=4, **kwargs):
     return GaussianHalfspace(u, S, loss), experiments.start(u, S, seed)
 
 
-def _formula_error(problem, w):
+def _gaussian_scores(problem, w):
+    """Scores z'w on a grid of twelve deviations, and their weights."""
+    grid = np.linspace(-12, 12, 4801)
+    density = np.exp(-(grid**2) / 2)
+    mean = problem.u @ w
+    return mean + np.sqrt(w @ problem.S @ w - mean**2) * grid, density / density.sum()
+
+
+def _formula_error(problem, w, scores, weights):
     """Distance of c1 u + c2 S w from the gradient by differences, relative to the latter."""
-    c1, c2 = problem.coefficients(w)
+    slope, bend = weights @ problem.loss.dphi(scores), weights @ problem.loss.d2phi(scores)
+    c1, c2 = slope - bend * (problem.u @ w), bend
     exact = experiments.differences(problem.value, w, 1e-3)
     return float(np.abs(c1 * problem.u + c2 * problem.S @ w - exact).max() / np.abs(exact).max())
 
 
-@claim("encyclopaedia, Learning halfspace problem", "depends", lost=True)
+@claim("encyclopaedia, Learning halfspace problem", "holds", lost=True)
 def gradient():
-    r"""$\nabla f(\tilde w) = c_1u + c_2S\tilde w$ with $c_2 = E\,\phi''(z^\top\tilde w)$ and $c_1 =
-    E\,\phi'(z^\top\tilde w) - c_2\,u^\top\tilde w$.
+    r"""For Gaussian $z$, on which the proof rests, and smooth $\phi$, $\nabla f(\tilde w) = c_1u +
+    c_2S\tilde w$ with $c_2 = E\,\phi''(z^\top\tilde w)$ and $c_1 = E\,\phi'(z^\top\tilde w) -
+    c_2\,u^\top\tilde w$.
     """
     errors = [
-        _formula_error(problem, scale * w)
+        _formula_error(problem, scale * w, *_gaussian_scores(problem, scale * w))
         for seed in range(10)
         for loss in SMOOTH.values()
         for problem, w in [_gaussian(loss, seed)]
         for scale in (0.5, 3.0)
     ]
-    u, S = experiments.moments(4, 0)
-    w = experiments.start(u, S, 0)
-    hinge = experiments.differences(lambda w: experiments.hinge(u, S, w)[0], w, 1e-3)
-    without = experiments.hinge(u, S, w)[1] * u  # c1 u with c2 = 0
-    sample = EmpiricalHalfspace(experiments.with_outliers(6.0), "softplus")
-    yield under("$z$ is Gaussian and $\\phi'$ has the derivative $\\phi''$ everywhere")
+    Z, w = experiments.with_outliers(6.0), np.array([0.5, 0.5])
+    sample = EmpiricalHalfspace(Z, "softplus")
     yield at_most(
         1e-9,
         max(errors),
-        f"largest relative error over {len(errors)} cases with {len(SMOOTH)} losses, "
+        f"largest relative error over {len(errors)} Gaussian cases with {len(SMOOTH)} losses, "
         "against differences of $f$",
     )
-    yield otherwise("$\\phi$ has a kink, or $z$ is not Gaussian")
-    yield at_most(
-        1e-9,
-        np.abs(without - hinge).max() / np.abs(hinge).max(),
-        "relative error for the hinge loss, with $\\phi''=0$ as everywhere but at its kink",
+    yield at_least(
+        1e-3,
+        _formula_error(sample, w, Z @ w, np.full(len(Z), 1 / len(Z))),
+        "the same without the Gaussian: softplus loss, a cloud with a tenth of outliers",
     )
-    yield at_most(
-        1e-9,
-        _formula_error(sample, np.array([0.5, 0.5])),
-        "relative error for the softplus loss on a Gaussian cloud with a tenth of outliers",
-    )
+
+
+def _critical_points(loss, seed, starts, **kwargs):
+    """Angles to the line, in degrees, of the critical points found from some starts."""
+    problem, w = _gaussian(loss, seed, **kwargs)
+    angles = []
+    for start in starts(problem, w):
+        found = optimize.root(problem.gradient, start, tol=1e-13).x
+        critical = np.linalg.norm(problem.gradient(found)) < 1e-9
+        if critical and 0.1 < problem.norm(found) < 6:
+            angles.append(experiments.angle(found, problem.solution_direction))
+    return angles
 
 
 @claim("encyclopaedia, Learning halfspace problem", "depends", lost=True)
@@ -68,35 +88,33 @@ def one_line():
     r"""With Gaussian $z$ all bounded critical points lie on the line of $S^{-1}u$, for any choice
     of the loss function $\phi$.
     """
-    angles, remaining = [], []
-    for seed in range(5):
-        for loss in ("softplus", experiments.huber(), experiments.SINE):
-            problem, w = _gaussian(loss, seed, dimension=3)
-            for start in (0.3 * w, -w, 2 * w):
-                found = optimize.root(problem.gradient, start, tol=1e-13)
-                if found.success and problem.norm(found.x) < 6:
-                    remaining.append(np.linalg.norm(problem.gradient(found.x)))
-                    angles.append(experiments.angle(found.x, problem.solution_direction))
-    u, S = experiments.moments(3, 0, strength=0.9)
-    w, variance = experiments.off_the_line(u, S)
-    problem = GaussianHalfspace(u, S, experiments.two_waves(variance))
-    elsewhere = np.linalg.norm(problem.gradient(0.9 * w))
-    yield under("$c_1$ and $c_2$ do not both vanish at the critical point, as for a convex $\\phi$")
-    yield at_most(
-        1e-9,
-        max(remaining),
-        f"largest gradient at {len(angles)} critical points found from random starts, "
-        "for the losses softplus, huber and sine",
+
+    def near(problem, w):
+        return 0.3 * w, -w, 2 * w
+
+    def around(problem, w):
+        directions = np.random.default_rng(0).normal(size=(6, 2))
+        return [3.4 * v / problem.norm(v) for v in directions]
+
+    usual = [
+        angle
+        for seed in range(5)
+        for loss in ("softplus", experiments.huber(), experiments.SINE)
+        for angle in _critical_points(loss, seed, near, dimension=3)
+    ]
+    waves = experiments.two_waves(np.log(8) / 1.5)  # b = 2
+    wavy = [
+        angle
+        for seed in range(5)
+        for angle in _critical_points(waves, seed, around, dimension=2, strength=0.9)
+    ]
+    what = (
+        "largest angle to the line of {} critical points found from random starts, {}, in degrees"
     )
-    yield at_most(1e-4, max(angles), "largest angle of these points to the line, in degrees")
-    yield otherwise("$c_1 = c_2 = 0$: the loss $\\cos a + b\\cos 2a$ with $b$ chosen for it")
-    yield at_most(
-        1e-4,
-        experiments.angle(w, problem.solution_direction),
-        "angle to the line of a point with a gradient "
-        f"{np.linalg.norm(problem.gradient(w)) / elsewhere:.0e} times that at 0.9 of "
-        "it, in degrees",
-    )
+    yield under("$c_1$ and $c_2$ do not both vanish there, as for any convex $\\phi$")
+    yield at_most(1e-4, max(usual), what.format(len(usual), "losses softplus, huber and sine"))
+    yield otherwise("they both vanish, as they can for a loss with several valleys")
+    yield at_most(1e-4, max(wavy), what.format(len(wavy), "loss $\\cos a + 2\\cos 2a$"))
 
 
 def _step(problem, w, g, printed):
@@ -113,53 +131,40 @@ def _step(problem, w, g, printed):
 
 @claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
 def step_size():
-    r"""GDNP steps by $s_t = -\|w_t\|_S^3/(L\,\gamma_t\,h(w_t,\gamma_t))$ with $h(w_t,\gamma_t)$
-    equal to $E\,\phi'(z^\top\tilde w_t)\,u^\top w_t$ less $E\,\phi''(z^\top\tilde
-    w_t)\,(u^\top w_t)^2$, which makes the direction follow gradient descent on the Rayleigh
-    quotient.
+    r"""With $h(w,\gamma) = E\,\phi'(z^\top\tilde w)\,u^\top w - E\,\phi''(z^\top\tilde w)\,(u^\top
+    w)^2$ as stopping criterion and $s = -\|w\|_S^3/(L\,\gamma\,h)$ as step size the direction
+    $w$ of GDNP converges linearly, by $(1-\mu/L)^2$ a step. (The fraction in $s$ is lost, $h$ is
+    not, and no fraction free of $\phi$ mends it.)
     """
 
-    def worst(printed, norms, lengths):
-        errors = []
+    def worst(printed, norms, stored):
+        left = []
         for seed in range(5):
-            for loss in ("softplus", experiments.huber(), experiments.SINE):
-                for norm in norms:
-                    for g in lengths:
-                        problem, w = _gaussian(loss, seed)
-                        w *= norm / problem.norm(w)
-                        expected = experiments.least_squares_steps(problem.u, problem.S, w, 1)[1]
-                        found = _step(problem, w, norm if g is None else g, printed)
-                        errors.append(experiments.angle(found, expected))
-        return max(errors)
+            for loss in ("softplus", experiments.huber()):
+                problem, w = _gaussian(loss, seed)
+                found = gdnp(problem, w, steps=3, bisection_steps=40)
+                for direction, g in zip(found.w, found.g, strict=True):
+                    for norm in norms:
+                        w = direction * (g if stored else norm) / problem.norm(direction)
+                        after = problem.line(_step(problem, w, g, printed)).rayleigh_gap
+                        before = problem.line(w).rayleigh_gap
+                        left.append(after / before / bounds.rate(problem))
+        return max(left)
 
-    angle = "largest angle in degrees to the step on the Rayleigh quotient, over 5 problems and 3 losses"
-    yield at_most(1e-4, worst(True, (0.5, 2.0), (None,)), f"{angle}, where $w = \\tilde w$")
+    what = (
+        "gap $\\rho(w)-\\rho^*$ after a step over $(1-\\mu/L)^2$ times that before, largest of four "
+        "steps on 10 problems, softplus and huber, at the best lengths; {}"
+    )
+    yield at_most(1 + 1e-6, worst(True, (1.0,), True), what.format("$w = \\tilde w$"))
     yield at_most(
-        1e-4,
-        worst(True, (1.0,), (0.5, 2.0)),
-        f"{angle}, where $\\|w\\|_S = 1$ and $\\gamma$ is 0.5 or 2",
+        1 + 1e-6, worst(True, (0.5, 1.0, 2.0), False), what.format("$\\|w\\|_S$ of 0.5, 1 and 2")
     )
     yield corrected(
-        "$h(w,\\gamma) = c_1\\,u^\\top w$, that is, $(u^\\top\\tilde w)(u^\\top w)$ in place of "
-        "$(u^\\top w)^2$. The two agree where $w = \\tilde w$."
+        "$(u^\\top\\tilde w)(u^\\top w)$ in place of $(u^\\top w)^2$; they agree where $w = \\tilde w$."
     )
     yield at_most(
-        1e-4,
-        worst(False, (0.5, 1.0, 2.0), (0.5, 2.0)),
-        f"{angle}, with $\\|w\\|_S$ of 0.5, 1 and 2 and $\\gamma$ of 0.5 and 2",
+        1 + 1e-6, worst(False, (0.5, 1.0, 2.0), False), what.format("$\\|w\\|_S$ of 0.5, 1 and 2")
     )
-
-
-def _ratios(name, cases):
-    """Worst measured over printed and corrected bound, over cases of (loss, strength, steps)."""
-    worst = {"printed": 0.0, "corrected": 0.0}
-    for loss, kwargs, halvings in cases:
-        for seed in range(5):
-            problem, w0 = _gaussian(loss, seed, **kwargs)
-            found = experiments.worst_ratios(problem, w0, bisection_steps=halvings)
-            for form in worst:
-                worst[form] = max(worst[form], found[name, form])
-    return worst
 
 
 CASES = [
@@ -174,46 +179,96 @@ WORST = (
 )
 
 
-def _bound_evidence(name, correction):
-    found = _ratios(name, CASES)
-    yield at_most(1 + 1e-6, found["printed"], WORST)
-    yield corrected(correction)
-    yield at_most(1 + 1e-6, found["corrected"], WORST)
+@cache
+def _runs():
+    """Problems and runs of gdnp on them."""
+    return [
+        (problem, gdnp(problem, w0, steps=20, bisection_steps=halvings))
+        for loss, kwargs, halvings in CASES
+        for seed in range(5)
+        for problem, w0 in [_gaussian(loss, seed, **kwargs)]
+    ]
 
 
-@claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
+def _largest(problem, measured, bound):
+    """Largest ratio of what was measured to its bound, where it is more than rounding."""
+    seen = measured > 1e-22 * max(1.0, problem.loss.slope_bound**2)
+    return float(np.max(measured[seen] / bound[seen], initial=0.0))
+
+
+def _length_part(problem, trace):
+    left = 0.5**trace.halvings * np.abs(np.diff(trace.brackets, axis=1)[:, 0])
+    return (problem.loss.curvature_bound * left) ** 2
+
+
+def _direction_part(problem, trace, slope_squared):
+    shrunk = bounds.rate(problem) ** np.arange(len(trace.g)) * trace.rayleigh_gap[0]
+    return shrunk * slope_squared
+
+
+def _for_c1(problem):
+    """A bound of c1^2: sup |phi'|^2 over 1 - |rho*|."""
+    return problem.loss.slope_bound**2 / (1 + problem.rayleigh_optimum)
+
+
+@claim("encyclopaedia, Learning halfspace problem", "holds", lost=True)
 def length_bound():
-    r"""After $T_s$ halvings of the bracket $[a,b]$ the length satisfies $(\partial_\gamma f)^2 \le
-    2^{-T_s}\,\zeta\,|b-a|/\mu^2$.
+    r"""In GDNP the squared derivative $(\partial_\gamma f)^2$ goes to zero linearly in the $T_s$
+    halvings of the bracket $[a,b]$. (The bound is lost but for its left side; derived anew, it is
+    $B^2\,4^{-T_s}\,|b-a|^2$ with $B = \sup|\phi''|$.)
     """
-    yield from _bound_evidence(
-        "length",
-        "$(\\partial_\\gamma f)^2 \\le B^2\\,4^{-T_s}\\,|b-a|^2$ with $B = \\sup|\\phi''|$, where $B \\le "
-        "\\zeta/\\mu$: the left side is quadratic in $\\phi$, so the right side must be, too.",
-    )
+    ratios = [
+        _largest(problem, bounds.length(problem, trace).measured, _length_part(problem, trace))
+        for problem, trace in _runs()
+    ]
+    yield at_most(1 + 1e-6, max(ratios), WORST)
 
 
-@claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
+@claim("encyclopaedia, Learning halfspace problem", "depends", lost=True)
 def direction_bound():
-    r"""For the direction, $\|w_t\|_S^2$ times $\|\nabla_wf(w_t,\gamma_t)\|_{S^{-1}}^2$ is at most
-    $(1-\mu/L)^{2t}$ times $\Phi^2\gamma_t^2\,(\rho(w_0)-\rho^*)$, where $|\phi'|\le\Phi$.
+    r"""For the direction, $\|w_t\|_S^2\,\|\nabla_wf(w_t,\gamma_t)\|_{S^{-1}}^2$ is at most
+    $(1-\mu/L)^{2t}\,\Phi^2\gamma_t^2\,(\rho(w_0)-\rho^*)$. (The exponent, the fraction and the norm
+    are lost; at $t=0$ the right side does not need them.)
     """
-    yield from _bound_evidence(
-        "direction",
-        "Divide the right side by $1-|\\rho^*|$: $|c_1|\\le\\Phi$ is false, and "
-        "$|c_1|\\le\\Phi/\\sqrt{1-|\\rho(w)|}$ holds.",
+
+    def worst(slope_squared, until):
+        return max(
+            _largest(
+                problem,
+                bounds.direction(problem, trace).measured[:until],
+                (trace.g**2 * _direction_part(problem, trace, slope_squared(problem)))[:until],
+            )
+            for problem, trace in _runs()
+        )
+
+    yield under("$\\Phi$, which the text does not define, bounds $|c_1|$")
+    yield at_most(
+        1 + 1e-6, worst(_for_c1, None), f"{WORST}, $\\Phi = \\sup|\\phi'|/\\sqrt{{1-|\\rho^*|}}$"
+    )
+    yield otherwise("it bounds only $|\\phi'|$")
+    yield at_most(
+        1 + 1e-6,
+        worst(lambda problem: problem.loss.slope_bound**2, 1),
+        "the same at $t=0$, $\\Phi = \\sup|\\phi'|$",
     )
 
 
-@claim("encyclopaedia, Learning halfspace problem", "misprinted", lost=True)
+@claim("encyclopaedia, Learning halfspace problem", "holds", lost=True)
 def combined_bound():
-    r"""Together, $\|\nabla f(\tilde w_T)\|_{S^{-1}}^2$ is at most $(1-\mu/L)^{2T}$ times
-    $\Phi^2\,(\rho(w_0)-\rho^*)$, plus $2^{-T_s}\,\zeta\,|b-a|/\mu^2$.
+    r"""The bounds of direction and length together bound $\|\nabla f(\tilde w_T)\|^2$: by
+    $(1-\mu/L)^{2T}\,\Phi^2\,(\rho(w_0)-\rho^*)$ plus a term for the length, so GDNP converges
+    linearly. (The term is lost, and $\Phi$ and the norm are not defined; here $\Phi$ bounds $|c_1|$,
+    and the norm is that of $S^{-1}$.)
     """
-    yield from _bound_evidence(
-        "combined",
-        "The sum of the two corrected bounds, the one of the direction divided by $\\gamma_T^2$.",
-    )
+    ratios = [
+        _largest(
+            problem,
+            bounds.combined(problem, trace).measured,
+            _direction_part(problem, trace, _for_c1(problem)) + _length_part(problem, trace),
+        )
+        for problem, trace in _runs()
+    ]
+    yield at_most(1 + 1e-6, max(ratios), WORST)
 
 
 @claim("kohler2019, Section 3", "fails")
@@ -224,7 +279,7 @@ def acceleration():
     """
     bend, gain = [], []
     for loss in ("softplus", experiments.huber()):
-        for seed in range(4):
+        for seed in range(2):
             problem, w0 = _gaussian(loss, seed)
             norms = gradient_descent(problem, w0, steps=3000, tolerance=1e-10).gradient_norm
             third = (len(norms) - 1) // 3
@@ -237,45 +292,35 @@ def acceleration():
         min(bend),
         "the rate is sub-linear: decrease of the log gradient of gradient descent in the "
         "last third of a run, relative to the middle third (0.59 for a gradient of 1/t, 1 "
-        "for a linear rate); smallest of 8 Gaussian problems, softplus and huber",
+        "for a linear rate); smallest of 4 Gaussian problems, softplus and huber",
     )
     yield at_least(
         1,
         min(gain),
-        "normalisation accelerates: steps of gradient descent for one of GDNP to a "
-        "gradient of $10^{-6}$; smallest of these problems",
+        "normalisation accelerates: steps of gradient descent for one of GDNP to a gradient of "
+        "$10^{-6}$, both at the step size that their theory guarantees; smallest of these problems",
     )
 
 
-@claim("encyclopaedia, Learning halfspace problem", "depends")
+@claim("encyclopaedia, Learning halfspace problem", "holds", lost=True)
 def finite_length():
-    """For an infinitely differentiable loss with bounded slope there is a finite length that is
-    optimal. (The text assumes it, beside the smoothness of the loss.)
+    r"""Beside a loss with bounded slope, Gaussian $z$ and a smooth $f$, the text assumes that
+    $\alpha^* = \operatorname{argmin}_\alpha\|\nabla f(\alpha w)\|^2$ is finite. (It can be; and it
+    does not follow from the rest. Here $w = S^{-1}u$.)
     """
+    lengths = np.geomspace(1e-2, 1e3, 26)
 
-    def infinite(problem, w0):
-        try:
-            return gdnp(problem, w0, steps=5).status == "no finite length"
-        except ValueError as refusal:
-            return "no optimal length" in str(refusal)
+    def infinite(problem):
+        sizes = [
+            np.linalg.norm(problem.gradient(length * problem.solution_direction))
+            for length in (*-lengths, *lengths)
+        ]
+        return abs((*-lengths, *lengths)[np.argmin(sizes)]) == lengths[-1]
 
     def share(loss):
-        found = [infinite(*_gaussian(loss, seed)) for seed in range(10)]
-        return at_most(
-            0, np.mean(found), f"share of 10 Gaussian problems without a finite length, {loss} loss"
-        )
+        return float(np.mean([infinite(_gaussian(loss, seed)[0]) for seed in range(10)]))
 
-    Z = experiments.real_data("breast cancer", threshold=True)
-    w = experiments.separating(Z)
-    separable = EmpiricalHalfspace(Z, "softplus")
-    yield under("the loss grows without bound and $z$ is Gaussian")
-    yield share("softplus")
-    yield otherwise("the loss is bounded and increasing, or the data are separable")
-    yield share("sigmoid")
-    yield share("tanh")
-    yield at_most(
-        0,
-        float(infinite(separable, w)),
-        "1 if there is none for the softplus loss on the breast cancer data with a "
-        "threshold, started from weights that separate them",
-    )
+    what = "share of 10 Gaussian problems whose gradient is least at the longest of 52 lengths, {}"
+    yield at_most(0, share("softplus"), what.format("softplus loss"))
+    yield at_least(1, share("sigmoid"), what.format("sigmoid loss"))
+    yield at_least(1, share("tanh"), what.format("tanh loss"))

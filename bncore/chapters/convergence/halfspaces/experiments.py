@@ -152,7 +152,7 @@ def least_squares_steps(u, S, w0, steps):
 
 
 def printed_bounds(problem, trace):
-    """The bounds of length, direction and both as the encyclopaedia prints them.
+    """The bounds of length, direction and both as reconstructed from what the encyclopaedia has left.
 
     Parameters
     ----------
