@@ -1,13 +1,15 @@
 """One thing, one name: a chapter is called the same wherever it is listed, and stands in one order."""
 
+import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from bncore.chapters import WINGS, ledger, modules, names
+from bncore.chapters import WINGS, discover, ledger, modules, names
 from bncore.chapters.contents import TITLES
+from bncore.page.claims import REGISTRY
 from bncore.page.evidence import Evidence, untestable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,6 +22,26 @@ def read(name):
 def page(chapter):
     """Where a chapter's page lies below `book`."""
     return chapter.removeprefix("front/")
+
+
+def recorded_ledger(path):
+    """The lines of a notebook's ledger, but for the last, which counts."""
+    for cell in json.loads(read(path))["cells"]:
+        if "".join(cell["source"]).split("\n")[-1].startswith("ledger("):
+            text = "".join(cell["outputs"][-1]["data"]["text/plain"])
+            return [" ".join(line.split()) for line in text.splitlines()[:-1]]
+    raise AssertionError(f"{path} shows no ledger")
+
+
+def test_the_recorded_ledger_of_the_book_is_those_of_the_chapters_with_the_verdicts_of_the_claims():
+    discover("claims")
+    chapters = [chapter for chapter in TITLES if chapter in {c.chapter for c in REGISTRY.values()}]
+    lines = [
+        line for chapter in chapters for line in recorded_ledger(f"book/{page(chapter)}.ipynb")
+    ]
+    assert recorded_ledger("book/claims.ipynb") == lines
+    claims = sorted(REGISTRY.values(), key=lambda claim: chapters.index(claim.chapter))
+    assert lines == [f"{claim.id} {claim.verdict}" for claim in claims]
 
 
 @pytest.fixture
