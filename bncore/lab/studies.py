@@ -258,6 +258,48 @@ def confirmed(
     return found.isel({over: _ran(found, over).argmax(over)}).reset_coords(over).drop_vars("ran")
 
 
+def at_best_rates(
+    run: Call,
+    arms: Mapping[str, Sequence],
+    rates: Sequence[float],
+    seeds: Iterable[int],
+    fresh_seeds: Iterable[int],
+    score: str,
+    *,
+    smaller: bool,
+    **options,
+) -> dict[str, xr.Dataset]:
+    """Tune each arm (``tuned``), and run it at its best rate on fresh seeds (``confirmed``).
+
+    Parameters
+    ----------
+    run, arms, rates, seeds, score, smaller
+        As in ``tuned``.
+    fresh_seeds : iterable of int
+        None of ``seeds``.
+    options
+        The rest of what ``tuned`` and ``confirmed`` take, the same for both, and ``extensions``.
+
+    Returns
+    -------
+    dict
+        "tuning" and "fresh".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``tuned`` and ``confirmed``.
+    """
+    seeds, fresh_seeds = list(seeds), list(fresh_seeds)
+    if used := sorted(set(seeds) & set(fresh_seeds)):
+        raise ValueError(f"fresh_seeds has {used[0]}, one of seeds, expected fresh ones")
+    grow = {"extensions": options.pop("extensions")} if "extensions" in options else {}
+    tuning = tuned(run, arms, rates, seeds, score, smaller=smaller, **grow, **options)
+    over = {"over": options["over"]} if "over" in options else {}
+    chosen = best(tuning, score, smaller=smaller, **over)
+    return {"tuning": tuning, "fresh": confirmed(run, chosen, fresh_seeds, **options)}
+
+
 class Interval(NamedTuple):
     """A mean difference and the ends of its confidence interval."""
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from bncore.lab.studies import (
     Interval,
+    at_best_rates,
     best,
     confirmed,
     difference,
@@ -160,6 +161,29 @@ def test_arms_are_confirmed_at_their_own_rates_on_fresh_seeds():
         assert fresh.learning_rate.sel(arm=arm) == rate
         expected = [valley(arm, rate, seed)["loss"] for seed in (7, 8, 9)]
         np.testing.assert_array_equal(fresh.loss.sel(arm=arm), expected)
+
+
+def test_arms_at_their_best_rates_are_tuned_and_confirmed():
+    arms = {"arm": list(BEST)}
+    found = at_best_rates(valley, arms, RATES, [0, 1], [2, 3], "loss", smaller=True)
+    tuning = tuned(valley, arms, RATES, [0, 1], "loss", smaller=True)
+    xr.testing.assert_identical(found["tuning"], tuning)
+    chosen = best(tuning, "loss", smaller=True)
+    xr.testing.assert_identical(found["fresh"], confirmed(valley, chosen, [2, 3]))
+    short = at_best_rates(
+        valley, arms, RATES, [0], [1], "loss", smaller=True, over="learning_rate", extensions=0
+    )
+    xr.testing.assert_identical(
+        short["tuning"], tuned(valley, arms, RATES, [0], "loss", smaller=True, extensions=0)
+    )
+
+
+def test_seeds_that_are_not_fresh_are_refused_before_anything_is_run():
+    def run(arm, learning_rate, seed):
+        pytest.fail("a run was made")
+
+    with pytest.raises(ValueError, match="fresh_seeds has 1, one of seeds, expected fresh ones"):
+        at_best_rates(run, {"arm": ["a"]}, RATES, [0, 1], [1, 2], "loss", smaller=True)
 
 
 def over_seeds(values):

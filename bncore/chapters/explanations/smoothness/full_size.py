@@ -222,16 +222,14 @@ def tuned(configuration, store=None):
     c = configuration["tuned"]
     one = partial(experiments.loss_curve, moments=c["moments"])
     arms = {"kind": configuration["kinds"], "depth": configuration["depths"]}
-    options = {"axes": {"loss": ("steps",)}, "store": store}
-    rates = studies.tuned(
-        one, arms, c["learning_rates"], c["seeds"], "last", smaller=True, **options
-    )
-    chosen = studies.best(rates, "last", smaller=True)
-    curves = studies.confirmed(one, chosen, c["fresh_seeds"], **options)
-    steps = {"steps": c["moments"]}
+    found = studies.at_best_rates(
+        one, arms, c["learning_rates"], c["seeds"], c["fresh_seeds"], "last",
+        smaller=True, axes={"loss": ("steps",)}, store=store,
+    )  # fmt: skip
+    rates, curves = (some.assign_coords(steps=c["moments"]) for some in found.values())
     return {
-        "rates": studies.rounded(rates.assign_coords(steps).sel(steps=c["kept"]), 3),
-        "curves": studies.rounded(curves.assign_coords(steps), 3),
+        "rates": studies.rounded(rates.sel(steps=c["kept"]), 3),
+        "curves": studies.rounded(curves, 3),
     }
 
 

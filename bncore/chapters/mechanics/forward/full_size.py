@@ -61,15 +61,11 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         experiments.accuracies, moments=c["moments"], widths=widths,
         source=c.get("data", "digits"), cache=cache,
     )  # fmt: skip
-    options = {"axes": AXES, "store": store}
-    arms = {"network": c["networks"]}
-    tuning = studies.tuned(
-        one, arms, c["learning_rates"], c["seeds"], "last", smaller=False, **options
-    )
-    chosen = studies.best(tuning, "last", smaller=False)
-    fresh = studies.confirmed(one, chosen, c["fresh_seeds"], **options)
-    steps = {"steps": c["moments"]}
+    found = studies.at_best_rates(
+        one, {"network": c["networks"]}, c["learning_rates"], c["seeds"], c["fresh_seeds"], "last",
+        smaller=False, axes=AXES, store=store,
+    )  # fmt: skip
     return {
-        "tuning": studies.rounded(tuning.assign_coords(steps)),
-        "fresh": studies.rounded(fresh.assign_coords(steps)),
+        name: studies.rounded(some.assign_coords(steps=c["moments"]))
+        for name, some in found.items()
     }
