@@ -55,7 +55,8 @@ def command(
     run_paper : callable, optional
         From ``paper`` and the folder or None to results; by default ``run``.
     others : mapping of str to callable, optional
-        What to do instead with ``--name``, by name. The first line of the docstring says what.
+        What to do instead with ``--name``, by name; with a store too. The first line of the
+        docstring says what.
     arguments : sequence of str, optional
         By default those of the command line.
 
@@ -75,8 +76,13 @@ def command(
         ways.add_argument(f"--{name}", dest="other", action="store_const", const=other, help=text)
     parser.add_argument("--cache", metavar="FOLDER", help="of the images that --paper downloads")
     options = parser.parse_args(arguments)
-    if "store" in inspect.signature(run).parameters:
-        run = functools.partial(run, store=Path(path).with_name("runs"))
+    store = Path(path).with_name("runs")
+
+    def stored(call):
+        takes = "store" in inspect.signature(call).parameters
+        return functools.partial(call, store=store) if takes else call
+
+    run = stored(run)
     if options.cache is not None and not options.paper:
         parser.error("--cache is the folder of the images that --paper downloads: give both")
     if options.paper:
@@ -86,7 +92,7 @@ def command(
         return
     torch.set_num_threads(1)
     if options.other is not None:
-        options.other()
+        stored(options.other)()
     else:
         save(path, configuration=configuration, full=run(configuration), reduced=run(reduced))
 

@@ -174,10 +174,12 @@ def test_a_run_that_can_be_interrupted_gets_a_folder_for_what_is_finished(tmp_pa
         seen.append(store)
         return {}
 
-    recorded.command(
-        tmp_path / "recorded.json", run, configuration={}, reduced={}, paper={}, arguments=[]
-    )
-    assert seen == [tmp_path / "runs"] * 2
+    for arguments in ([], ["--part"]):
+        recorded.command(
+            tmp_path / "recorded.json", run, configuration={}, reduced={}, paper={},
+            others={"part": lambda store: seen.append(store)}, arguments=arguments,
+        )  # fmt: skip
+    assert seen == [tmp_path / "runs"] * 3
 
 
 @pytest.mark.parametrize(("arguments", "folder"), [((), None), (("--cache", "images"), "images")])
