@@ -1,5 +1,6 @@
 """What the depth chapter measures: gradients by layer at initialisation, and training at depth."""
 
+import math
 from functools import cache, partial
 from pathlib import Path
 
@@ -46,9 +47,17 @@ def network(
     if not isinstance(activation, str):
         activation = partial(Pointwise, activation)
     return residual_mlp(
-        width, width, layers, width, activation, normalization,
-        skip=skip, gain=gain, eps=eps, seed=seed,
-    )  # fmt: skip
+        width,
+        width,
+        layers,
+        width,
+        activation,
+        normalization,
+        skip=skip,
+        gain=gain,
+        eps=eps,
+        seed=seed,
+    )
 
 
 def white(batch_size, width, seed):
@@ -156,10 +165,10 @@ def _digits():
     return data.digits()
 
 
-def rows(name="digits", cache=None):
-    """The digits, or standardised images as rows of values; see ``data.standard_images``."""
+def rows(name="digits", seed=0, cache=None):
+    """The digits, divided by a seed, or standardised images as rows; see ``data.standard_images``."""
     if name == "digits":
-        return _digits()
+        return data.digits(seed)
     split = data.standard_images(name, cache)
     return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
 
@@ -169,22 +178,48 @@ def classifier(kind, layers, width, seed, inputs=64):
     return residual_mlp(inputs, 10, layers, width, "relu", gain=2**0.5, seed=seed, **KINDS[kind])
 
 
-def accuracy(
-    kind, layers, width, steps, learning_rate, seed, optimizer=torch.optim.SGD,
-    *, split=None, batch_size=64, device="cpu",
-):  # fmt: skip
-    """Test accuracy after training, with the statistics of the test set where there is batch norm.
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
-    Statistics of the batch, because running averages lag behind in a short training. The test set
-    is one batch, whatever its size. By default it is that of the digits.
+
+def accuracies(
+    kind,
+    layers,
+    learning_rate,
+    seed,
+    *,
+    moments,
+    width,
+    optimizer="sgd",
+    source="digits",
+    cache=None,
+    batch_size=64,
+    device="cpu",
+):
+    """Test accuracy after each number of steps in `moments`, "accuracy", and the "last" one.
+
+    The seed draws the split of the digits, the weights and the order of the batches. Where there is
+    batch norm, it takes the statistics of the test set, which is one batch: running averages lag behind
+    in a short training. A network that has diverged gets none right.
     """
-    split = _digits() if split is None else split
-    split = data.Split(*(tensor.to(device) for tensor in split))
+    split = data.Split(*(tensor.to(device) for tensor in rows(source, seed, cache)))
     model = classifier(kind, layers, width, seed, split.x_train.shape[1])
-    train(
-        model, split, steps, batch_size, learning_rate, seed,
-        optimizer=optimizer, every=steps, device=device,
-    )  # fmt: skip
+    history = train(
+        model,
+        split,
+        max(moments),
+        batch_size,
+        learning_rate,
+        seed,
+        {"accuracy": _on_test_set},
+        every=math.gcd(*moments),
+        optimizer=OPTIMIZERS[optimizer],
+        device=device,
+    )
+    found = dict(zip(history.steps.tolist(), history.records["accuracy"], strict=True))
+    return {"accuracy": np.array([found[step] for step in moments]), "last": found[max(moments)]}
+
+
+def _on_test_set(model, split):
     with probes.evaluation(model, "batch"):
         scores = model(split.x_test)
     if not torch.isfinite(scores).all():
@@ -252,9 +287,15 @@ def stacked(count, layers, width, batch_size, seed, scale=1.0):
         return nn.BatchNorm1d(features, TINY) if next(left, False) else nn.Identity()
 
     norms = gradients(
-        "relu", layers, width, batch_size, seed,
-        normalization=normalization, gain=2**0.5, scale=scale / 2,
-    )  # fmt: skip
+        "relu",
+        layers,
+        width,
+        batch_size,
+        seed,
+        normalization=normalization,
+        gain=2**0.5,
+        scale=scale / 2,
+    )
     return norms.signals
 
 
@@ -281,3 +322,33 @@ def asymmetry(activation, layers, width, batch_size, seed):
     signals = gradient_norms.gradient_norms(model, x, seed).signals[1:-1]
     expected = gradient_independence.expected_gradients(seen, activation)
     return np.array(spread), signals[:-1] / signals[1:], expected[:-1] / expected[1:]
+
+
+def two_valued(normalization, seed, layers=20, width=128, batch_size=64):
+    """A network of sigmoids whose units have two values over the batch: gradients, and those values.
+
+    Inputs are 1 or -1, and a unit sees one unit of the layer below, with weight 1 or -1.
+
+    Returns
+    -------
+    decades : float
+        Of growth of squared gradients from the last layer to the second.
+    values : ndarray of shape (batch_size, width)
+        What reaches the sigmoids of the last layer.
+    """
+    model = network("sigmoid", layers, width, seed, normalization=normalization)
+    generator = torch.Generator().manual_seed(seed)
+
+    def signs(*shape):
+        return torch.randn(*shape, generator=generator).sign()
+
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.shape == (width, width):
+                order = torch.randperm(width, generator=generator)
+                weight.copy_(torch.diag(signs(width))[:, order])
+    x = signs(batch_size, width)
+    squares = gradient_norms.gradient_norms(model, x, seed).signals[1:-1]
+    last = f"block{layers}.body.activation1"
+    values = probes.inputs_of(model, [last], x, "batch")[last]
+    return np.log10(squares[1] / squares[-1]), values

@@ -58,9 +58,14 @@ def explosion(slope):
     for other in SLOPES:
         rates = [experiments.rate(run) for run in leaky_runs(other)]
         below.plot(
-            [other] * len(rates), rates, "o", markersize=5, alpha=0.5,
-            color=style.COLOR["measured"], label="measured, 3 networks" if other == 0 else None,
-        )  # fmt: skip
+            [other] * len(rates),
+            rates,
+            "o",
+            markersize=5,
+            alpha=0.5,
+            color=style.COLOR["measured"],
+            label="measured, 3 networks" if other == 0 else None,
+        )
     below.plot(
         slope,
         rate,
@@ -80,13 +85,19 @@ def _layers(ax, runs, rate):
     layers = np.arange(1, runs.shape[1] + 1)
     for i, run in enumerate(runs):
         ax.semilogy(
-            layers, run / run[-1], color=style.COLOR["measured"], alpha=0.7,
+            layers,
+            run / run[-1],
+            color=style.COLOR["measured"],
+            alpha=0.7,
             label=None if i else "measured",
-        )  # fmt: skip
+        )
     ax.semilogy(
-        layers, rate ** (layers[-1] - layers.astype(float)), "--", color=style.COLOR["predicted"],
+        layers,
+        rate ** (layers[-1] - layers.astype(float)),
+        "--",
+        color=style.COLOR["predicted"],
         label=f"predicted, {rate:.3f} a layer",
-    )  # fmt: skip
+    )
     ax.set(xlabel="layer, from the input", ylabel="squared gradient")
     ax.yaxis.set_major_locator(LogLocator(numticks=6))
     style.legend_above(ax)
@@ -168,13 +179,19 @@ def without(activation, weight_variance):
     fig, ax = style.axes(height=3.9)
     for i, run in enumerate(runs):
         ax.semilogy(
-            layers, run / run[-1], color=style.COLOR["no batch norm"], alpha=0.7,
+            layers,
+            run / run[-1],
+            color=style.COLOR["no batch norm"],
+            alpha=0.7,
             label=None if i else "measured",
-        )  # fmt: skip
+        )
     ax.semilogy(
-        layers, predicted, "--", color=style.COLOR["predicted"],
+        layers,
+        predicted,
+        "--",
+        color=style.COLOR["predicted"],
         label=f"predicted, χ = {theory.growth[-1]:.2f} at the end",
-    )  # fmt: skip
+    )
     ax.set(ylim=(1e-10, 1e10), xlabel="layer, from the input", ylabel="squared gradient")
     ax.yaxis.set_major_locator(LogLocator(numticks=6))
     style.legend_above(ax)
@@ -210,9 +227,13 @@ def alike(activation, width):
         smooth = np.exp([np.convolve(np.log(run), np.ones(5) / 5, "valid") for run in runs])
         for i, run in enumerate(smooth):
             below.plot(
-                layers[3:-3], run[1:] / rate, line, color=style.COLOR[kind], alpha=0.8,
+                layers[3:-3],
+                run[1:] / rate,
+                line,
+                color=style.COLOR[kind],
+                alpha=0.8,
                 label=None if i else label,
-            )  # fmt: skip
+            )
     below.axhline(1, linestyle="--", color=style.COLOR["predicted"], label="for a symmetric batch")
     below.set(ylim=(0.72, 1.3), ylabel="growth over λ", xlabel="layer, from the input")
     style.legend_above(below)
@@ -247,46 +268,43 @@ def skips(activation):
         name = "with skips" if skip else "without skips"
         for i, run in enumerate(skip_runs(activation, skip)):
             ax.semilogy(
-                blocks, run / run[-1], color=KIND_COLORS[kind], alpha=0.7,
+                blocks,
+                run / run[-1],
+                color=KIND_COLORS[kind],
+                alpha=0.7,
                 label=None if i else name,
-            )  # fmt: skip
+            )
         ax.semilogy(
-            blocks, predicted[skip], "--", color=style.COLOR["predicted"],
+            blocks,
+            predicted[skip],
+            "--",
+            color=style.COLOR["predicted"],
             label="predicted" if skip else None,
-        )  # fmt: skip
+        )
     ax.set(ylim=(0.1, 1e11), xlabel="block, from the input", ylabel="squared weight gradient")
     ax.yaxis.set_major_locator(LogLocator(numticks=7))
     style.legend_above(ax, columns=3)
     return fig
 
 
-def trained(rows, layers, steps):
+def trained(tuning, layers, steps):
     """Draw test accuracy over the learning rate for networks of `layers` layers.
 
     Parameters
     ----------
-    rows : list of dict
-        As ``full_size.training`` returns them.
+    tuning : xarray.Dataset
+        Of ``full_size.training``.
     layers, steps : int
     """
     fig, ax = style.axes(height=3.9)
     for kind, marker in (("plain", "s"), ("batch norm", "o"), ("residual", "^")):
-        chosen = [row for row in rows if row["kind"] == kind and row["layers"] == layers]
-        rates = np.array([row["learning_rate"] for row in chosen])
-        values = np.array([row["accuracy"] for row in chosen])
-        ax.fill_between(
-            rates, values.min(axis=1), values.max(axis=1), color=KIND_COLORS[kind], alpha=0.2, lw=0
-        )
-        ax.plot(
-            rates,
-            values.mean(axis=1),
-            marker + "-",
-            color=KIND_COLORS[kind],
-            label=KIND_NAMES[kind],
-        )
+        seen = tuning.accuracy.sel(kind=kind, layers=layers, steps=steps).dropna("learning_rate")
+        rates, color = seen.learning_rate.values, KIND_COLORS[kind]
+        ax.fill_between(rates, seen.min("seed"), seen.max("seed"), color=color, alpha=0.2, lw=0)
+        ax.plot(rates, seen.median("seed"), marker + "-", color=color, label=KIND_NAMES[kind])
     ax.axhline(0.1, color=style.MUTED, linestyle=":")
-    ax.text(2.6e-3, 0.03, "chance", color=style.MUTED, fontsize=11)
-    ax.set(xscale="log", ylim=(0, 1.03), xlabel=f"learning rate, {layers} layers")
+    ax.text(1, 0.12, "chance", color=style.MUTED, fontsize=11, ha="right")
+    ax.set(xscale="log", ylim=(-0.03, 1.03), xlabel=f"learning rate, {layers} layers")
     ax.set_ylabel(f"test accuracy after {steps} steps")
     ax.xaxis.set_minor_formatter(NullFormatter())
     style.legend_above(ax, columns=3)
@@ -319,14 +337,21 @@ def stacking(deviation):
     for count in COUNTS:
         values = stacked_runs(count, deviation)[:, 0] / base
         ax.semilogy(
-            [count] * len(values), values, "o", color=style.COLOR["measured"], alpha=0.6,
+            [count] * len(values),
+            values,
+            "o",
+            color=style.COLOR["measured"],
+            alpha=0.6,
             label="measured, 3 networks" if count == 1 else None,
-        )  # fmt: skip
+        )
     counts = np.array([1.0, 20.0])
     ax.semilogy(
-        counts, rate ** (counts - 1) / deviation**2, "--", color=style.COLOR["predicted"],
+        counts,
+        rate ** (counts - 1) / deviation**2,
+        "--",
+        color=style.COLOR["predicted"],
         label="predicted",
-    )  # fmt: skip
+    )
     ax.axhline(1, color=style.MUTED, linewidth=1)
     ax.set(xlabel="batch norms, in the first layers of 20", ylabel="squared gradient, layer 1")
     ax.set(ylim=(1e-2, 1e5), xticks=[0, 5, 10, 15, 20])

@@ -1,6 +1,7 @@
 """The recorded run of the depth chapter: growth rates at width 512, and training at depth.
 
-``make full CHAPTER=explanations/depth`` writes it again, in some minutes on one core.
+``make full CHAPTER=explanations/depth`` writes it again, in two hours on one core; if it is
+interrupted, it goes on where it was. ``--training`` repeats the trainings only.
 
 With ``--paper`` the same code trains the networks of ``PAPER`` instead, deeper and wider ones on
 CIFAR-10, fully connected like those that Yang et al. (2019) trained, and writes paper.json.
@@ -8,74 +9,87 @@ It needs the internet once, to download CIFAR-10 (``--cache`` says where to), an
 It has not been run here: no chapter, figure or claim rests on it.
 """
 
+from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from bncore.chapters.explanations.depth import experiments
 from bncore.explanations import depth
+from bncore.lab import recorded, studies
 
-NAMES = [
-    "identity", "relu", "leaky_relu", "tanh", "erf", "sigmoid", "gelu", "elu", "softplus", "silu", "abs",
-]  # fmt: skip
-
+NAMES = ["identity", "relu", "leaky_relu", "tanh", "erf", "sigmoid", "gelu", "elu", "softplus"]
+NAMES += ["silu", "abs"]
+GROWTH = {"width": [512], "layers": [30], "seeds": 10}
+TRAINED = {
+    "width": 64,
+    "moments": [150, 500, 1500, 3000],
+    "seeds": [0, 1, 2],
+    "fresh_seeds": list(range(3, 13)),
+}
+DESCENT = {"optimizer": "sgd", "learning_rates": [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]}
+ADAM = {"optimizer": "adam", "learning_rates": [0.0001, 0.0003, 0.001, 0.003, 0.01]}
 CONFIGURATION = {
-    "activations": {
-        "activation": NAMES, "batch_size": [8, 64, 256], "width": [512], "layers": [30], "seeds": 10,
-    },
+    "activations": {**GROWTH, "activation": NAMES, "batch_size": [8, 64, 256]},
     "widths": {
-        "activation": ["relu"], "batch_size": [64], "width": [32, 64, 128, 256, 512, 1024],
-        "layers": [30], "seeds": 10,
+        **GROWTH,
+        "activation": ["relu"],
+        "batch_size": [64],
+        "width": [32, 64, 128, 256, 512, 1024],
     },
     "large_batches": {
-        "activation": ["identity", "relu", "softplus", "silu", "abs"], "batch_size": [256],
-        "width": [128, 256, 512, 1024], "layers": [30], "seeds": 10,
+        **GROWTH,
+        "activation": ["identity", "relu", "softplus", "silu", "abs"],
+        "batch_size": [256],
+        "width": [128, 256, 512, 1024],
     },
-    "depths": {
-        "activation": ["relu"], "batch_size": [64], "width": [512], "layers": [15, 30, 60],
-        "seeds": 10,
-    },
-    "training": {
-        "kinds": ["plain", "batch norm", "residual"], "layers": [10, 30, 60], "width": 64,
-        "steps": 150, "learning_rates": [0.001, 0.01, 0.03, 0.1, 1.0], "seeds": 3,
-    },
+    "depths": {**GROWTH, "activation": ["relu"], "batch_size": [64], "layers": [15, 30, 60]},
+    "training": {**TRAINED, **DESCENT, "kinds": list(experiments.KINDS), "layers": [10, 30, 60]},
     "adam": {
-        "kinds": ["batch norm", "residual"], "layers": [60], "width": 64, "steps": 150,
-        "learning_rates": [0.001, 0.01], "seeds": 3,
+        **TRAINED,
+        **ADAM,
+        "kinds": list(experiments.KINDS),
+        "layers": [60],
+        "moments": [150, 500, 1000],
+        "fresh_seeds": [3, 4, 5, 6, 7],
     },
-}  # fmt: skip
-
+}
+SMALL = {"width": 32, "moments": [80], "seeds": [0, 1]}
 REDUCED = {
     "activations": {
-        "activation": ["relu", "tanh"], "batch_size": [8, 64], "width": [512], "layers": [20],
+        "activation": ["relu", "tanh"],
+        "batch_size": [8, 64],
+        "width": [512],
+        "layers": [20],
         "seeds": 2,
     },
     "training": {
-        "kinds": ["batch norm", "residual"], "layers": [40], "width": 32, "steps": 80,
-        "learning_rates": [0.03], "seeds": 2,
+        **SMALL,
+        "kinds": ["batch norm", "residual"],
+        "layers": [40],
+        "optimizer": "sgd",
+        "learning_rates": [0.01, 0.03, 0.1],
+        "fresh_seeds": [2, 3],
     },
-}  # fmt: skip
-
+}
 # Growth rates are not among it: those above are of wide networks already.
-PAPER = {
-    "training": {
-        "kinds": ["plain", "batch norm", "residual"], "layers": [10, 20, 40, 60, 100],
-        "width": 512, "steps": 8_000, "learning_rates": [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0],
-        "seeds": 3, "data": "cifar10", "batch_size": 128, "device": "cuda",
-    },
-    "adam": {
-        "kinds": ["batch norm", "residual"], "layers": [20, 60, 100],
-        "width": 512, "steps": 8_000, "learning_rates": [0.0001, 0.001, 0.01],
-        "seeds": 3, "data": "cifar10", "batch_size": 128, "device": "cuda",
-    },
-}  # fmt: skip
+WIDE = {
+    "layers": [10, 20, 40, 60, 100],
+    "width": 512,
+    "moments": [500, 2000, 8000, 30_000],
+    "fresh_seeds": [3, 4, 5],
+    "source": "cifar10",
+    "batch_size": 128,
+    "device": "cuda",
+}
+PAPER = {part: {**CONFIGURATION[part], **WIDE} for part in ("training", "adam")}
 
 RATES = ("activations", "widths", "large_batches", "depths")
-OPTIMIZERS = {"training": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
-def run(configuration, cache=None):
+def run(configuration: dict, cache=None, store=None) -> dict:
     """Measure what the configuration asks for.
 
     Parameters
@@ -84,20 +98,19 @@ def run(configuration, cache=None):
         ``CONFIGURATION``, ``REDUCED`` or ``PAPER``, or some of their parts.
     cache : path, optional
         Folder of the images that are downloaded, as in ``data.openml``.
+    store : path, optional
+        Folder in which finished trainings are kept.
 
     Returns
     -------
     dict
-        For each part a list of rows: growth rates with mean, standard deviation over seeds and
-        prediction, or test accuracies, one a seed.
+        For growth rates a list of rows with mean, standard deviation over seeds and prediction; for
+        trainings what ``training`` returns.
     """
-    result = {}
-    for part, grid in configuration.items():
-        if part in RATES:
-            result[part] = rates(grid)
-        else:
-            result[part] = training(grid, OPTIMIZERS[part], cache)
-    return result
+    return {
+        part: rates(grid) if part in RATES else training(grid, cache, store and Path(store) / part)
+        for part, grid in configuration.items()
+    }
 
 
 def rates(grid):
@@ -107,53 +120,56 @@ def rates(grid):
     the measured networks, "spread_given_forward" the deviation of their ratios to it.
     """
     rows = []
-    for activation in grid["activation"]:
-        for batch_size in grid["batch_size"]:
-            for width in grid["width"]:
-                for layers in grid["layers"]:
-                    case = activation, width, batch_size, layers, grid["seeds"]
-                    measured = experiments.measured_rates(*case)
-                    given = experiments.given_forward(*case)
-                    rows.append(
-                        {
-                            "activation": activation,
-                            "batch_size": batch_size,
-                            "width": width,
-                            "layers": layers,
-                            "measured": round(float(np.exp(np.log(measured).mean())), 5),
-                            "spread": round(float(measured.std(ddof=1)), 5),
-                            "predicted": round(depth.growth_rate(activation, batch_size), 5),
-                            "given_forward": round(float(np.exp(np.log(given).mean())), 5),
-                            "spread_given_forward": round(float((measured / given).std(ddof=1)), 5),
-                        }
-                    )
+    axes = ("activation", "batch_size", "width", "layers")
+    for activation, batch_size, width, layers in product(*(grid[axis] for axis in axes)):
+        case = activation, width, batch_size, layers, grid["seeds"]
+        measured = experiments.measured_rates(*case)
+        given = experiments.given_forward(*case)
+        numbers = {
+            "measured": np.exp(np.log(measured).mean()),
+            "spread": measured.std(ddof=1),
+            "predicted": depth.growth_rate(activation, batch_size),
+            "given_forward": np.exp(np.log(given).mean()),
+            "spread_given_forward": (measured / given).std(ddof=1),
+        }
+        row = dict(zip(axes, (activation, batch_size, width, layers), strict=True))
+        rows.append(row | {name: round(float(value), 5) for name, value in numbers.items()})
     return rows
 
 
-def training(grid, optimizer, cache=None):
-    """Test accuracies after training, one row for each combination in the grid.
+def training(grid: dict, cache=None, store=None) -> dict:
+    """Test accuracies of each kind and depth at each rate, and at its best rate on fresh seeds.
 
-    On the digits, in batches of 64, unless the grid says otherwise with "data", "batch_size" and
-    "device".
+    On the digits, in batches of 64, unless the grid says otherwise with "source", "batch_size" and
+    "device". Grids go on beyond an end at which a network is best.
+
+    Returns
+    -------
+    dict
+        "tuning" and "fresh": accuracies by kind, number of layers, learning rate, seed and number of
+        steps; the second at the rate at which the median of the last accuracy is best.
     """
-    options = {key: grid[key] for key in ("batch_size", "device") if key in grid}
-    split = experiments.rows(grid.get("data", "digits"), cache)
-
-    def accuracy(kind, layers, rate, seed):
-        case = kind, layers, grid["width"], grid["steps"], rate, seed, optimizer
-        return round(experiments.accuracy(*case, split=split, **options), 4)
-
-    return [
-        {
-            "kind": kind,
-            "layers": layers,
-            "learning_rate": rate,
-            "accuracy": [accuracy(kind, layers, rate, seed) for seed in range(grid["seeds"])],
-        }
-        for kind in grid["kinds"]
-        for layers in grid["layers"]
-        for rate in grid["learning_rates"]
-    ]
+    fixed = {"moments", "width", "optimizer", "source", "batch_size", "device"}
+    run = partial(
+        experiments.accuracies,
+        cache=cache,
+        **{name: value for name, value in grid.items() if name in fixed},
+    )
+    found = studies.at_best_rates(
+        run,
+        {"kind": grid["kinds"], "layers": grid["layers"]},
+        grid["learning_rates"],
+        grid["seeds"],
+        grid["fresh_seeds"],
+        "last",
+        smaller=False,
+        axes={"accuracy": ("steps",)},
+        store=store,
+    )
+    return {
+        name: studies.rounded(some.assign_coords(steps=grid["moments"]))
+        for name, some in found.items()
+    }
 
 
 class Departure(NamedTuple):
@@ -200,3 +216,16 @@ def departures(rows, seeds, *, given_forward=False):
             )
         )
     return result
+
+
+def repeat_training(store=None):
+    """Repeat the trainings of the recorded run, and keep its growth rates as they are."""
+    kept = recorded.load(experiments.RECORD)
+    found = {}
+    for size, configuration in (("full", CONFIGURATION), ("reduced", REDUCED)):
+        trained = {part: grid for part, grid in configuration.items() if part not in RATES}
+        found[size] = {**kept[size], **run(trained, store=store and Path(store) / size)}
+    recorded.save(experiments.RECORD, configuration=CONFIGURATION, **found)
+
+
+OTHERS = {"training": repeat_training}

@@ -153,3 +153,14 @@ def test_a_large_first_step_evens_out_the_gradients():
     assert before == small_before
     assert small_after == pytest.approx(before, rel=0.05)
     assert after < before / 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_units_with_two_values_stay_so_and_their_gradients_follow_from_the_two(seed):
+    """A layer multiplies squared gradients by (slope / half the step)^2 at 1 and -1, as both are alike."""
+    decades, values = experiments.two_valued("batch", seed, layers=20, width=64, batch_size=4000)
+    assert np.abs(np.abs(values - values.mean(axis=0)) - 1).max() < 0.1
+    assert all(len(np.unique(np.round(unit, 3))) == 2 for unit in values.T)
+    high = 1 / (1 + np.exp(-1.0))
+    slope, step = high * (1 - high), (2 * high - 1) / 2
+    assert decades / 18 == pytest.approx(np.log10((slope / step) ** 2), rel=0.05)
