@@ -274,12 +274,17 @@ def test_the_directions_are_those_of_least_squares_whatever_the_loss(
 
 
 @few
-@given(seed=SEEDS, d=st.integers(1, 10), condition=st.sampled_from([1.0, 3.0, 100.0, 1e4]))
-def test_the_rayleigh_gap_stays_below_the_bound(seed, d, condition, moments, rounding):
+@given(
+    seed=SEEDS,
+    d=st.integers(1, 10),
+    condition=st.sampled_from([1.0, 3.0, 100.0, 1e4]),
+    relaxation=st.sampled_from([1.0, 0.4, 1.6]),
+)
+def test_the_rayleigh_gap_stays_below_the_bound(seed, d, condition, relaxation, moments, rounding):
     u, S = moments(seed, d, condition)
     w0 = np.random.default_rng(seed).normal(size=d)
     problem = LeastSquares(u, S)
-    trace = gdnp(problem, w0, steps=40)
+    trace = gdnp(problem, w0, steps=40, relaxation=relaxation)
     # a gap is the square of a norm in S^-1, where each step is off by the root of the condition number
     roots, bound = np.sqrt(trace.rayleigh_gap), np.sqrt(trace.bound)
     relative = rounding(problem) * problem.condition_number
@@ -591,13 +596,19 @@ KINDS = ["least squares", "Gaussian", "sample"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @few
-@given(seed=SEEDS, bisection_steps=st.sampled_from([3, 20, 60]))
-def test_the_directions_of_gdnp_by_hand(kind, seed, bisection_steps, problem_of, near, accuracy):
-    """w - s grad_w f(w, g), with s = -||w||_S^3 / (L g h), h = c1 u'w, from plain gradients of f."""
+@given(
+    seed=SEEDS,
+    bisection_steps=st.sampled_from([3, 20, 60]),
+    relaxation=st.sampled_from([1.0, 0.3, 1.7]),
+)
+def test_the_directions_of_gdnp_by_hand(
+    kind, seed, bisection_steps, relaxation, problem_of, near, accuracy
+):
+    """w - r s grad_w f(w, g), with s = -||w||_S^3 / (L g h), h = c1 u'w, from plain gradients of f."""
     problem = problem_of(kind, seed)
     u, S = problem.u, problem.S
     w0 = np.random.default_rng(seed).normal(size=4)
-    trace = gdnp(problem, w0, steps=6, bisection_steps=bisection_steps)
+    trace = gdnp(problem, w0, steps=6, bisection_steps=bisection_steps, relaxation=relaxation)
     L = np.linalg.eigvalsh(S)[-1]
     np.testing.assert_array_equal(trace.w[0], w0)
     for w, g, after in zip(trace.w[:-1], trace.g[:-1], trace.w[1:], strict=True):
@@ -610,7 +621,15 @@ def test_the_directions_of_gdnp_by_hand(kind, seed, bisection_steps, problem_of,
         # slopes and bends of the three losses are 2 at most, as long as z and S w
         size = 2 * (np.linalg.norm(u) + abs(g) * np.sqrt(L)) * norm**2 / (L * abs(h))
         error = accuracy(problem) * problem.condition_number * (np.linalg.norm(w) + size)
-        near(after, w + norm**3 / (L * g * h) * by_w, error)
+        near(after, w + relaxation * norm**3 / (L * g * h) * by_w, error)
+
+
+def test_a_relaxation_beyond_two_turns_for_ever_within_the_range_of_numbers(moments):
+    problem = LeastSquares(*moments(0, 4, 10.0))
+    trace = gdnp(problem, np.ones(4), steps=2000, relaxation=4.0)
+    assert trace.status == "budget"
+    assert np.isfinite(trace.w).all()
+    assert trace.rayleigh_gap[-1000:].max() > 1e-6
 
 
 @pytest.mark.parametrize("bisection_steps", [1, 2, 3, 10, 40])
