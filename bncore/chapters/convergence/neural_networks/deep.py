@@ -8,7 +8,7 @@ import torch
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from bncore.lab import data, networks, training
+from bncore.lab import data, networks, studies, training
 
 WIDTHS = [64] + [50] * 6 + [10]
 LAYER = 4
@@ -16,6 +16,7 @@ OTHERS = (1, 2, 3, 5, 6)
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 MOVES = (0.001, 0.003, 0.01, 0.03, 0.1)
 SEEDS = (0, 1, 2, 3, 4)
+RATE = 0.3  # of the training; the best of those that were recorded, for either kind
 STEPS = 200
 EVERY = 40
 BATCH = 256
@@ -123,7 +124,7 @@ def measure(model, x, y, probes=2, seed=0):
 
 
 @cache
-def dependence(normalization, seeds=SEEDS, steps=STEPS, every=EVERY, learning_rate=0.1):
+def dependence(normalization, seeds=SEEDS, steps=STEPS, every=EVERY, learning_rate=RATE):
     """Train on the digits and measure on the way, for one kind of network and several seeds.
 
     Parameters
@@ -170,44 +171,102 @@ def dependence(normalization, seeds=SEEDS, steps=STEPS, every=EVERY, learning_ra
     )
 
 
+def summary(kind, learning_rate, seed):
+    """What one network measures at the start and, in the geometric mean, later, for a study.
+
+    Parameters
+    ----------
+    kind : {"batch norm", "none"}
+    learning_rate : float
+        Of the training.
+    seed : int
+
+    Returns
+    -------
+    dict
+        "loss" at the end; "change", "moved", "blocks" and "relative_blocks" as in ``Dependence``,
+        with the axes ``AXES``.
+    """
+    normalization = "batch" if kind == "batch norm" else None
+    kept = dependence.__wrapped__(normalization, (seed,), learning_rate=learning_rate)
+
+    def twice(values):
+        logs = np.log(values[0])
+        return np.exp([logs[0], logs[1:].mean(axis=0)])
+
+    return {
+        "loss": kept.losses[0, -1],
+        "change": twice(kept.change["same learning rate"]),
+        "moved": twice(kept.change["same relative move"]),
+        "blocks": twice(kept.blocks),
+        "relative_blocks": twice(kept.relative_blocks),
+    }
+
+
+AXES = {
+    "change": ("when", "size"),
+    "moved": ("when", "move"),
+    "blocks": ("when", "layer"),
+    "relative_blocks": ("when", "layer"),
+}
+LOOKED_AT = 4 * 2 * (len(LEARNING_RATES) + len(MOVES) + 2 * len(OTHERS))
+"""Learning rates of training, times start and later, times all that is measured."""
+LABELS = {
+    "when": ["start", "later"],
+    "size": list(LEARNING_RATES),
+    "move": list(MOVES),
+    "layer": list(OTHERS),
+}
+
+
 def _depth(name):
     """Number of the layer to which a parameter belongs; the output layer comes last."""
     digits = "".join(letter for letter in name.split(".")[0] if letter.isdigit())
     return int(digits) if digits else len(WIDTHS)
 
 
-def ratio(kind, size, records):
-    """Relative change with batch norm over that without, for each seed.
+def recorded_ratio(found, name, when, at=None):
+    """Logarithm of what is measured with batch norm over that without, and its interval.
 
     Parameters
     ----------
-    kind : {"same learning rate", "same relative move"}
-    size : int
-        Index into ``LEARNING_RATES`` or ``MOVES``.
-    records : slice
-        Over which the geometric mean is taken.
+    found : xarray.Dataset
+        By kind and seed, of ``summary``.
+    name : str
+        One of ``AXES``.
+    when : {"start", "later"}
+    at : float, optional
+        The size, move or layer; by default the mean over all.
+
+    Returns
+    -------
+    Interval
+        Mean over the seeds; 95 % for ``LOOKED_AT`` ratios together.
     """
-    logs = [
-        np.log(dependence(normalization).change[kind][:, records, size])
-        for normalization in ("batch", None)
-    ]
-    return np.exp((logs[0] - logs[1]).mean(axis=1))
+    logs = np.log(found[name].sel(when=when))
+    along = AXES[name][1]
+    logs = (logs.mean(along) if at is None else logs.sel({along: at})).reset_coords(drop=True)
+    kinds = (logs.sel(kind=kind, drop=True) for kind in ("batch norm", "none"))
+    return studies.difference(*kinds, looked_at=LOOKED_AT)
 
 
-def ratio_at_equal_loss(size, levels=(0.3, 0.5)):
-    """As ``ratio`` for equal learning rates, but of the networks as they pass the same losses.
+ROWS = (
+    ("step of rate 0.3", "change", RATE),
+    ("move of 0.1 %", "moved", 0.001),
+    ("move of 1 %", "moved", 0.01),
+    ("move of 10 %", "moved", 0.1),
+    ("2nd derivatives", "blocks", None),
+    ("free of scale", "relative_blocks", None),
+)
 
-    Between two records the logarithm of the change is interpolated in that of the loss.
-    """
-    means = []
-    for normalization in ("batch", None):
-        kept = dependence(normalization)
-        passed = np.minimum.accumulate(np.log(kept.losses), axis=1)
-        changes = np.log(kept.change["same learning rate"][:, :, size])
-        means.append(
-            [
-                np.interp(np.log(levels), losses[::-1], values[::-1]).mean()
-                for losses, values in zip(passed, changes, strict=True)
-            ]
+
+def table(found):
+    """Ratios of ``recorded_ratio`` and their intervals as text, before training and later."""
+    lines = [f"{'':17} {'before training':16}  from step {EVERY}"]
+    for words, name, at in ROWS:
+        cells = (
+            "{:3.1f} ({:.1f} to {:.1f})".format(*np.exp(recorded_ratio(found, name, when, at)))
+            for when in LABELS["when"]
         )
-    return np.exp(np.subtract(*means))
+        lines.append("{:17} {:16}  {}".format(words, *cells))
+    return "\n".join(lines)

@@ -25,12 +25,17 @@ def _bends_everywhere(first, second, slopes, bends, theta):
 @exercise(
     "neural-networks-second-order",
     inputs=arguments(
-        "samples", "samples", "samples units", "samples units", "units",
-        samples=(1, 4), units=(1, 3),
+        "samples",
+        "samples",
+        "samples units",
+        "samples units",
+        "units",
+        samples=(1, 4),
+        units=(1, 3),
     ),
     wrong=[_without_the_bends, _theta_once, _bends_everywhere],
     examples=25,
-)  # fmt: skip
+)
 def second_order(first, second, slopes, bends, theta):
     """Return the matrix B from the derivatives of loss and units at each sample."""
     pull = slopes * theta

@@ -49,9 +49,8 @@ class Plane(GaussianNetwork):
         z = self.z.reshape(size, size, 2)[::every, ::every].reshape(-1, 2)
         weights = self.weights.reshape(size, size)[::every, ::every].reshape(-1)
         rest = self.theta[1:] @ np.tanh(np.atleast_2d(others) @ z.T)
-        return np.array(
-            [self.loss.phi(self.theta[0] * np.tanh(z @ w) + rest) @ weights for w in first]
-        ) / weights.sum()  # fmt: skip
+        own = self.theta[0] * np.tanh(first @ z.T)
+        return self.loss.phi(own + rest) @ weights / weights.sum()
 
     def solve(self, W):
         """A critical point of all units near W, where the search for one ends well."""
@@ -123,9 +122,11 @@ def splayed(theta, strength, spread=0.3):
 
     def search(start, make):
         result = minimize(
-            lambda flat: plane.value(make(flat)), start, method="Nelder-Mead",
+            lambda flat: plane.value(make(flat)),
+            start,
+            method="Nelder-Mead",
             options={"xatol": 1e-9, "fatol": 1e-16, "maxiter": 2000},
-        )  # fmt: skip
+        )
         return make(result.x)
 
     on = search([-0.5], lambda flat: pair([flat[0], 0.0]))

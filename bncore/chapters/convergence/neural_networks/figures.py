@@ -48,9 +48,11 @@ def held_elsewhere(angle):
     above.plot(*along.T, color=style.INK, linestyle="--", label=r"the line $S^{-1}u$")
     above.plot(*answers.T, color=style.COLOR["measured"], linewidth=1, alpha=0.6)
     above.annotate(
-        "", held[chosen], (0, 0),
+        "",
+        held[chosen],
+        (0, 0),
         arrowprops={"arrowstyle": "-|>", "color": style.COLOR["highlight"], "linewidth": 2.5},
-    )  # fmt: skip
+    )
     above.plot([], [], color=style.COLOR["highlight"], label="$w_2$, held")
     above.plot(
         *answers[chosen], "o", markersize=10, color=style.COLOR["measured"], label="best $w_1$"
@@ -132,9 +134,12 @@ def turns(condition, judged, after, factor):
         steps = np.arange(len(turn.measured))
         above.semilogy(steps, np.maximum(turn.measured, 1e-20), color=colour, label=f"unit {i + 1}")
         above.semilogy(
-            steps, np.maximum(turn.bound, 1e-20), color=colour, linestyle="--",
+            steps,
+            np.maximum(turn.bound, 1e-20),
+            color=colour,
+            linestyle="--",
             label=f"bound {i + 1}",
-        )  # fmt: skip
+        )
     above.set(ylim=(1e-20, 1e2))
     above.set_xlabel(f"direction steps in its turn, L/μ = {condition:g}")
     above.set_ylabel("squared gradient")
@@ -162,9 +167,12 @@ def _band(ax, steps, values, normalization):
     colour = style.COLOR[name]
     ax.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, lw=0)
     ax.plot(
-        steps, values.mean(axis=0), color=colour, label=name,
+        steps,
+        values.mean(axis=0),
+        color=colour,
+        label=name,
         linestyle="-" if normalization else (0, (4, 1.5)),
-    )  # fmt: skip
+    )
 
 
 def moved_below(measured, kind, size):
@@ -204,7 +212,7 @@ def second_derivatives(measured, kind, layer):
     for normalization, kept in measured.items():
         values = kept.blocks if kind == "as it is" else kept.relative_blocks
         _band(ax, kept.steps, values[:, :, deep.OTHERS.index(layer)], normalization)
-    ax.set(yscale="log", ylim=(0.3, 60) if kind == "as it is" else (10, 1000))
+    ax.set(yscale="log", ylim=(0.15, 60) if kind == "as it is" else (10, 1000))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("size" if kind == "as it is" else "size, free of scale")
     ax.set_xlabel("training steps")
