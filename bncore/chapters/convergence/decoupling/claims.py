@@ -34,12 +34,9 @@ def reparametrisation():
         S, y = X.T @ X / len(X), experiments.batch_norm(X, w, g)
         errors.append(np.abs(y - X @ couple(w, g, S)).max() / np.abs(y).max())
         variances.append(abs((X @ w).var() / (w @ S @ w) - 1))
-    yield at_most(
-        1e-12,
-        max(variances),
-        "largest relative difference of the variances over 100 random batches of mean 0",
-    )
-    yield at_most(1e-12, max(errors), "the same between batch norm and $x^\\top\\tilde w$")
+    what = "largest relative difference {} over 100 random batches of mean 0"
+    yield at_most(1e-12, max(variances), what.format("of the variances"))
+    yield at_most(1e-12, max(errors), what.format("between batch norm and $x^\\top\\tilde w$"))
 
 
 @claim("encyclopaedia, Decoupling", "holds", lost=True)
@@ -54,18 +51,14 @@ def norm():
         shortest.append(values[0] / values[-1])
         scale.append(abs(length[3] / (abs(g) * length[1]) - 1))
         triangle.append((length[2] - length[0] - length[1]) / length[2])
-    yield at_least(
-        1e-12,
-        min(shortest),
-        "least $\\lVert w\\rVert_S^2$ over the largest, over $\\lVert w\\rVert = 1$, of 100 "
-        "data sets",
+    least = (
+        "least $\\lVert w\\rVert_S^2$ over the largest, over $\\lVert w\\rVert = 1$, 100 data sets"
     )
-    yield at_most(
-        1e-12,
-        max(scale),
-        "largest relative violation of $\\lVert gw\\rVert_S = |g|\\lVert w\\rVert_S$",
-    )
-    yield at_most(1e-12, max(triangle), "the same of the triangle inequality")
+    what = "largest relative violation of {}, 100 data sets"
+    scaled = "$\\lVert gw\\rVert_S = |g|\\lVert w\\rVert_S$"
+    yield at_least(1e-12, min(shortest), least)
+    yield at_most(1e-12, max(scale), what.format(scaled))
+    yield at_most(1e-12, max(triangle), what.format("the triangle inequality"))
 
 
 @claim("encyclopaedia, Decoupling", "holds", lost=True)

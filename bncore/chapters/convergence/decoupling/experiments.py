@@ -6,9 +6,11 @@ Every problem is least squares, f(w) = 2u'w + w'Sw, whose excess is f(w) - f* = 
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from scipy.integrate import solve_ivp
 
 from bncore.convergence import LeastSquares
+from bncore.lab.studies import difference
 from bncore.mechanics import transform
 
 TARGET = 1e-6
@@ -111,6 +113,36 @@ def steps_to_target(problems, rates, method, limit=20_000):
                 break
             w, g = w - eta * dw, g - rate_g * dg
     return steps
+
+
+GRIDS = {
+    "plain": 10.0 ** np.arange(-1.3, -0.9, 0.025),
+    "two rates": 10.0 ** np.arange(-1.0, 0.2, 0.025),
+}
+
+
+def steps_at_best_rates(problems, fresh):
+    """Steps on direction and length over steps on the weights, each at its own best rate of ``GRIDS``.
+
+    Parameters
+    ----------
+    problems, fresh : Problems
+        Those whose median chooses the rates, and those that are counted.
+
+    Returns
+    -------
+    rates : dict of str to float
+        The best one of either method.
+    ratio : Interval
+        Mean logarithm over the fresh problems, and 95 % for two comparisons.
+    """
+    rates, logs = {}, {}
+    for method, grid in GRIDS.items():
+        medians = np.median(steps_to_target(problems, grid, method), axis=1)
+        rates[method] = float(grid[medians.argmin()])
+        steps = steps_to_target(fresh, [rates[method]], method)[0]
+        logs[method] = xr.DataArray(np.log(steps), {"seed": np.arange(len(steps))}, ["seed"])
+    return rates, difference(logs["two rates"], logs["plain"], looked_at=2)
 
 
 def branches(problems):

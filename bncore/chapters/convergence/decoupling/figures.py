@@ -59,11 +59,21 @@ def two_planes(angle, length):
     below.contour(angles, lengths, over_polar, LEVELS, colors=style.MUTED, linewidths=0.7)
     path = np.array([decouple(weights, problem.S) for weights in plain.weights], dtype=object)
     for trace, polar, colour, marker, label in (
-        (plain, (_angles(problem, np.stack(path[:, 0])), path[:, 1].astype(float)),
-         style.COLOR["no batch norm"], "^", "on the weights"),
-        (normed, (_angles(problem, normed.w), normed.g),
-         style.COLOR["batch norm"], "o", "on direction and length"),
-    ):  # fmt: skip
+        (
+            plain,
+            (_angles(problem, np.stack(path[:, 0])), path[:, 1].astype(float)),
+            style.COLOR["no batch norm"],
+            "^",
+            "on the weights",
+        ),
+        (
+            normed,
+            (_angles(problem, normed.w), normed.g),
+            style.COLOR["batch norm"],
+            "o",
+            "on direction and length",
+        ),
+    ):
         look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.5}
         above.plot(*trace.weights.T, **look, label=label)
         below.plot(*polar, **look)
@@ -120,8 +130,13 @@ def growing(rate, steps=300):
     with np.errstate(over="ignore"):
         plain = ((1 - 2 * rate * values) ** (2 * t[:, None]) * values * along**2).sum(axis=1)
     shown = plain < 1e8
-    bottom.plot(t[shown], np.maximum(plain / plain[0], 1e-16)[shown], "--",
-                color=style.COLOR["no batch norm"], label="weights")  # fmt: skip
+    bottom.plot(
+        t[shown],
+        np.maximum(plain / plain[0], 1e-16)[shown],
+        "--",
+        color=style.COLOR["no batch norm"],
+        label="weights",
+    )
     bottom.set(yscale="log", ylim=(1e-13, 1e3), ylabel="excess, relative", xlabel="step")
     bottom.set_xscale("symlog", linthresh=1)
     bottom.set(xlim=(-0.05, steps), xticks=[0, 1, 10, 100], xticklabels=["0", "1", "10", "100"])
@@ -178,10 +193,20 @@ def rates(problems, learning_rates, limit=10_000):
         met = np.isfinite(steps[method]).all(axis=1)
         at, values = learning_rates[met], steps[method][met]
         above.fill_between(at, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.18)
-        above.plot(at, np.median(values, axis=1), marker, linestyle="-", color=colour,
-                   markersize=4, linewidth=1.5, label=label)  # fmt: skip
-    for law, name in ((np.median(small) / learning_rates, "predicted"),
-                      (np.median(large) * learning_rates, None)):  # fmt: skip
+        above.plot(
+            at,
+            np.median(values, axis=1),
+            marker,
+            linestyle="-",
+            color=colour,
+            markersize=4,
+            linewidth=1.5,
+            label=label,
+        )
+    for law, name in (
+        (np.median(small) / learning_rates, "predicted"),
+        (np.median(large) * learning_rates, None),
+    ):
         above.plot(
             learning_rates, law, "--", color=style.COLOR["predicted"], linewidth=1.3, label=name
         )
@@ -191,8 +216,13 @@ def rates(problems, learning_rates, limit=10_000):
     runs = [experiments.descend_direction(problems, rate, 1000) for rate in learning_rates]
     lengths = np.sqrt([run.squared_length[-1] for run in runs])
     bounds = np.sqrt([run.length_bound.max() for run in runs])
-    below.fill_between(learning_rates, lengths.min(axis=1), lengths.max(axis=1),
-                       color=style.COLOR["measured"], alpha=0.25)  # fmt: skip
+    below.fill_between(
+        learning_rates,
+        lengths.min(axis=1),
+        lengths.max(axis=1),
+        color=style.COLOR["measured"],
+        alpha=0.25,
+    )
     below.plot(
         learning_rates, np.median(lengths, axis=1), color=style.COLOR["measured"], label="measured"
     )
@@ -217,8 +247,17 @@ def forgetting(runs):
         for ax, values in ((above, rate / run.length**2), (below, run.gap)):
             chosen = values[t]
             ax.fill_between(t, chosen.min(axis=1), chosen.max(axis=1), color=colour, alpha=0.15)
-            ax.plot(t, np.median(chosen, axis=1), marker, linestyle="-", color=colour,
-                    markersize=3, linewidth=1.5, markevery=6, label=f"rate {rate:g}")  # fmt: skip
+            ax.plot(
+                t,
+                np.median(chosen, axis=1),
+                marker,
+                linestyle="-",
+                color=colour,
+                markersize=3,
+                linewidth=1.5,
+                markevery=6,
+                label=f"rate {rate:g}",
+            )
     law = np.median(run.limit, axis=1)[t]
     above.plot(t, law, "--", color=style.COLOR["predicted"], label="predicted")
     above.set(xscale="log", yscale="log", ylabel="rate / length²", ylim=(1e-4, 1))

@@ -1,19 +1,14 @@
 """What the literature says about batch normalization and least squares."""
 
+import itertools
+
 import numpy as np
 import xarray as xr
-from scipy.optimize import minimize_scalar
 
 from bncore.chapters.convergence.least_squares import experiments
 from bncore.convergence import LeastSquares, bounds, gradient_descent
 from bncore.lab.studies import difference
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
-
-
-def _problems(conditions=(2, 10, 100, 1000), count=10):
-    for condition in conditions:
-        for seed in range(count):
-            yield experiments.random_problem(condition, seed, dimension=2 + seed)
 
 
 @claim("encyclopaedia, Least-square problem", "holds", lost=True)
@@ -23,43 +18,25 @@ def quotient():
     setting that derivative to zero leaves $\min_w \rho(w)$, $\rho(w) = -\frac{w^\top
     uu^\top w}{w^\top S w}$.
     """
-    form, curvature, reached, least = [], [], [], []
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        d = 1 + seed % 8
-        X = rng.exponential(size=(60, d)) @ rng.normal(size=(d, d))
-        y, w = X @ rng.normal(size=d) + rng.normal(size=60), rng.normal(size=d)
-        u, S = -(X.T @ y) / 60, X.T @ X / 60
-        spread = np.mean(y**2)
+    found = []
+    for X, y, w in experiments.skewed_data(40):
+        u, S = -(X.T @ y) / len(y), X.T @ X / len(y)
 
-        def loss(weights, X=X, y=y, spread=spread):
-            return np.mean((y - X @ weights) ** 2) / spread - 1
+        def form(weights, u=u, S=S):
+            return 2 * u @ weights + weights @ S @ weights
 
-        def rho(w, u=u, S=S, spread=spread):
-            return -((u @ w) ** 2) / (w @ S @ w) / spread
+        def rho(weights, u=u, S=S):
+            return -((u @ weights) ** 2) / (weights @ S @ weights)
 
-        unit = w / np.sqrt(w @ S @ w)
-        form.append(abs((2 * u @ w + w @ S @ w) / spread - loss(w)) / (1 + abs(loss(w))))
-        best = minimize_scalar(lambda g, unit=unit, loss=loss: loss(g * unit))
-        wide = np.sqrt(spread)
-        sides = loss((best.x + wide) * unit) + loss((best.x - wide) * unit)
-        curvature.append(sides - 2 * best.fun)
-        reached.append(abs(best.fun - rho(w)))
-        solution = np.linalg.lstsq(X, y)[0]
-        least.append(abs(loss(solution) - rho(solution)))
+        found.append(experiments.beside_the_error(X, y, w, form, rho))
+    form, curvature, best, least = np.transpose(found)
+    what = "largest difference of {}, relative to the mean squared error of zero, 40 data sets"
     yield at_most(
-        1e-9,
-        max(form),
-        "largest difference of the mean squared error of 40 random data sets, less $E\\,y^2$, to "
-        "$2u^\\top w + w^\\top Sw$, relative to the error",
+        1e-9, max(form), what.format("the form to the mean squared error less that of zero")
     )
-    yield at_least(1e-3, min(curvature), "smallest second difference of the error in γ")
-    yield at_most(
-        1e-9,
-        max(reached),
-        "largest difference of a numerical minimum over γ to ρ(w), relative to $E\\,y^2$",
-    )
-    yield at_most(1e-9, max(least), "the same of the least error of all weights to ρ there")
+    yield at_least(1e-3, min(curvature), "smallest second difference of that error in γ")
+    yield at_most(1e-9, max(best), what.format("ρ to a numerical minimum over γ"))
+    yield at_most(1e-9, max(least), what.format("the least ρ to the least error of all weights"))
 
 
 @claim("encyclopaedia, Least-square problem", "holds", lost=True)
@@ -69,35 +46,20 @@ def linear_rate():
     (1-\frac{\mu}{L})^{2t}(\rho(w_0) - \rho(w^*))$.
     """
 
-    def worst(problem, w, steps):
-        """Largest ratio of the gap to its bound along the printed steps, for gaps above 1e-12."""
-        gap = first = problem.line(w).rayleigh_gap
-        largest = 0.0
-        for t in range(1, steps + 1):
-            eta = w @ problem.S @ w / (2 * problem.largest_eigenvalue * abs(problem.rayleigh(w)))
-            w = w - eta * problem.rayleigh_gradient(w)
-            w = w / np.linalg.norm(w)
-            gap = problem.line(w).rayleigh_gap
-            if gap < 1e-12:
-                break
-            largest = max(largest, gap / (bounds.rate(problem) ** t * first))
-        return largest
+    def eta(problem, w):
+        return w @ problem.S @ w / (2 * problem.largest_eigenvalue * abs(problem.rayleigh(w)))
 
     ratio, nearly = [], []
-    for problem, w in _problems():
-        ratio.append(worst(problem, w, 60))
+    for problem, w in experiments.random_problems():
+        ratio.append(experiments.gap_over_bound(problem, w, eta, 60))
         mean = problem.u @ w / (problem.u @ problem.u)
         w = w - (1 - 1e-6) * mean * problem.u  # a start within 1e-6 of the worst one
-        nearly.append(worst(problem, w, 1))
-    yield at_most(
-        1 + 1e-9,
-        max(ratio),
-        "largest ratio of the gap to the bound, over 60 steps of 40 random problems with "
-        "condition numbers 2 to 1000",
+        nearly.append(experiments.gap_over_bound(problem, w, eta, 1))
+    what = (
+        "largest ratio of the gap to the bound, 40 random problems, condition numbers 2 to 1000: {}"
     )
-    yield at_most(
-        1 + 1e-9, max(nearly), "the same over one step from starts where ρ is nearly zero"
-    )
+    yield at_most(1 + 1e-9, max(ratio), what.format("over 60 steps"))
+    yield at_most(1 + 1e-9, max(nearly), what.format("over one step from where ρ is nearly zero"))
 
 
 @claim("kohler2019, Theorem 1", "holds")
@@ -106,7 +68,7 @@ def gradient_norm():
     $\|w\|_S^2\,\|\nabla\rho(w)\|_{S^{-1}}^2\,/\,|4\rho(w)| = \rho(w) - \rho(w^*)$.
     """
     errors = []
-    for problem, w in _problems():
+    for problem, w in experiments.random_problems():
         slope = problem.rayleigh_gradient(w)
         left = (w @ problem.S @ w) * (slope @ np.linalg.solve(problem.S, slope))
         left /= 4 * abs(problem.rayleigh(w))
@@ -121,23 +83,18 @@ def gradient_norm():
 @claim("encyclopaedia, Least-square problem", "fails", aliases=["scaling-plain-descent-sublinear"])
 def sublinear():
     """Regular gradient descent on least squares converges only sub-linearly."""
-    bend, ratio = [], []
-    for condition in (2, 10, 100):
-        for seed in range(5):
-            problem, w = experiments.random_problem(condition, seed)
-            steps = 10 * condition
-            start = experiments.best_length(problem, w)
-            run = gradient_descent(problem, start, steps=steps)
-            excess = experiments.excess(problem, run.weights)
-            ratio.append(
-                np.max(excess / excess[0] / bounds.rate(problem) ** np.arange(len(excess)))
-            )
-            third = steps // 3
-            slopes = -np.diff(np.log(excess[third : 3 * third + 1 : third]))
-            bend.append(slopes[1] / slopes[0])
+    slower, ratio = [], []
+    for condition, seed in itertools.product((2, 10, 100), range(5)):
+        problem, w = experiments.random_problem(condition, seed)
+        start = experiments.best_length(problem, w)
+        run = gradient_descent(problem, start, steps=10 * condition)
+        excess = experiments.excess(problem, run.weights)
+        slower.append(experiments.late_decrease(excess))
+        bound = excess[0] * bounds.rate(problem) ** np.arange(len(excess))
+        ratio.append(np.max(excess / bound))
     yield at_most(
         0.7,
-        min(bend),
+        min(slower),
         "decrease of the log excess in the last third of the steps, relative to the middle "
         "third (0.59 for an excess of 1/t, 1 for a linear rate); smallest of 15 problems",
     )
@@ -196,14 +153,9 @@ def faster():
     gradient descent.
     """
     by_theorem, constant = [], []
-    for condition in (20, 100):
-        for dimension in (10, 50):
-            for seed in range(4):
-                problem, w = experiments.random_problem(condition, seed, dimension=dimension)
-                solution = np.random.default_rng(1000 + seed).normal(size=dimension)
-                problem = LeastSquares(-problem.S @ solution, problem.S)
-                by_theorem.append(_steps_for_one(problem, w, 5 * condition))
-                constant.append(_speed_at_constant_rates(problem, w, 3 * condition))
+    for problem, w in experiments.with_normal_solutions():
+        by_theorem.append(_steps_for_one(problem, w, round(5 * problem.condition_number)))
+        constant.append(_speed_at_constant_rates(problem, w, round(3 * problem.condition_number)))
     X, y = experiments.diabetes()
     on_data = _steps_for_one(LeastSquares.from_data(X, y), np.ones(X.shape[1]), 1500)
     many = f"mean over {len(constant)} random problems with 10 and 50 weights"
@@ -215,12 +167,8 @@ def faster():
     yield at_most(0, _against_none(np.log(by_theorem)), f"logarithm of the {steps}: {many}")
     yield at_most(1, on_data, f"{steps}: diabetes data")
     yield otherwise("$w$ and $\\gamma$ have a constant learning rate each")
-    yield at_most(
-        0,
-        _against_none(np.log(constant)),
-        "logarithm of the steps for one of gradient descent, told by the logarithms of what is left of "
-        f"the excess, each at its own best rate: {many}",
-    )
+    told = "the same, told by the logarithms of what is left of the excess"
+    yield at_most(0, _against_none(np.log(constant)), f"{told}: {many}")
 
 
 def _ascend(B, A, v, metric):
@@ -266,24 +214,12 @@ def generalised_quotient():
     \bigl(1-\frac{\lambda_1-\lambda_2}{\lambda_1-\lambda_{\min}}\bigr)^{2t}\frac{\lambda_1-\rho(w_0)}{\rho(w_0)-\lambda_2}$
     with the largest, the second and the smallest eigenvalue of $B$.
     """
-    words = (
-        "largest ratio of one step's contraction, at the best step size, to the printed factor, over "
-        "40 random pairs of matrices; {}"
-    )
+    what = "largest ratio of a step's contraction, at its best size, to the printed factor, 40 pairs: {}"
+    plain = "gradient and eigenvalues of $B$ as printed"
+    relative = "gradient $A^{-1}\\nabla\\rho$, eigenvalues of $A^{-1}B$"
     yield under("gradient and eigenvalues are taken relative to $A$, as where $A = I$")
-    yield at_most(
-        1 + 1e-6,
-        _worst_ratio("I", pencil=False, A_is_identity=True),
-        words.format("$A = I$, gradient and eigenvalues as printed"),
-    )
-    yield at_most(
-        1 + 1e-6,
-        _worst_ratio("A", pencil=True),
-        words.format("gradient $A^{-1}\\nabla\\rho$, eigenvalues of $A^{-1}B$"),
-    )
+    identity = _worst_ratio("I", pencil=False, A_is_identity=True)
+    yield at_most(1 + 1e-6, identity, what.format(f"$A = I$, {plain}"))
+    yield at_most(1 + 1e-6, _worst_ratio("A", pencil=True), what.format(relative))
     yield otherwise("they are taken as printed, for other $A$, such as the $S$ of least squares")
-    yield at_most(
-        1 + 1e-6,
-        _worst_ratio("I", pencil=False),
-        words.format("plain gradient, eigenvalues of $B$"),
-    )
+    yield at_most(1 + 1e-6, _worst_ratio("I", pencil=False), what.format(plain))

@@ -1,8 +1,10 @@
 """The experiments of the least-squares chapter: problems, rates, learning rates and diabetes."""
 
+import itertools
 import time
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from scipy.sparse import linalg
 from sklearn.datasets import load_diabetes
 
@@ -10,6 +12,7 @@ from bncore.convergence import (
     LeastSquares,
     accelerated_gradient_descent,
     batch_norm_gradient_descent,
+    bounds,
     gdnp,
     gradient_descent,
 )
@@ -43,6 +46,84 @@ def random_problem(condition, seed, dimension=10, tilt=None):
     S = (rotation * spectrum) @ rotation.T
     u = rotation @ (np.sqrt(spectrum) * p)
     return LeastSquares(u, (S + S.T) / 2), rng.normal(size=dimension)
+
+
+def random_problems(conditions=(2, 10, 100, 1000), count=10):
+    """Ten problems of each condition number, in 2 to 11 dimensions, each with its start."""
+    for condition, seed in itertools.product(conditions, range(count)):
+        yield random_problem(condition, seed, dimension=2 + seed)
+
+
+def with_normal_solutions(conditions=(20, 100), dimensions=(10, 50), count=4):
+    """Problems whose solution is normal, so that its flat and its steep parts are alike."""
+    for condition, dimension, seed in itertools.product(conditions, dimensions, range(count)):
+        problem, w = random_problem(condition, seed, dimension=dimension)
+        solution = np.random.default_rng(1000 + seed).normal(size=dimension)
+        yield LeastSquares(-problem.S @ solution, problem.S), w
+
+
+def skewed_data(count, examples=60):
+    """Data X and y with skewed features, and weights w."""
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        d = 1 + seed % 8
+        X = rng.exponential(size=(examples, d)) @ rng.normal(size=(d, d))
+        y, w = X @ rng.normal(size=d) + rng.normal(size=examples), rng.normal(size=d)
+        yield X, y, w
+
+
+def beside_the_error(X, y, w, form, rho):
+    """Compare two functions of weights with the mean squared error of data, less that of zero.
+
+    Returns
+    -------
+    form, curvature, best, least : float
+        Of the error's mean square of y: the difference of the form at w; the second difference of the
+        error in the length of w; the difference of rho(w) to the least error along w, and of rho at
+        the least-squares solution to the error there.
+    """
+    spread = np.mean(y**2)
+
+    def error(weights):
+        return np.mean((y - X @ weights) ** 2) / spread - 1
+
+    unit, wide = w / np.sqrt(np.mean((X @ w) ** 2)), np.sqrt(spread)
+    best = minimize_scalar(lambda g: error(g * unit))
+    sides = error((best.x + wide) * unit) + error((best.x - wide) * unit)
+    solution = np.linalg.lstsq(X, y)[0]
+    return (
+        abs(form(w) / spread - error(w)) / (1 + abs(error(w))),
+        sides - 2 * best.fun,
+        abs(best.fun - rho(w) / spread),
+        abs(error(solution) - rho(solution) / spread),
+    )
+
+
+def gap_over_bound(problem, w, eta, steps, floor=1e-12):
+    """Largest ratio of the Rayleigh gap to (1 - mu/L)^(2t) of the first one, for gaps above the floor.
+
+    Parameters
+    ----------
+    eta : callable
+        From the problem and w to the size of a step w - eta grad rho(w).
+    """
+    first = problem.line(w).rayleigh_gap
+    largest = 0.0
+    for t in range(1, steps + 1):
+        w = w - eta(problem, w) * problem.rayleigh_gradient(w)
+        w = w / np.linalg.norm(w)
+        gap = problem.line(w).rayleigh_gap
+        if gap < floor:
+            break
+        largest = max(largest, gap / (bounds.rate(problem) ** t * first))
+    return largest
+
+
+def late_decrease(values):
+    """Decrease of the logarithm in the last third of a run, relative to that in the middle third."""
+    third = (len(values) - 1) // 3
+    falls = -np.diff(np.log(values[third : 3 * third + 1 : third]))
+    return falls[1] / falls[0]
 
 
 def root(S):

@@ -43,21 +43,27 @@ def descent(condition, tilt, steps=12):
     x, y = np.meshgrid(np.linspace(-2 * wide, 3 * wide, 301), np.linspace(-3.5, 4, 241))
     values = experiments.excess(problem, np.column_stack([x.ravel(), y.ravel()]))
     above.contour(
-        x, y, values.reshape(x.shape), levels=[0.03, 0.1, 0.25, 0.5, 1, 2],
-        colors=style.MUTED, linewidths=0.8,
-    )  # fmt: skip
+        x,
+        y,
+        values.reshape(x.shape),
+        levels=[0.03, 0.1, 0.25, 0.5, 1, 2],
+        colors=style.MUTED,
+        linewidths=0.8,
+    )
     turn = np.linspace(0, 2 * np.pi, 200)
     circle = np.array([np.cos(turn), np.sin(turn)]) / np.sqrt(np.diag(problem.S))[:, None] / 2
-    above.plot(*(circle + solution[:, None] / 2), ":", color=style.COLOR["highlight"],
-               label="best lengths")  # fmt: skip
+    above.plot(
+        *(circle + solution[:, None] / 2), ":", color=style.COLOR["highlight"], label="best lengths"
+    )
     looks = {
         "normalised": ("o", style.COLOR["batch norm"]),
         "gradient descent": ("s", style.COLOR["no batch norm"]),
     }
     for name, path in paths.items():
         marker, colour = looks[name]
-        above.plot(*path.T, marker, linestyle="-", linewidth=1.2, markersize=5, color=colour,
-                   label=name)  # fmt: skip
+        above.plot(
+            *path.T, marker, linestyle="-", linewidth=1.2, markersize=5, color=colour, label=name
+        )
         gap = np.maximum(experiments.excess(problem, path), 2e-12)
         below.semilogy(gap, marker, linestyle="-", linewidth=1.2, markersize=5, color=colour)
     above.plot(*solution, "*", color=style.INK, markersize=13, label="solution")
@@ -67,8 +73,12 @@ def descent(condition, tilt, steps=12):
     above.set(xlabel="weight on the flat axis", ylabel="on the steep axis")
     style.legend_above(above)
     shrink = 1 - 1 / condition
-    below.semilogy(shrink ** (2 * np.arange(steps + 1)) * 0.75, "--", color=style.INK,
-                   label=r"bound, $(1-\mu/L)^{2t}$")  # fmt: skip
+    below.semilogy(
+        shrink ** (2 * np.arange(steps + 1)) * 0.75,
+        "--",
+        color=style.INK,
+        label=r"bound, $(1-\mu/L)^{2t}$",
+    )
     below.set(xlabel="steps t", ylabel="loss above its minimum", ylim=(1e-12, 3))
     style.legend_above(below)
     return fig
@@ -95,8 +105,17 @@ def triangle(angle, ratio):
     fig, ax = style.axes(height=5.0)
     ax.plot(*np.outer([-9, 9], q).T, color=style.MUTED, linewidth=1.5)
     ax.plot(*np.outer([0, 9], moved).T, color=style.COLOR["batch norm"], linewidth=1, alpha=0.7)
-    ax.add_patch(Circle(q, (1 - ratio) * t, fill=False, linestyle="--", edgecolor=style.INK,
-                        linewidth=1.5, label=r"radius $(1-\mu/L)\,\|r\|$"))  # fmt: skip
+    ax.add_patch(
+        Circle(
+            q,
+            (1 - ratio) * t,
+            fill=False,
+            linestyle="--",
+            edgecolor=style.INK,
+            linewidth=1.5,
+            label=r"radius $(1-\mu/L)\,\|r\|$",
+        )
+    )
     arrow = {"arrowstyle": "-|>", "mutation_scale": 16, "shrinkA": 0, "shrinkB": 0, "linewidth": 2}
     for end, start, colour in (
         (v, (0, 0), style.MUTED),
@@ -104,13 +123,21 @@ def triangle(angle, ratio):
         (moved, v, style.COLOR["batch norm"]),
     ):
         ax.annotate("", xy=end, xytext=start, arrowprops={**arrow, "color": colour})
-    ax.plot(*np.array([q, foot]).T, ":", color=style.COLOR["highlight"], linewidth=3,
-            label="new distance from q")  # fmt: skip
+    ax.plot(
+        *np.array([q, foot]).T,
+        ":",
+        color=style.COLOR["highlight"],
+        linewidth=3,
+        label="new distance from q",
+    )
     ax.plot(*q, "o", color=style.INK)
     scale = 0.05 * max(t, 1)
-    for text, at in ((r"$v$", (0.5, -2.2 * scale)), (r"$q$", (1 - 1.4 * scale, t + 0.8 * scale)),
-                     (r"$r$", (1 - 1.2 * scale, 0.6 * t)),
-                     (r"$v_+$", (moved[0] + 0.4 * scale, moved[1] - 1.6 * scale))):  # fmt: skip
+    for text, at in (
+        (r"$v$", (0.5, -2.2 * scale)),
+        (r"$q$", (1 - 1.4 * scale, t + 0.8 * scale)),
+        (r"$r$", (1 - 1.2 * scale, 0.6 * t)),
+        (r"$v_+$", (moved[0] + 0.4 * scale, moved[1] - 1.6 * scale)),
+    ):
         ax.annotate(text, at, fontsize=16)
     before, after = t / np.hypot(1, t), np.linalg.norm(q - foot) / np.linalg.norm(q)
     numbers = f"sine {before:.2f}, then {after:.2f}; bound {(1 - ratio) * before:.2f}"
@@ -143,10 +170,15 @@ def bound_and_run(condition, seeds=8):
     relative = np.maximum(relative, 1e-13)
     fig, ax = style.axes(height=3.8)
     at = np.arange(steps + 1)
-    ax.fill_between(at, relative.min(axis=0), relative.max(axis=0), color=style.COLOR["measured"],
-                    alpha=0.25)  # fmt: skip
-    ax.semilogy(at, np.median(relative, axis=0), color=style.COLOR["measured"],
-                label=f"measured, {seeds} problems")  # fmt: skip
+    ax.fill_between(
+        at, relative.min(axis=0), relative.max(axis=0), color=style.COLOR["measured"], alpha=0.25
+    )
+    ax.semilogy(
+        at,
+        np.median(relative, axis=0),
+        color=style.COLOR["measured"],
+        label=f"measured, {seeds} problems",
+    )
     ax.semilogy(at, limit, "--", color=style.COLOR["predicted"], label="bound")
     ax.set(xlabel="steps t", ylabel="gap, relative to the start", ylim=(1e-9, 2), xlim=(0, steps))
     style.legend_above(ax)

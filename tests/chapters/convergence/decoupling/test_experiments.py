@@ -58,6 +58,19 @@ def test_steps_are_infinite_beyond_the_stability_limit(method, rate):
     assert np.isinf(experiments.steps_to_target(problems, [rate], method, limit=3000)).all()
 
 
+def test_steps_are_compared_at_the_best_rates_on_fresh_problems():
+    problems, fresh = experiments.random_problems(3), experiments.random_problems(4, seed=1)
+    rates, ratio = experiments.steps_at_best_rates(problems, fresh)
+    logs = []
+    for method, grid in experiments.GRIDS.items():
+        assert grid[0] < rates[method] < grid[-1]
+        medians = np.median(experiments.steps_to_target(problems, grid, method), axis=1)
+        assert medians[np.isclose(grid, rates[method])] == medians.min()
+        logs.append(np.log(experiments.steps_to_target(fresh, [rates[method]], method)[0]))
+    assert ratio.mean == pytest.approx((logs[1] - logs[0]).mean(), rel=8 * EPS)
+    assert ratio.low < ratio.mean < ratio.high
+
+
 def test_gradient_flow_predicts_both_branches():
     problems = experiments.random_problems(4, dimension=4, kappa=5.0, seed=3)
     small, large = experiments.branches(problems)
