@@ -13,6 +13,7 @@ from bncore.convergence import (
 )
 from bncore.convergence.losses import Loss
 from bncore.convergence.yardsticks import lbfgs, logistic_regression
+from bncore.lab import studies
 
 SINE = Loss(np.sin, np.cos, lambda a: -np.sin(a), 1.0, 1.0, "sine")
 HINGE = Loss(
@@ -186,24 +187,11 @@ def bounds_along_a_run(problem, w0, steps, bisection_steps):
     """
     trace = gdnp(problem, w0, steps=steps, bisection_steps=bisection_steps)
     printed = printed_bounds(problem, trace)
+    found = {name: getattr(bounds, name)(problem, trace) for name in printed}
     return {
-        name: {"measured": found.measured, "printed": printed[name], "corrected": found.bound}
-        for name, found in (
-            (name, getattr(bounds, name)(problem, trace)) for name in printed
-        )
-    }  # fmt: skip
-
-
-def worst_ratios(problem, w0, steps=20, bisection_steps=10, floor=1e-22):
-    """Largest measured value over its printed and over its corrected bound, for each of the three."""
-    found = bounds_along_a_run(problem, w0, steps, bisection_steps)
-    worst = {}
-    for name, parts in found.items():
-        seen = parts["measured"] > floor * max(1.0, problem.loss.slope_bound**2)
-        for form in ("printed", "corrected"):
-            ratios = parts["measured"][seen] / parts[form][seen]
-            worst[name, form] = float(ratios.max(initial=0.0))
-    return worst
+        name: {"measured": one.measured, "printed": printed[name], "corrected": one.bound}
+        for name, one in found.items()
+    }
 
 
 def with_outliers(distance, samples=3000, share=0.1, seed=0):
@@ -236,14 +224,14 @@ def sampling_angles(sizes, seeds, loss="softplus"):
         In degrees.
     """
     u, S = moments(4, 0)
-    angles = np.empty((len(sizes), seeds))
-    for i, size in enumerate(sizes):
-        for seed in range(seeds):
-            rng = np.random.default_rng([size, seed])
-            Z = rng.multivariate_normal(u, S - np.outer(u, u), size=size)
-            problem = EmpiricalHalfspace(Z, loss)
-            angles[i, seed] = angle(newton(problem, Z), problem.solution_direction)
-    return angles
+
+    def one(size, seed):
+        rng = np.random.default_rng([size, seed])
+        Z = rng.multivariate_normal(u, S - np.outer(u, u), size=size)
+        problem = EmpiricalHalfspace(Z, loss)
+        return {"angle": angle(newton(problem, Z), problem.solution_direction)}
+
+    return studies.study(one, {"size": sizes}, range(seeds)).angle.values
 
 
 def newton(problem, Z, steps=60):

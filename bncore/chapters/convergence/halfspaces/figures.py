@@ -1,11 +1,12 @@
 """The longer figures of the halfspaces chapter: landscapes, a walk, bounds, outliers and a race."""
 
+import itertools
 from functools import cache
 
 import numpy as np
 from scipy import optimize
 
-from bncore.chapters.convergence.halfspaces import experiments
+from bncore.chapters.convergence.halfspaces import acceleration, experiments
 from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, gdnp
 from bncore.page import style
 
@@ -55,10 +56,12 @@ def _contours(ax, loss, correlation):
     low, high = values.min(), values.max()
     below = np.linspace(low, centre, 9)[1:-1]
     above = centre + (high - centre) * np.linspace(0, 1, 9)[1:-1] ** (2 if loss != "sine" else 1)
-    ax.contour(grid, grid, values, levels=below, colors=style.BLUE, linewidths=1.2,
-               linestyles="solid")  # fmt: skip
-    ax.contour(grid, grid, values, levels=above, colors=style.MUTED, linewidths=0.9,
-               linestyles="dashed")  # fmt: skip
+    ax.contour(
+        grid, grid, values, levels=below, colors=style.BLUE, linewidths=1.2, linestyles="solid"
+    )
+    ax.contour(
+        grid, grid, values, levels=above, colors=style.MUTED, linewidths=0.9, linestyles="dashed"
+    )
     ax.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
     ax.set_xlabel("weight $w_1$")
     ax.set_ylabel("weight $w_2$")
@@ -82,13 +85,24 @@ def landscape(loss, correlation):
     problem = GaussianHalfspace(*plane(correlation), LOSSES[loss])
     fig, ax = style.axes(height=5.3)
     _contours(ax, loss, correlation)
-    _line(ax, problem.solution_direction, color=style.COLOR["highlight"], linestyle=":",
-          linewidth=3, label=r"the line of $S^{-1}u$")  # fmt: skip
+    _line(
+        ax,
+        problem.solution_direction,
+        color=style.COLOR["highlight"],
+        linestyle=":",
+        linewidth=3,
+        label=r"the line of $S^{-1}u$",
+    )
     points = np.array([t * problem.solution_direction for t in critical_lengths(problem, 15)])
     points = points.reshape(-1, 2)
     inside = np.abs(points).max(axis=1) < REACH
-    ax.plot(*points[inside].T, "o", color=style.VERMILLION, markersize=9,
-            label="critical points" if inside.any() else "no critical point here")  # fmt: skip
+    ax.plot(
+        *points[inside].T,
+        "o",
+        color=style.VERMILLION,
+        markersize=9,
+        label="critical points" if inside.any() else "no critical point here",
+    )
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2, fontsize=11)
     ax.set_title(FORMULAS[loss])
     return fig
@@ -97,8 +111,9 @@ def landscape(loss, correlation):
 @cache
 def _walk(loss, correlation, steps):
     problem = GaussianHalfspace(*plane(correlation), LOSSES[loss])
-    trace = gdnp(problem, np.array([0.5, 3.0]) * -np.sign(MEAN @ [0.5, 3.0]), steps=steps,
-                 bisection_steps=50)  # fmt: skip
+    trace = gdnp(
+        problem, np.array([0.5, 3.0]) * -np.sign(MEAN @ [0.5, 3.0]), steps=steps, bisection_steps=50
+    )
     return problem, trace
 
 
@@ -117,23 +132,27 @@ def walk(loss, step, correlation=0.3, steps=STEPS[-1]):
     """
     problem, trace = _walk(loss, correlation, steps)
     best = problem.solution_direction
-    fig, (above, below) = style.axes(
-        rows=2, height=7.2, gridspec_kw={"height_ratios": [2.4, 1]}
-    )  # fmt: skip
+    fig, (above, below) = style.axes(rows=2, height=7.2, gridspec_kw={"height_ratios": [2.4, 1]})
     _contours(above, loss, correlation)
     _line(above, best, color=style.COLOR["highlight"], linestyle=":", linewidth=3)
     for t in range(step + 1):
         now = t == step
-        _line(above, trace.w[t], color=style.INK if now else style.GRID,
-              linewidth=1.6 if now else 1.2, zorder=1.5)  # fmt: skip
+        _line(
+            above,
+            trace.w[t],
+            color=style.INK if now else style.GRID,
+            linewidth=1.6 if now else 1.2,
+            zorder=1.5,
+        )
     above.plot(*trace.weights[: step + 1].T, "o-", color=style.COLOR["measured"], markersize=6)
     above.plot(*trace.weights[step], "o", color=style.VERMILLION, markersize=10)
     above.set_title(f"{FORMULAS[loss]}, step {step}")
     expected = experiments.least_squares_steps(problem.u, problem.S, trace.w[0], steps)
     angles = [experiments.angle(w, best) for w in expected]
     found = [experiments.angle(w, best) for w in trace.w[: step + 1]]
-    below.semilogy(range(steps + 1), angles, "--", color=style.COLOR["predicted"],
-                   label="least squares")  # fmt: skip
+    below.semilogy(
+        range(steps + 1), angles, "--", color=style.COLOR["predicted"], label="least squares"
+    )
     below.semilogy(range(step + 1), found, "s", color=style.COLOR["measured"], label="this loss")
     below.set(xlim=(-0.3, steps + 0.3), ylim=(min(angles) / 3, 120), ylabel="angle to the line (°)")
     below.set_xlabel("direction step")
@@ -159,12 +178,24 @@ def three_bounds(runs, steps):
     fig, panels = style.axes(rows=3, height=8.4, sharex=True)
     for ax, (name, parts) in zip(panels, runs.items(), strict=True):
         t = np.arange(steps + 1)
-        ax.semilogy(t, parts["corrected"][: steps + 1], "--", color=style.COLOR["predicted"],
-                    label="corrected bound")  # fmt: skip
-        ax.semilogy(t, parts["printed"][: steps + 1], ":", color=style.VERMILLION,
-                    label="as reconstructed")  # fmt: skip
-        ax.semilogy(t, parts["measured"][: steps + 1], "s", color=style.COLOR["measured"],
-                    markersize=6, label="measured")  # fmt: skip
+        ax.semilogy(
+            t,
+            parts["corrected"][: steps + 1],
+            "--",
+            color=style.COLOR["predicted"],
+            label="corrected bound",
+        )
+        ax.semilogy(
+            t, parts["printed"][: steps + 1], ":", color=style.VERMILLION, label="as reconstructed"
+        )
+        ax.semilogy(
+            t,
+            parts["measured"][: steps + 1],
+            "s",
+            color=style.COLOR["measured"],
+            markersize=6,
+            label="measured",
+        )
         ax.text(0.02, 0.05, titles[name], transform=ax.transAxes)
         ax.set_ylabel("squared gradient")
     style.legend_above(panels[0])
@@ -198,17 +229,18 @@ def outliers(distance):
     Z = experiments.with_outliers(distance)
     moved = len(Z) // 10  # the share that with_outliers moves
     found = _deviations()
-    fig, (above, below) = style.axes(
-        rows=2, height=6.4, gridspec_kw={"height_ratios": [1.3, 1]}
-    )  # fmt: skip
+    fig, (above, below) = style.axes(rows=2, height=6.4, gridspec_kw={"height_ratios": [1.3, 1]})
     above.plot(*Z[moved::6].T, ".", color=style.COLOR["data"], markersize=4, label="Gaussian part")
     above.plot(*Z[:moved:2].T, ".", color=style.VERMILLION, markersize=4, label="outliers")
     above.set(xlim=(-10, 4), ylim=(-3.5, 3))
     above.set_xlabel("$z_1$")
     above.set_ylabel("$z_2$")
     style.legend_above(above)
-    marks = {"softplus": ("o-", style.BLUE), "huber": ("^-", style.GREEN),
-             "squared": ("s-", style.INK)}  # fmt: skip
+    marks = {
+        "softplus": ("o-", style.BLUE),
+        "huber": ("^-", style.GREEN),
+        "squared": ("s-", style.INK),
+    }
     for loss, (mark, colour) in marks.items():
         below.plot(DISTANCES, [found[loss, d] for d in DISTANCES], mark, color=colour, label=loss)
     below.axvline(distance, color=style.COLOR["highlight"], linestyle=":", linewidth=3)
@@ -221,12 +253,22 @@ def outliers(distance):
 def sampling(sizes, angles):
     """Draw the angles of ``experiments.sampling_angles`` over the sample size, on a line of slope -1/2."""
     fig, ax = style.axes()
-    ax.loglog(np.repeat(sizes, angles.shape[1]), angles.ravel(), ".", color=style.COLOR["data"],
-              label="one sample")  # fmt: skip
+    ax.loglog(
+        np.repeat(sizes, angles.shape[1]),
+        angles.ravel(),
+        ".",
+        color=style.COLOR["data"],
+        label="one sample",
+    )
     middle = np.median(angles, axis=1)
     ax.loglog(sizes, middle, "s", color=style.COLOR["measured"], markersize=8, label="median")
-    ax.loglog(sizes, middle[0] * np.sqrt(sizes[0] / np.asarray(sizes)), "--",
-              color=style.COLOR["predicted"], label=r"$\propto n^{-1/2}$")  # fmt: skip
+    ax.loglog(
+        sizes,
+        middle[0] * np.sqrt(sizes[0] / np.asarray(sizes)),
+        "--",
+        color=style.COLOR["predicted"],
+        label=r"$\propto n^{-1/2}$",
+    )
     ax.set_ylabel("angle to the line (°)")
     ax.set_xlabel("sample size $n$")
     ax.legend(loc="lower left")
@@ -271,3 +313,42 @@ def race(races, by="iterations"):
     style.legend_above(panels[0], columns=2)
     panels[-1].set_xlabel("iterations" if by == "iterations" else "seconds")
     return fig
+
+
+def accelerated(record):
+    """Draw GDNP's iterations over those of its yardsticks, each method at its own best step.
+
+    Parameters
+    ----------
+    record : dict of str to dict
+        By accuracy, as ``full_size.run`` returns it.
+    """
+    rows = [len(_cases(found)) for found in record.values()]
+    fig, panels = style.axes(rows=len(record), height=9.0, sharex=True, height_ratios=rows)
+    looks = {
+        "gradient descent": (style.VERMILLION, "o", -0.15),
+        "Nesterov": (style.GREEN, "^", 0.15),
+    }
+    for ax, (accuracy, found) in zip(panels, record.items(), strict=True):
+        cases = _cases(found)
+        for other, (colour, mark, shift) in looks.items():
+            ratios = [acceleration.against(found["fresh"], *case, other) for case in cases]
+            places = [place + shift for place, ratio in enumerate(ratios) if ratio is not None]
+            mean, low, high = np.exp([ratio for ratio in ratios if ratio is not None]).T
+            reach = [mean - low, high - mean]
+            label = f"over {other}"
+            ax.errorbar(mean, places, xerr=reach, fmt=mark, color=colour, capsize=3, label=label)
+        ax.axvline(1, color=style.MUTED, linestyle=":")
+        ax.set(xscale="log", yticks=range(len(cases)), yticklabels=[", ".join(c) for c in cases])
+        ax.set(xticks=[0.2, 0.5, 1, 2, 5], xticklabels=["0.2", "0.5", "1", "2", "5"])
+        ax.invert_yaxis()
+        ax.text(0.98, 0.02, f"to {accuracy}", transform=ax.transAxes, ha="right")
+    style.legend_above(panels[0], columns=1)
+    panels[-1].set_xlabel("ratio of iterations")
+    return fig
+
+
+def _cases(found):
+    """Data set and loss of each comparison."""
+    fresh = found["fresh"]
+    return list(itertools.product(fresh.data.values.tolist(), fresh.loss.values.tolist()))

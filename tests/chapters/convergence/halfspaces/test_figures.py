@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from bncore.chapters.convergence.halfspaces import experiments, figures
+from bncore.chapters.convergence.halfspaces import acceleration, experiments, figures, full_size
 from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace
 from bncore.convergence.quadrature import ACCURACY
+from bncore.lab import recorded
 
 EPS = np.finfo(np.float64).eps
 
@@ -81,3 +82,14 @@ def test_the_bounds_and_the_samples_are_drawn():
         lines(fig.axes[0])[r"$\propto n^{-1/2}$"], [[10, 4], [1000, 0.4]], rtol=8 * EPS
     )
     plt.close(fig)
+
+
+def test_the_comparisons_are_drawn_as_they_are_recorded():
+    record = recorded.load(full_size.PATH)["full"]
+    panels = figures.accelerated(record).axes
+    for ax, found in zip(panels, record.values(), strict=True):
+        cases = [label.get_text().split(", ") for label in ax.get_yticklabels()]
+        for marks, other in zip(ax.containers, acceleration.METHODS[1:], strict=True):
+            ratios = [acceleration.against(found["fresh"], *case, other) for case in cases]
+            expected = [np.exp(ratio.mean) for ratio in ratios if ratio is not None]
+            np.testing.assert_allclose(marks.lines[0].get_xdata(), expected, rtol=8 * EPS)

@@ -1,0 +1,63 @@
+"""The recorded runs of the halfspaces chapter."""
+
+import numpy as np
+import pytest
+
+from bncore.chapters.convergence.halfspaces import acceleration, full_size
+from bncore.lab import recorded, studies
+
+
+@pytest.fixture(scope="module")
+def record():
+    return recorded.load(full_size.PATH)
+
+
+def test_the_record_is_of_this_configuration(record):
+    c = full_size.CONFIGURATION
+    assert record["configuration"] == c
+    assert list(record["full"]) == list(c["data"])
+    for accuracy, found in record["full"].items():
+        for name, seeds in (("tuning", c["seeds"]), ("fresh", c["fresh_seeds"])):
+            assert found[name].data.values.tolist() == c["data"][accuracy]
+            assert found[name].method.values.tolist() == c["methods"]
+            assert found[name].loss.values.tolist() == c["losses"]
+            assert found[name].seed.values.tolist() == seeds
+
+
+def test_a_part_of_the_record_can_be_run_again(record):
+    """Another processor rounds differently, and an iteration at the edge may count or not."""
+    for accuracy, found in full_size.run(full_size.REDUCED).items():
+        for name, kept in record["reduced"][accuracy].items():
+            again = found[name].iterations
+            np.testing.assert_array_equal(again.isnull(), kept.iterations.isnull())
+            difference = abs(again - kept.iterations).fillna(0)
+            assert (difference <= np.maximum(1, 0.02 * kept.iterations.fillna(0))).all()
+
+
+def test_every_method_that_arrives_has_its_best_step_inside_its_grid(record):
+    for found in record["full"].values():
+        chosen = studies.best(found["tuning"], "iterations", smaller=True, over="step")
+        arrives = chosen.iterations.notnull().all("seed")
+        assert not (chosen.at_an_end & arrives).any()
+        assert found["fresh"].step.equals(chosen.step)
+
+
+def test_a_comparison_is_that_of_geometric_means(record):
+    fresh = record["full"]["0.01"]["fresh"]
+    found = acceleration.against(fresh, "iris", "huber", "Nesterov")
+    counts = [
+        fresh.iterations.sel({"method": method, "data": "iris", "loss": "huber"}).values.ravel()
+        for method in ("GDNP", "Nesterov")
+    ]
+    assert found.mean == pytest.approx(np.log(counts[0] / counts[1]).mean(), rel=1e-12)
+    compared = sum(len(data) for data in full_size.CONFIGURATION["data"].values())
+    assert compared * 2 * 2 == acceleration.COMPARED
+
+
+def test_the_largest_lead_is_that_of_the_seeds_that_chose_the_steps(record):
+    tuning = record["full"]["0.0001"]["tuning"]
+    data, loss = acceleration.largest_lead(tuning)
+    assert data != "Gaussian"
+    least = tuning.iterations.median("seed").min("step").isel(accuracy=0)
+    leads = least.sel({"method": "GDNP"}) / least.sel({"method": "gradient descent"})
+    assert leads.sel(data=data, loss=loss) == leads.drop_sel(data="Gaussian").min()
