@@ -30,6 +30,16 @@ def rate(problem: Problem) -> float:
     return (1 - problem.smallest_eigenvalue / problem.largest_eigenvalue) ** 2
 
 
+def late_decrease(values: Float[np.ndarray, "iterates"]) -> float:
+    """Decrease of the logarithm in the last third of a run, over that in the middle third.
+
+    It is 1 for a linear rate and log(3/2) / log(2) = 0.59 for values of 1/t.
+    """
+    third = (len(values) - 1) // 3
+    falls = -np.diff(np.log(values[third : 3 * third + 1 : third]))
+    return float(falls[1] / falls[0])
+
+
 def least_squares(problem: Problem, trace: Trace) -> Bound:
     """rho(w_t) - rho* <= (1 - mu/L)^(2t) (rho(w_0) - rho*), for GDNP with Gaussian z or least squares.
 

@@ -365,3 +365,10 @@ def test_other_problems_and_runs_are_refused(refuses, moments):
     refuses("the curvature of the loss has no known bound", bounds.length, unknown, trace)
     loose = GaussianNetwork(u, S, np.ones(1), "squared").unit(0, np.zeros((1, 3)))
     refuses("the slope of the loss has no known bound", bounds.network, loose, trace)
+
+
+def test_a_linear_rate_decreases_evenly_and_a_sublinear_one_ever_less():
+    t = np.arange(1.0, 302.0)
+    assert bounds.late_decrease(0.9**t) == pytest.approx(1, rel=600 * EPS)
+    expected = np.log(301 / 201) / np.log(201 / 101)
+    assert bounds.late_decrease(1 / t) == pytest.approx(expected, rel=64 * EPS)

@@ -11,7 +11,6 @@ from scipy import optimize
 
 from bncore.chapters.convergence.halfspaces import acceleration as race
 from bncore.chapters.convergence.halfspaces import experiments, full_size
-from bncore.chapters.convergence.least_squares.experiments import late_decrease
 from bncore.convergence import (
     EmpiricalHalfspace,
     GaussianHalfspace,
@@ -281,7 +280,7 @@ def acceleration():
     slower = []
     for loss, seed in itertools.product(("softplus", experiments.huber()), range(2)):
         run = gradient_descent(*_gaussian(loss, seed), steps=3000, tolerance=1e-10)
-        slower.append(late_decrease(run.gradient_norm))
+        slower.append(bounds.late_decrease(run.gradient_norm))
     yield at_most(
         0.7,
         min(slower),

@@ -89,7 +89,7 @@ def sublinear():
         start = experiments.best_length(problem, w)
         run = gradient_descent(problem, start, steps=10 * condition)
         excess = experiments.excess(problem, run.weights)
-        slower.append(experiments.late_decrease(excess))
+        slower.append(bounds.late_decrease(excess))
         bound = excess[0] * bounds.rate(problem) ** np.arange(len(excess))
         ratio.append(np.max(excess / bound))
     yield at_most(

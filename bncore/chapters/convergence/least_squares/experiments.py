@@ -119,13 +119,6 @@ def gap_over_bound(problem, w, eta, steps, floor=1e-12):
     return largest
 
 
-def late_decrease(values):
-    """Decrease of the logarithm in the last third of a run, relative to that in the middle third."""
-    third = (len(values) - 1) // 3
-    falls = -np.diff(np.log(values[third : 3 * third + 1 : third]))
-    return falls[1] / falls[0]
-
-
 def root(S):
     """Return the symmetric square root of S."""
     values, vectors = np.linalg.eigh(S)

@@ -143,13 +143,6 @@ def test_steps_to_a_target():
     assert experiments.steps_to([3, 2], 1) == np.inf
 
 
-def test_a_linear_rate_decreases_evenly_and_a_sublinear_one_ever_less():
-    t = np.arange(1.0, 302.0)
-    assert experiments.late_decrease(0.9**t) == pytest.approx(1, rel=600 * EPS)
-    expected = np.log(301 / 201) / np.log(201 / 101)
-    assert experiments.late_decrease(1 / t) == pytest.approx(expected, rel=64 * EPS)
-
-
 @pytest.mark.parametrize("factor", [1.0, 0.5])
 def test_the_gap_is_held_against_the_bound_of_the_steps_taken(factor):
     """The steps of the theorem keep their bound; half of them need not, where the bound is sharp."""
