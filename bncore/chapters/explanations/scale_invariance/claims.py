@@ -1,59 +1,134 @@
 """What the literature says about scale invariance, learning rates and weight decay."""
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 
-from bncore.chapters.explanations.scale_invariance import experiments
+from bncore.chapters.explanations.scale_invariance import experiments, full_size, rates
 from bncore.explanations import effective_rate
-from bncore.lab import recorded
+from bncore.lab import recorded, studies
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
-RECORDED = Path(__file__).with_name("recorded.json")
-_weight_normalized = cache(experiments.weight_normalized)
+HALF_STEP = 0.25
+SEEDS = full_size.CONFIGURATION["fresh_seeds"]
 
 
 @cache
-def _sweep():
-    """Rates, and the largest training loss of the seeds at each, by arm; recorded."""
-    full = recorded.load(RECORDED)["full"]
-    worst = {arm: np.max(values, axis=1) for arm, values in full["loss"].items()}
-    return np.array(full["rates"]), worst
+def _record():
+    return recorded.load(full_size.PATH)["full"]
 
 
-def _good(arm):
-    """The rates that bring the loss below 0.1, which frozen hidden weights do not."""
-    rates, worst = _sweep()
-    return rates[worst[arm] < 0.1]
+def _trains(level):
+    """Whether each arm of the recorded sweep is below a loss in the end, by rate and seed."""
+    loss = _record()["one rate"].loss.isel(steps=-1)
+    return loss < level
+
+
+def _apart(values, looked_at):
+    """With batch norm less without, over the seeds."""
+    arms = (values.sel(arm=arm) for arm in ("batch norm", "no batch norm"))
+    return studies.difference(*arms, looked_at=looked_at)
 
 
 @claim("ioffe2015, Section 3.3", "holds")
 def higher_rates():
     """Batch normalization enables higher learning rates."""
-    yield at_least(
-        2,
-        _good("batch norm").max() / _good("no batch norm").max(),
-        "largest of 11 learning rates with a training loss below 0.1 on the digits from each "
-        "of 5 seeds, with batch norm over without, one rate for all parameters (recorded "
-        "run)",
-    )
+    for level in rates.LEVELS:
+        good = _trains(level)
+        highest = np.log10(good.learning_rate).where(good).max("learning_rate")
+        yield at_least(
+            HALF_STEP,
+            _apart(highest, len(rates.LEVELS)),
+            f"decades by which the largest learning rate that trains the digits to a loss of {level:g}, of two a "
+            "decade, is higher with batch norm, one rate for all parameters, 2000 steps, 5 seeds "
+            "(recorded run)",
+        )
 
 
 @claim("encyclopaedia, Internal covariate shift", "holds")
 def robust_to_rates():
     """With batch norm the network becomes more robust to different learning rates."""
+    for level in rates.LEVELS:
+        yield at_least(
+            HALF_STEP,
+            _apart(_trains(level).sum("learning_rate") / 2, len(rates.LEVELS)),
+            f"decades of learning rates that train the digits to a loss of {level:g}, with batch norm less "
+            "without, one rate for all parameters, 2000 steps, 5 seeds (recorded run)",
+        )
 
-    def decades(arm):
-        return np.log10(_good(arm).max() / _good(arm).min())
 
+def _best(level):
+    """The best rate with batch norm over the plain network's, and logs of steps on fresh seeds.
+
+    The steps are those to the loss with batch norm at its own best rate, with batch norm at the
+    plain network's, and of the plain network at its own.
+    """
+    record = _record()
+    fresh, other = (record[f"one rate, {how} to {level:g}"] for how in ("fresh", "exchanged"))
+    rate = fresh.learning_rate
+    steps = [
+        np.log10(some[f"to {level:g}"].sel(arm=arm))
+        for some, arm in ((fresh, "batch norm"), (other, "batch norm"), (fresh, "no batch norm"))
+    ]
+    return float(rate.sel(arm="batch norm") / rate.sel(arm="no batch norm")), *steps
+
+
+@claim("readingnotes, Tips for using batch normalization", "fails")
+def needs_larger_rates():
+    """Batch norm smooths training and so needs much larger learning rates. (Read: its best rate is
+    ten times the plain network's or more, and at the latter it takes no fewer steps than that.)
+    """
+    for level in rates.LEVELS:
+        higher, _, normalised, plain = _best(level)
+        yield at_least(
+            10,
+            higher,
+            f"learning rate that trains the digits to a loss of {level:g} first, with batch norm over "
+            "without, 5 seeds (recorded run)",
+        )
+        yield at_least(
+            0,
+            studies.difference(normalised, plain, looked_at=len(rates.LEVELS)),
+            "decades of steps to that loss, with batch norm less without, both at the rate that is "
+            "best without, 10 fresh seeds",
+        )
+
+
+@claim("sharad, Advantages", "holds")
+def further_speed():
+    """The higher learning rates that batch norm allows can speed training up further."""
+    higher, own, other, _ = _best(0.1)
     yield at_least(
-        0.75,
-        decades("batch norm") - decades("no batch norm"),
-        "decades of learning rates with a training loss below 0.1 on the digits from each of 5 "
-        "seeds, with batch norm less without, one rate for all parameters (recorded run)",
+        10**HALF_STEP,
+        higher,
+        "learning rate that trains the digits to a loss of 0.1 first, with batch norm over without",
     )
+    yield at_most(
+        0,
+        studies.difference(own, other, looked_at=2),
+        "decades of steps to that loss at the former rate less those at the latter, both with batch "
+        "norm, 10 fresh seeds (recorded run)",
+    )
+
+
+def _factor(arm, what):
+    """How much longer something is after one step at the rate 10, with an interval over seeds."""
+    log = xr.DataArray(
+        np.log10([rates.grown(arm, 10.0, seed)[what] for seed in SEEDS]),
+        coords={"seed": SEEDS},
+        dims="seed",
+    )
+    return tuple(10.0**end for end in studies.difference(log, 0 * log, looked_at=8))
+
+
+def _over_frozen(arm):
+    """The loss after 500 steps at the rate 10, less that of hidden weights that never move."""
+    found, kept = (_record()[name].loss.sel(steps=500) for name in ("one rate", "hidden rate"))
+    run = (found if arm in found.arm else kept).sel(arm=arm, learning_rate=10.0)
+    still = kept.sel(arm=f"{arm.split(',')[0]}, hidden rate", learning_rate=0.0)
+    return studies.difference(run, still, looked_at=8)
 
 
 @claim("cs682slides, The BN transformation is scalar invariant", "depends")
@@ -62,54 +137,49 @@ def no_explosion():
     gradient and leads to the explosion of the model; with batch norm they do not, because
     the scale of a layer's parameters does not affect backpropagation.
     """
-    rates, loss = _sweep()
-    growth = np.array([experiments.growth_at_once(None, 10.0, seed) for seed in range(5)])
-
-    def worst(arm):
-        return at_most(
-            0.1,
-            loss[arm][rates > 9].max(),
-            "largest training loss at learning rates of 10 and more, digits, 5 seeds (recorded run); "
-            "guessing has 2.3, hidden weights that never move have at least 0.16",
-        )
-
+    what = "after one step at the rate 10 over that before, digits, 10 fresh seeds"
+    end = (
+        "training loss after 500 steps at the rate 10 less that of the network whose hidden weights "
+        "never move, 5 seeds (recorded run)"
+    )
     yield under("the large rate is that of the weights before a batch norm only")
-    for values, what in zip(growth.T, ("weights", "gradient"), strict=True):
-        yield at_least(
-            5,
-            values.min(),
-            f"without batch norm, rate 10: largest length of the {what} within 10 steps over that "
-            "before, smallest of 5 seeds",
-        )
-    yield worst("batch norm, hidden rate")
+    for arm, amplified in (("no batch norm", at_least), ("batch norm, hidden rate", at_most)):
+        yield at_least(1, _factor(arm, "weights"), f"{arm}: length of hidden weights {what}")
+        yield amplified(1, _factor(arm, "gradient"), f"{arm}: length of their gradient {what}")
+        yield amplified(0, _over_frozen(arm), f"{arm}: {end}")
     yield otherwise("it is that of all parameters, output layer, $\\gamma$ and $\\beta$ included")
-    yield worst("batch norm")
+    yield at_most(
+        1, _factor("batch norm", "gradient"), f"batch norm: length of the gradient {what}"
+    )
+    yield at_most(0, _over_frozen("batch norm"), f"batch norm: {end}")
 
 
-@claim("kohler2019, Abstract", "depends")
+def _steps(arm, level):
+    """Decades of steps to a loss, at the arm's own best rate, on fresh seeds."""
+    part = "one rate" if arm in _record()["one rate"].arm else "split"
+    return np.log10(_record()[f"{part}, fresh to {level:g}"][f"to {level:g}"].sel(arm=arm))
+
+
+@claim("kohler2019, Abstract", "fails")
 def split():
     """Batch normalization accelerates training because it splits the optimization task into
-    optimizing length and direction of the parameters separately. (Read: weight
-    normalization, which splits them and uses no batch after its start, accelerates it as
-    much.)
+    optimizing length and direction of the parameters separately. (Read: weight normalization, which
+    splits them and uses no batch, brings at least half of the acceleration.)
     """
-    full = recorded.load(RECORDED)["full"]
-    batch = np.median(full["loss"]["batch norm, hidden rate"], axis=1).min()
-
-    def ratio(rates, from_data):
-        runs = [
-            [_weight_normalized(rate, seed, 500, from_data) for seed in range(2)] for rate in rates
-        ]
-        return np.median(runs, axis=1).min() / batch
-
-    what = (
-        "training loss on the digits after 500 steps, weight normalization over batch norm, each at "
-        "the best rate of the hidden directions, median of seeds"
-    )
-    yield under("weight normalization starts from normalised values, as batch norm does")
-    yield at_most(2, ratio((0.03, 0.1, 0.3), True), what)
-    yield otherwise("it starts as the plain network")
-    yield at_most(2, ratio((0.3, 3.0, 10.0), False), what)
+    for level in rates.LEVELS:
+        gained = _steps("no batch norm", level) - _steps("batch norm", level)
+        what = f"decades of steps that training takes less to a loss of {level:g} on the digits"
+        each = "each at its best rate, 10 fresh seeds (recorded run)"
+        apart = studies.difference(gained, 0 * gained, looked_at=6)
+        yield at_least(0, apart, f"{what}, batch norm against none, {each}")
+        for start in ("", ", normalised start"):
+            by_split = _steps(f"no batch norm{start}", level) - _steps(f"weight norm{start}", level)
+            yield at_least(
+                0,
+                studies.difference(by_split, gained / 2, looked_at=6),
+                f"{what}, weight norm against none, {start[2:] or 'plain start'}, less half of that, "
+                f"{each}",
+            )
 
 
 @claim("ioffe2015, Section 3.3", "depends")

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.parametrizations import weight_norm
 
 from bncore.explanations import effective_rate, scale_invariance
-from bncore.lab import data, networks, probes, training
+from bncore.lab import data, networks, probes
 
 WIDTHS = [64, 32, 32, 10]
+GAIN = 2**0.5
 
 
 def rows(name="digits", seed=0, cache=None):
@@ -32,10 +32,13 @@ def rows(name="digits", seed=0, cache=None):
 
 
 def perceptron(widths):
-    """What makes fully connected ReLU networks: a function of normalization and seed."""
+    """What makes fully connected ReLU networks: a function of normalization and seed.
 
-    def make(normalization, seed, eps=1e-5):
-        return networks.mlp(widths, "relu", normalization, eps=eps, seed=seed)
+    Weights are He's, with the variance 2 / fan_in, or have another gain, or are torch's: ``None``.
+    """
+
+    def make(normalization, seed, eps=1e-5, gain=GAIN):
+        return networks.mlp(widths, "relu", normalization, eps=eps, gain=gain, seed=seed)
 
     return make
 
@@ -46,9 +49,15 @@ def vgg(name, **shape):
         raise ValueError(f"data is {name!r}, expected 'mnist' or 'cifar10', with images for a VGG")
     channels, size, _ = data.OPENML[name].shape
 
-    def make(normalization, seed, eps=1e-5):
+    def make(normalization, seed, eps=1e-5, gain=GAIN):
         return networks.vgg(
-            normalization=normalization, channels=channels, size=size, eps=eps, seed=seed, **shape
+            normalization=normalization,
+            channels=channels,
+            size=size,
+            eps=eps,
+            gain=gain,
+            seed=seed,
+            **shape,
         )
 
     return make
@@ -216,7 +225,7 @@ def decayed_on_digits(
     Decayed
         With one run for each hidden unit, or output channel of a convolution.
     """
-    split = _moved(data.digits(seed) if split is None else split, device)
+    split = moved(data.digits(seed) if split is None else split, device)
     model = (make or perceptron(WIDTHS))("batch", seed, eps=1e-12).to(device)
     inside, others = split_parameters(model, split.x_train[:8])
     optimizer = torch.optim.SGD(
@@ -259,7 +268,8 @@ def _lengths(weights):
     )
 
 
-def _moved(split, device):
+def moved(split, device):
+    """A split on a device."""
     return data.Split(*(tensor.to(device) for tensor in split))
 
 
@@ -342,147 +352,3 @@ def equivalent_on_digits(
         with probes.evaluation(model, "batch"):
             ends.append(model(split.x_test.double()).softmax(dim=1))
     return (ends[0] - ends[1]).abs().max().item(), schedule.rates[-1] / schedule.rates[0]
-
-
-def felt_on_digits(rate, seed, steps, make=None, split=None, batch=64, device="cpu"):
-    """Effective rates of the hidden units of a network on the digits, without weight decay.
-
-    Parameters
-    ----------
-    rate, seed, steps, make, split, batch, device
-        As in ``decayed_on_digits``.
-
-    Returns
-    -------
-    list of float
-        Median over the units before the first step and after 1, 2, ..., all steps.
-    """
-    run = decayed_on_digits(
-        rate, 0.0, seed, steps, batch=batch, make=make, split=split, device=device
-    )
-    return np.median(rate / run.length**2, axis=1).tolist()
-
-
-ARMS = {
-    "batch norm": ("batch", None),
-    "no batch norm": (None, None),
-    "batch norm, hidden rate": ("batch", 0.1),
-    "no batch norm, hidden rate": (None, 0.1),
-}
-
-
-CONTROL = "no batch norm, hidden rate"
-
-
-def weight_normalized(rate, seed, steps, from_data=False):
-    """Training loss on the digits with weight normalisation, which splits length and direction alone.
-
-    The network, the batches and the 0.1 of all other parameters are those of "no batch norm, hidden
-    rate" in ``final``; the given rate is that of the directions in the hidden layers. With
-    ``from_data`` lengths and biases start so that the first 64 images give each hidden unit mean 0
-    and variance 1 (Salimans and Kingma, 2016, section 3); without, the network starts as the plain
-    one.
-    """
-    split = data.digits(seed)
-    model = perceptron((64, 64, 64, 10))(None, seed)
-    x = split.x_train[:64]
-    for name, layer in list(model.named_children()):
-        if not isinstance(layer, torch.nn.Linear) or name == "output":
-            continue
-        weight_norm(layer)
-        if from_data:
-            with torch.no_grad():
-                values = x @ layer.weight.T
-                deviation = values.std(0, correction=0)
-                layer.parametrizations.weight.original0 /= deviation[:, None]
-                layer.bias.copy_(-values.mean(0) / deviation)
-                x = layer(x).relu()
-
-    def optimizer(parameters, lr):
-        named = list(model.named_parameters())
-        groups = [[p for name, p in named if name.endswith("original1") == own] for own in (1, 0)]
-        return torch.optim.SGD(
-            [{"params": groups[0], "lr": lr}, {"params": groups[1], "lr": ARMS[CONTROL][1]}]
-        )
-
-    training.train(model, split, steps, 64, rate, seed, optimizer=optimizer)
-    with torch.no_grad():
-        return cross_entropy(model(split.x_train), split.y_train).item()
-
-
-def growth_at_once(normalization, rate, seed, steps=10):
-    """Lengths of all weights and of their gradient on the digits: the largest within a few steps.
-
-    Both over what they are before. The gradient is that of the loss on the training set, in one batch
-    with its statistics.
-    """
-
-    def lengths(model, split):
-        weights = [weight for weight in model.parameters() if weight.ndim > 1]
-        with probes.evaluation(model, "batch"), torch.enable_grad():
-            slopes = torch.autograd.grad(
-                cross_entropy(model(split.x_train), split.y_train), weights
-            )
-        return np.array(
-            [
-                torch.cat([part.detach().flatten() for part in parts]).norm().item()
-                for parts in (weights, slopes)
-            ]
-        )
-
-    model = perceptron((64, 64, 64, 10))(normalization, seed)
-    history = training.train(
-        model, data.digits(seed), steps, 64, rate, seed, {"lengths": lengths}, every=1
-    )
-    found = history.records["lengths"]
-    return found.max(axis=0) / found[0]
-
-
-def final(arm, rate, seed, steps, make=None, split=None, batch=64, examples=None, device="cpu"):
-    """Training loss and test accuracy on the digits after training at one learning rate.
-
-    Parameters
-    ----------
-    arm : str
-        One of ``ARMS``; with "hidden rate" only the weights of the hidden layers have the given
-        rate, and all other parameters have 0.1. A rate of 0 leaves these weights as they start.
-    rate : float
-    seed : int
-        Of the split, the network and the batches.
-    steps : int
-    make : callable, optional
-        As ``perceptron`` returns them; by default one of 64, 64, 64 and 10 units.
-    split : Split, optional
-        Instead of the digits.
-    batch : int
-        Images a step.
-    examples : int, optional
-        Of the first training images whose loss is returned; by default all.
-    device : str
-
-    Returns
-    -------
-    loss : float
-        Over these training images in one batch, with its statistics, in nats.
-    accuracy : float
-        On the test images, with running statistics.
-    """
-    normalization, rest = ARMS[arm]
-    split = _moved(data.digits(seed) if split is None else split, device)
-    model = (make or perceptron((64, 64, 64, 10)))(normalization, seed)
-
-    def optimizer(parameters, lr):
-        if rest is None:
-            return torch.optim.SGD(parameters, lr=lr)
-        named = dict(model.named_parameters())
-        hidden = [p for name, p in named.items() if p.ndim > 1 and not name.startswith("output")]
-        chosen = {id(p) for p in hidden}
-        others = [p for p in named.values() if id(p) not in chosen]
-        return torch.optim.SGD([{"params": hidden, "lr": rate}, {"params": others, "lr": rest}])
-
-    training.train(
-        model, split, steps, batch, rate or 1.0, seed, optimizer=optimizer, device=device
-    )
-    with probes.evaluation(model, "batch"):
-        loss = cross_entropy(model(split.x_train[:examples]), split.y_train[:examples]).item()
-    return loss, probes.test_accuracy(model, split)

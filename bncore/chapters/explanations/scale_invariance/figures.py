@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from bncore.chapters.explanations.scale_invariance import experiments
+from bncore.chapters.explanations.scale_invariance import experiments, rates
 from bncore.explanations import effective_rate, scale_invariance, weight_length
 from bncore.page import style
 
@@ -16,6 +16,7 @@ RATES = [0.01, 0.1, 1.0, 10.0]
 DECAYS = [0.0, 0.001, 0.01, 0.03]
 ALONE = [0.0, 0.003, 0.01, 0.03, 0.1]
 ALONE_RATE = 0.1
+HIGHEST = 200.0
 
 
 def one_unit(length, eps):
@@ -30,27 +31,23 @@ def one_unit(length, eps):
     """
     unit = experiments.plane()
     fig, (above, below) = style.axes(rows=2, height=7.2, gridspec_kw={"height_ratios": [1.9, 1]})
-    side = np.linspace(
-        -2.6, 2.6, 106
-    )  # no grid line through the origin, where eps = 0 divides by 0
+    # No grid line through the origin, where eps = 0 divides by 0.
+    side = np.linspace(-2.6, 2.6, 106)
     grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     values = unit.value_and_gradient(grid, eps)[0].reshape(len(side), -1)
     above.contour(side, side, values, levels=12, colors=style.MUTED, linewidths=0.9)
     direction = np.array([np.cos(ANGLE), np.sin(ANGLE)])
     around = np.linspace(0, 2 * np.pi, 200)
-    above.plot(
-        length * np.cos(around), length * np.sin(around), color=style.INK, linestyle="--",
-        linewidth=1.2, label="equal length",
-    )  # fmt: skip
+    circle = length * np.array([np.cos(around), np.sin(around)])
+    above.plot(*circle, color=style.INK, linestyle="--", linewidth=1.2, label="equal length")
     above.plot(*np.outer([0, 4], direction).T, color=style.COLOR["highlight"], linewidth=1.2)
     w = length * direction
     downhill = -unit.value_and_gradient(w[np.newaxis], eps)[1][0]
     tip = w + 0.6 * downhill
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 20}
     above.annotate(
-        "", tip, w,
-        arrowprops={"arrowstyle": "-|>", "color": style.COLOR["measured"], "linewidth": 3,
-                    "shrinkA": 0, "shrinkB": 0, "mutation_scale": 20},
-    )  # fmt: skip
+        "", tip, w, arrowprops={**arrow, "color": style.COLOR["measured"], "linewidth": 3}
+    )
     above.plot([], [], color=style.COLOR["measured"], linewidth=3, label="downhill")
     above.plot(*w, "o", markersize=9, color=style.COLOR["highlight"], label="$w$")
     above.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal")
@@ -60,10 +57,10 @@ def one_unit(length, eps):
     ray = np.logspace(-1.5, 1, 80)
     along = unit.value_and_gradient(ray[:, np.newaxis] * direction, eps)[1]
     at_one = np.linalg.norm(unit.value_and_gradient(direction[np.newaxis])[1])
-    below.loglog(ray, at_one / ray, color=style.COLOR["predicted"], linestyle="--",
-                 label="one over the length")  # fmt: skip
-    below.loglog(ray, np.linalg.norm(along, axis=1), color=style.COLOR["measured"],
-                 label="gradient, on the ray")  # fmt: skip
+    predicted = {"color": style.COLOR["predicted"], "linestyle": "--"}
+    below.loglog(ray, at_one / ray, label="one over the length", **predicted)
+    slopes = np.linalg.norm(along, axis=1)
+    below.loglog(ray, slopes, color=style.COLOR["measured"], label="gradient, on the ray")
     below.plot(length, np.linalg.norm(downhill), "o", markersize=9, color=style.COLOR["highlight"])
     if eps:
         variance = (unit.inputs @ direction).var()
@@ -145,10 +142,9 @@ def decay_alone(decay):
         np.maximum(run.loss[:, i], 1e-18), color=style.COLOR["measured"], label="measured"
     )
     if decay:
-        above.axhline(
-            ALONE_RATE * decay * curvature / 4, color=style.COLOR["predicted"], linestyle="--",
-            label="estimated floor",
-        )  # fmt: skip
+        floor = ALONE_RATE * decay * curvature / 4
+        predicted = {"color": style.COLOR["predicted"], "linestyle": "--"}
+        above.axhline(floor, label="estimated floor", **predicted)
     above.set(ylim=(1e-18, 10), ylabel="loss")
     style.legend_above(above)
     felt = ALONE_RATE / ((1 - ALONE_RATE * decay) * run.length[:, i] ** 2)
@@ -179,17 +175,13 @@ def on_digits(runs):
         steps = len(run.gradient)
         measured = run.length[-(steps // 3) :].mean(axis=0)
         ratios, _ = experiments.settled(run, rate, decay, momentum)
-        above.plot(
-            measured / ratios, measured, marker, linestyle="", markersize=4, color=colour,
-            label=name, alpha=0.6,
-        )  # fmt: skip
+        dots = {"linestyle": "", "markersize": 4, "alpha": 0.6}
+        above.plot(measured / ratios, measured, marker, color=colour, label=name, **dots)
         angles = np.degrees(np.arccos(np.clip(run.cosine, -1, 1)))
         window = 50
         root = np.sqrt((angles**2).mean(axis=1)[: steps // window * window].reshape(-1, window))
-        below.semilogy(
-            np.arange(len(root)) * window + window / 2, np.sqrt((root**2).mean(axis=1)),
-            color=colour, label=name,
-        )  # fmt: skip
+        middles = np.arange(len(root)) * window + window / 2
+        below.semilogy(middles, np.sqrt((root**2).mean(axis=1)), color=colour, label=name)
         expected = np.degrees(effective_rate.equilibrium(rate, decay, 1.0, momentum).angle)
         below.axhline(expected, color=colour, linestyle="--")
     ends = np.array(above.get_xlim())
@@ -205,66 +197,110 @@ def on_digits(runs):
     return fig
 
 
-def learning_rates(recorded, which):
+def _band(ax, x, values, look=None, **line):
+    """The median of a recorded array over seeds as a line, and the range of the seeds behind it."""
+    low, high = values.min("seed"), values.max("seed")
+    ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
+    return ax.plot(x, values.median("seed"), look or "-", **line)
+
+
+def learning_rates(record, which, steps):
     """Draw training loss and test accuracy over the learning rate, with and without batch norm.
 
     Parameters
     ----------
-    recorded : dict
+    record : dict
         From ``full_size.run``.
     which : {"all parameters", "hidden weights only"}
         What the learning rate is that of.
+    steps : int
+        After so many.
     """
-    rates = np.array(recorded["rates"])
-    fig, (above, below) = style.axes(rows=2, height=6.0, sharex=True)
+    hidden = which != "all parameters"
+    found = record["hidden rate" if hidden else "one rate"].sel(steps=steps)
+    frozen, found = found.sel(learning_rate=slice(0, 0)), found.sel(learning_rate=slice(1e-9, None))
+    fig, panels = style.axes(rows=2, height=6.0, sharex=True)
     for name, dash in (("batch norm", "-"), ("no batch norm", (0, (4, 1.5)))):
-        arm = name if which == "all parameters" else f"{name}, hidden rate"
-        loss, accuracy = (np.array(recorded[kind][arm]) for kind in ("loss", "accuracy"))
-        for ax, values in ((above, loss), (below, accuracy)):
-            ax.fill_between(
-                rates, values.min(axis=1), values.max(axis=1), color=style.COLOR[name], alpha=0.2,
-                linewidth=0,
-            )  # fmt: skip
-            ax.plot(rates, np.median(values, axis=1), "o", linestyle=dash, markersize=4,
-                    color=style.COLOR[name], label=name)  # fmt: skip
-    if which != "all parameters":
-        kept = recorded["frozen"]["batch norm, hidden rate"]
-        for ax, kind in ((above, "loss"), (below, "accuracy")):
-            ax.axhline(np.median(kept[kind]), color=style.COLOR["batch norm"], linestyle=":",
-                       label="batch norm, frozen")  # fmt: skip
+        arm = found.sel(arm=f"{name}, hidden rate" if hidden else name)
+        for ax, kind in zip(panels, ("loss", "accuracy"), strict=True):
+            values = arm[kind].clip(max=HIGHEST)
+            look = {"linestyle": dash, "markersize": 4, "color": style.COLOR[name], "label": name}
+            _band(ax, arm.learning_rate, values, "o", **look)
+            if hidden and name == "batch norm":
+                level = float(frozen[kind].sel(arm=f"{name}, hidden rate").median())
+                ax.axhline(level, linestyle=":", color=look["color"], label="batch norm, frozen")
+    above, below = panels
     above.axhline(np.log(10), color=style.INK, linestyle=":")
-    above.set(xscale="log", yscale="log", ylim=(1e-4, 200), ylabel="training loss")
-    above.text(rates[0], 3.2, "chance")
+    above.set(xscale="log", yscale="log", ylim=(1e-4, HIGHEST), ylabel="training loss")
+    above.text(found.learning_rate[0], 3.2, "chance")
     below.set(ylim=(0, 1.04), ylabel="test accuracy")
     below.set_xlabel(f"learning rate of {which}")
     style.legend_above(above)
     return fig
 
 
-def felt_rates(recorded):
+def felt_rates(record):
     """Draw the effective rates of hidden units over the steps, for learning rates of five decades.
 
     Parameters
     ----------
-    recorded : dict
+    record : dict
         From ``full_size.run``.
     """
-    moments = np.array(recorded["moments"]) + 1
+    found = record["felt"].felt
+    moments = found.steps + 1
     fig, ax = style.axes(height=4.4)
-    for rate, felt in zip(recorded["tracked"], np.array(recorded["felt"]), strict=True):
-        ax.fill_between(
-            moments, felt.min(axis=0), felt.max(axis=0), color=style.COLOR["measured"], alpha=0.2,
-            linewidth=0,
-        )  # fmt: skip
-        ax.loglog(moments, np.median(felt, axis=0), color=style.COLOR["measured"])
+    for rate, felt in zip(found.learning_rate.values, found, strict=True):
+        (line,) = _band(ax, moments, felt, color=style.COLOR["measured"])
+        start = (moments[0], line.get_ydata()[0])
         ax.annotate(
-            f"{rate:g}", (moments[0], np.median(felt[:, 0])), (-5, 0), ha="right", va="center",
-            textcoords="offset points",
-        )  # fmt: skip
-    ax.set(xlim=(0.4, moments[-1]), ylim=(1e-3, 1e3))
-    ax.text(0.44, 700, "learning rate", va="top", color=style.MUTED)
+            f"{rate:g}", start, (-5, 0), ha="right", va="center", textcoords="offset points"
+        )
+    ax.set(xscale="log", yscale="log", xlim=(0.4, moments[-1]), ylim=(1e-4, 1e2))
+    ax.text(0.44, 70, "learning rate", va="top", color=style.MUTED)
     ax.set_xticks([1, 2, 11, 101], ["0", "1", "10", "100"])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("steps")
     ax.set_ylabel("effective rate")
     return fig
+
+
+def spans(found):
+    """Lines of text, one for each arm: from which to which rate every seed ends below a loss.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        A study of ``full_size.run``; the two losses are those of ``rates.LEVELS``.
+    """
+    worst = found.loss.isel(steps=-1).sel(learning_rate=slice(1e-9, None)).max("seed")
+    for arm in worst.arm.values:
+        row = f"  {arm.split(',')[0]:13}"
+        for level in rates.LEVELS:
+            good = worst.learning_rate.values[worst.sel(arm=arm) < level]
+            row += (
+                f"  {good[0]:7.2g}–{float(f'{good[-1]:.2g}'):<5g}"
+                if len(good)
+                else "        none  "
+            )
+        yield row.rstrip()
+
+
+def times(record, *studies):
+    """Lines of text, one for each arm: steps to each loss at the arm's best rate, on fresh seeds.
+
+    Parameters
+    ----------
+    record : dict
+        From ``full_size.run``.
+    studies : str
+        Names of tuned studies.
+    """
+    for study in studies:
+        for arm in record[study].arm.values:
+            row = f"{arm:31}"
+            for level in (f"to {level:g}" for level in rates.LEVELS):
+                steps = record[f"{study}, fresh {level}"][level].sel(arm=arm)
+                low, middle, high = steps.quantile([0, 0.5, 1]).values
+                row += f"  {middle:4.0f} {f'({low:.0f}–{high:.0f})':11}"
+            yield row.rstrip()

@@ -1,120 +1,197 @@
 """The sweep over five decades of learning rates: digits, with and without batch norm.
 
-``make full CHAPTER=explanations/scale_invariance`` writes recorded.json. With ``--paper`` the same
-code runs ``PAPER`` instead, and writes paper.json: a VGG-11 of width 64 on CIFAR-10, as Arora, Li and
-Lyu (2019) trained a VGG at many learning rates of its scale-invariant weights. It makes 156
-runs of 15,000 steps one after the other, and keeps nothing until the last is done. It needs the
-internet once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
+``make full CHAPTER=explanations/scale_invariance`` writes recorded.json again, in half an hour on one
+core; if it is interrupted, it goes on where it was. With ``--paper`` the same code runs ``PAPER``
+instead, and writes paper.json: a VGG-11 of width 64 on CIFAR-10, as Arora, Li and Lyu (2019) trained a
+VGG at many learning rates of its scale-invariant weights. It makes some 170 runs of 15,000 steps one
+after the other. It needs the internet once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
 It has not been run here: no chapter, figure or claim rests on it.
 
 The sweep of fully connected networks on MNIST:
 
-    run({**CONFIGURATION, "data": "mnist", "widths": [784, 64, 64, 10]}, "folder")
+    run({**CONFIGURATION, "source": "mnist", "widths": [784, 64, 64, 10]}, "folder")
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from bncore.chapters.explanations.scale_invariance import experiments
-from bncore.lab import data
-from bncore.lab.sweep import sweep
+from bncore.chapters.explanations.scale_invariance import rates
+from bncore.lab import studies
+from bncore.lab.fingerprint import describe, digest
+
+
+def decades(first, last, each=2):
+    """Rates or gains from 10^first to 10^last, so many a decade, as people write them."""
+    count = round((last - first) * each) + 1
+    return [float(f"{10**power:.4g}") for power in np.linspace(first, last, count)]
+
 
 CONFIGURATION = {
-    "rates": [float(f"{10**power:.4g}") for power in np.arange(-3, 2.1, 0.5)],
-    "tracked": [0.001, 0.01, 0.1, 1.0, 10.0, 100.0],
+    "tuned": {
+        "one rate": {
+            "arms": ["batch norm", "no batch norm"],
+            "rates": decades(-3, 2),
+            "moments": [100, 500, 2000],
+            "exchanged": True,
+        },
+        "split": {
+            "arms": [
+                "weight norm",
+                "weight norm, normalised start",
+                "no batch norm, normalised start",
+            ],
+            "rates": decades(-1, 0.5),
+            "moments": [100, 500, 1000],
+        },
+    },
+    "swept": {
+        "hidden rate": {
+            "arms": ["batch norm, hidden rate", "no batch norm, hidden rate"],
+            "rates": [0.0, *decades(-3, 2)],
+            "moments": [100, 500],
+        },
+        "torch's weights": {
+            "arms": ["batch norm, torch's weights", "no batch norm, torch's weights"],
+            "rates": decades(-2, 0.5),
+            "moments": [100, 500],
+        },
+    },
+    "tracked": {"rates": decades(-3, 2, each=1), "steps": 500},
     "seeds": [0, 1, 2, 3, 4],
-    "steps": 500,
-    "widths": [64, 64, 64, 10],
+    "fresh_seeds": list(range(5, 15)),
+    "every": 5,
+    "widths": list(rates.WIDTHS),
 }
 REDUCED = {
-    "rates": [0.001, 0.1, 10.0],
-    "tracked": [0.1, 100.0],
+    **CONFIGURATION,
+    "tuned": {
+        "one rate": {
+            "arms": ["batch norm"],
+            "rates": [0.1, 0.3162, 1.0],
+            "moments": [100, 300],
+        },
+    },
+    "swept": {
+        "hidden rate": {
+            "arms": ["batch norm, hidden rate", "no batch norm, hidden rate"],
+            "rates": [0.0, 0.1],
+            "moments": [40],
+        },
+        "split": {
+            "arms": ["weight norm, normalised start", "no batch norm, torch's weights"],
+            "rates": [0.1],
+            "moments": [40],
+        },
+    },
+    "tracked": {"rates": [0.1, 100.0], "steps": 40},
     "seeds": [0],
-    "steps": 40,
-    "widths": [64, 64, 64, 10],
+    "fresh_seeds": [1],
 }
 PAPER = {
-    "rates": CONFIGURATION["rates"],
-    "tracked": CONFIGURATION["tracked"],
+    "tuned": {
+        "one rate": {
+            "arms": ["batch norm", "no batch norm"],
+            "rates": decades(-3, 2),
+            "moments": [1000, 5000, 15_000],
+        },
+    },
+    "swept": {
+        "hidden rate": {
+            "arms": ["batch norm, hidden rate", "no batch norm, hidden rate"],
+            "rates": [0.0, *decades(-3, 2)],
+            "moments": [1000, 5000, 15_000],
+        },
+    },
+    "tracked": {"rates": decades(-3, 2, each=1), "steps": 15_000},
     "seeds": [0, 1, 2],
-    "steps": 15_000,
-    "data": "cifar10",
+    "fresh_seeds": [3, 4, 5],
+    "every": 500,
+    "source": "cifar10",
     "vgg": {"depth": 11, "width": 64, "hidden": [512]},
     "batch": 128,
     "examples": 5_000,
     "device": "cuda",
 }
 PATH = Path(__file__).with_name("recorded.json")
+AXES = {"loss": ("steps",), "accuracy": ("steps",)}
 
 
-def run(configuration: dict, cache=None) -> dict:
-    """Train at every learning rate, in each of ``experiments.ARMS``, with every seed.
+def run(configuration: dict, cache=None, store=None) -> dict:
+    """Train at every learning rate, in each arm, with every seed.
 
     Parameters
     ----------
     configuration : dict
-        ``rates``, ``tracked``, ``seeds``, ``steps``, and ``widths`` of a fully connected network or
-        the shape of a ``vgg``. Optionally ``data``, "digits", "mnist" or "cifar10", which must fit
-        the first of ``widths``; ``batch``, by default 64; ``examples``, the number of training
-        images over which the loss is taken in one batch, by default all; and ``device``.
+        As ``CONFIGURATION``; arms are those of ``rates.ARMS``. ``tuned`` are studies whose grids go
+        on beyond an end at which an arm is best, and whose arms are run again on fresh seeds; grids of
+        ``swept`` stay. Optionally ``source``, "digits", "mnist" or "cifar10", which must fit the first
+        of ``widths``; the shape of a ``vgg``; ``batch``, by default 64; ``examples``, the number of
+        training images over which the loss is taken in one batch, by default all; and ``device``.
+        ``gains``, of the digits only, may be left out.
     cache : path, optional
         Folder of the images that are downloaded, as in ``data.openml``.
+    store : path, optional
+        Folder in which finished runs are kept.
 
     Returns
     -------
     dict
-        ``rates``; ``loss`` and ``accuracy`` of each arm, a row for each rate with an entry for each
-        seed; ``frozen``, the same for a rate of 0 of the hidden weights, an entry for each seed;
-        ``felt``, the effective rates of each tracked rate, for each seed at each of ``moments``.
+        For each study what ``rates.trained`` measures by arm, learning rate and seed. For the tuned
+        ones also "one rate, fresh to 0.1" and the like: each arm at the rate that gets to that loss
+        first, on fresh seeds, and, where two arms are ``exchanged``, "one rate, exchanged to 0.1": each at
+        the rate of the other. "felt": effective rates by learning rate, seed and number of steps.
+        "gains": the loss by arm, gain of all initial weights, learning rate and seed.
     """
-    rates, seeds = configuration["rates"], configuration["seeds"]
-    steps = configuration["steps"]
-    make, split = _task(configuration, cache)
-    options = {key: configuration[key] for key in ("batch", "device") if key in configuration}
-    examples = configuration.get("examples")
-    results = {"rates": rates, "loss": {}, "accuracy": {}, "frozen": {}}
-    for arm, (_, rest) in experiments.ARMS.items():
-        runs = sweep(
-            lambda rate, seed, arm=arm: experiments.final(
-                arm, rate, seed, steps, make, split(seed), examples=examples, **options
-            ),
-            {"rate": rates if rest is None else [*rates, 0.0], "seed": seeds},
+    c, found = configuration, {}
+    options = {key: c[key] for key in ("source", "widths", "vgg", "batch", "device") if key in c}
+    options |= {"cache": cache}
+
+    def kept(one):
+        return store and Path(store) / digest(describe(one))
+
+    for name, part in {**c["tuned"], **c["swept"]}.items():
+        one = partial(
+            rates.trained,
+            moments=part["moments"],
+            every=c["every"],
+            examples=c.get("examples"),
+            **options,
         )
-        table = np.array([found.result for found in runs]).reshape(-1, len(seeds), 2)
-        results["loss"][arm] = _rounded(table[: len(rates), :, 0])
-        results["accuracy"][arm] = _rounded(table[: len(rates), :, 1])
-        if rest is not None:
-            last = dict(zip(("loss", "accuracy"), table[-1].T, strict=True))
-            results["frozen"][arm] = {kind: _rounded(values) for kind, values in last.items()}
-    moments = sorted({0, steps, *np.geomspace(1, steps, 25).round().astype(int).tolist()})
-    tracked = sweep(
-        lambda rate, seed: experiments.felt_on_digits(
-            rate, seed, steps, make, split(seed), **options
-        ),
-        {"rate": configuration["tracked"], "seed": seeds},
-    )
-    felt = np.array([found.result for found in tracked])[:, moments]
-    results |= {"tracked": configuration["tracked"], "moments": moments}
-    results["felt"] = _rounded(felt.reshape(-1, len(seeds), len(moments)))
-    return results
+        study = _tuned if name in c["tuned"] else _swept
+        runs = study(one, part, c["seeds"], c["fresh_seeds"], axes=AXES, store=kept(one))
+        found |= {
+            f"{name}{end}": some.assign_coords(steps=part["moments"]) for end, some in runs.items()
+        }
+    steps = c["tracked"]["steps"]
+    at = sorted({0, steps, *np.geomspace(1, steps, 25).round().astype(int).tolist()})
+    one = partial(rates.felt, steps=steps, at=at, **options)
+    grid = {"learning_rate": c["tracked"]["rates"]}
+    found["felt"] = studies.study(
+        one, grid, c["seeds"], axes={"felt": ("steps",)}, store=kept(one)
+    ).assign_coords(steps=at)
+    if "gains" in c:
+        of = c["gains"]
+        grid = {"arm": of["arms"], "gain": of["gains"], "learning_rate": of["rates"]}
+        one = partial(rates.scaled, steps=of["steps"])
+        found["gains"] = studies.study(one, grid, c["seeds"], store=kept(one))
+    return {name: studies.rounded(some) for name, some in found.items()}
 
 
-def _task(configuration, cache):
-    """What makes the networks, and a function from a seed to data."""
-    name = configuration.get("data", "digits")
-    if "vgg" in configuration:
-        make = experiments.vgg(name, **configuration["vgg"])
-        return make, lambda seed: data.standard_images(name, cache)
-    widths = tuple(configuration["widths"])
-    pixels = experiments.rows(name, cache=cache).x_train.shape[1]
-    if widths[0] != pixels:
-        raise ValueError(
-            f"widths[0] is {widths[0]}, expected {pixels}, the pixels of an image of the data set"
-        )
-    return experiments.perceptron(widths), lambda seed: experiments.rows(name, seed, cache)
+def _swept(one, part, seeds, _, **kept):
+    grid = {"arm": part["arms"], "learning_rate": part["rates"]}
+    return {"": studies.study(one, grid, seeds, **kept)}
 
 
-def _rounded(values):
-    """To four digits, which is all that another processor would reproduce, and more."""
-    return np.vectorize(lambda value: float(f"{value:.4g}"))(np.asarray(values)).tolist()
+def _tuned(one, part, seeds, fresh_seeds, **kept):
+    arms = {"arm": part["arms"]}
+    tuning = studies.tuned(one, arms, part["rates"], seeds, "to 0.01", smaller=True, **kept)
+    found = {"": tuning}
+    for level in (f"to {level:g}" for level in rates.LEVELS):
+        chosen = studies.best(tuning, level, smaller=True)
+        found[f", fresh {level}"] = studies.confirmed(one, chosen, fresh_seeds, **kept)
+        if part.get("exchanged"):
+            other = chosen.assign(learning_rate=chosen.learning_rate.roll(arm=1))
+            found[f", exchanged {level}"] = studies.confirmed(one, other, fresh_seeds, **kept)
+    return found

@@ -128,31 +128,6 @@ def test_parameters_are_split_in_two():
     assert len(inside) + len(others) == len(list(model.parameters()))
 
 
-def test_hidden_weights_stay_where_their_rate_is_zero(monkeypatch):
-    made = []
-    original = networks.mlp
-    monkeypatch.setattr(networks, "mlp", lambda *a, **k: made.append(original(*a, **k)) or made[-1])
-    experiments.final("batch norm, hidden rate", 0.0, 0, 3, experiments.perceptron((64, 8, 10)))
-    start = original((64, 8, 10), "relu", "batch", seed=0)
-    assert torch.equal(made[0].linear1.weight, start.linear1.weight)
-    assert not torch.equal(made[0].output.weight, start.output.weight)
-
-
-def test_a_rate_of_the_hidden_weights_is_one_of_kernels_too(small_images):
-    made, make = [], experiments.vgg("cifar10", depth=11, width=2, hidden=[4])
-
-    def keep(normalization, seed):
-        made.append(make(normalization, seed))
-        return made[-1]
-
-    split = data.standard_images("cifar10")
-    experiments.final("batch norm, hidden rate", 0.0, 0, 2, keep, split, batch=8)
-    start = dict(make("batch", 0).named_parameters())
-    for name, value in made[0].named_parameters():
-        still = torch.equal(value, start[name])
-        assert still == (value.ndim > 1 and name != "output.weight"), name
-
-
 def test_channels_of_a_convolution_keep_pythagoras(small_images):
     make, split = (
         experiments.vgg("cifar10", depth=11, width=2, hidden=[4]),
@@ -205,30 +180,3 @@ def test_longer_weights_need_a_larger_rate_and_less_decay(a):
         # With the decay unchanged the run is another one, as the chapter says.
         if a < 1:
             assert np.abs(directions(a * start, 0.1 * a**2, 0.5) - plain).max() > 1e-4
-
-
-def test_weight_normalisation_started_from_data_starts_normalised(monkeypatch):
-    """Before the first step hidden units have mean 0 and variance 1 over the first 64 images."""
-    seen = {}
-
-    def look(model, split, *_, **__):
-        x = split.x_train[:64]
-        for i in (1, 2):
-            seen[i] = getattr(model, f"linear{i}")(x).detach()
-            x = seen[i].relu()
-
-    monkeypatch.setattr(experiments.training, "train", look)
-    for seed in range(3):
-        experiments.weight_normalized(0.1, seed, 1, from_data=True)
-        for values in seen.values():
-            # Means over 64 images.
-            rounding = {"rtol": 0, "atol": 64 * SINGLE}
-            torch.testing.assert_close(values.mean(0), torch.zeros(64), **rounding)
-            torch.testing.assert_close(values.std(0, correction=0), torch.ones(64), **rounding)
-        experiments.weight_normalized(0.1, seed, 1)
-        assert (seen[1].std(0, correction=0) - 1).abs().max() > 0.1
-
-
-def test_weight_normalisation_that_starts_as_the_plain_network_does_its_first_step_as_slowly():
-    plain = experiments.final(experiments.CONTROL, 0.01, 0, 1)[0]
-    assert experiments.weight_normalized(0.01, 0, 1) == pytest.approx(plain, rel=0.02)

@@ -44,19 +44,25 @@ def test_the_figure_of_the_balance_ends_at_the_equilibrium():
     np.testing.assert_allclose(below.lines[0].get_ydata(), felt, rtol=8 * EPS)
 
 
-@pytest.mark.parametrize("which", ["all parameters", "hidden weights only"])
-def test_the_figure_of_learning_rates_shows_medians(which):
-    above, below = figures.learning_rates(KEPT["full"], which).axes
-    arm = "batch norm" if which == "all parameters" else "batch norm, hidden rate"
-    np.testing.assert_allclose(
-        above.lines[0].get_ydata(), np.median(KEPT["full"]["loss"][arm], axis=1), rtol=8 * EPS
-    )
-    np.testing.assert_allclose(
-        below.lines[0].get_ydata(), np.median(KEPT["full"]["accuracy"][arm], axis=1), rtol=8 * EPS
-    )
+@pytest.mark.parametrize(
+    ("which", "part", "end"),
+    [("all parameters", "one rate", ""), ("hidden weights only", "hidden rate", ", hidden rate")],
+)
+def test_the_figure_of_learning_rates_shows_medians(which, part, end):
+    for steps in KEPT["full"][part].steps.values:
+        above, below = figures.learning_rates(KEPT["full"], which, steps).axes
+        found = KEPT["full"][part].sel(steps=steps, arm=f"batch norm{end}")
+        found = found.where(found.learning_rate > 0, drop=True)
+        loss = found.loss.clip(max=figures.HIGHEST).median("seed")
+        np.testing.assert_allclose(above.lines[0].get_xdata(), found.learning_rate)
+        np.testing.assert_allclose(above.lines[0].get_ydata(), loss, rtol=8 * EPS)
+        np.testing.assert_allclose(
+            below.lines[0].get_ydata(), found.accuracy.median("seed"), rtol=8 * EPS
+        )
 
 
 def test_the_figure_of_effective_rates_shows_medians():
     (ax,) = figures.felt_rates(KEPT["full"]).axes
-    for line, felt in zip(ax.lines, KEPT["full"]["felt"], strict=True):
-        np.testing.assert_allclose(line.get_ydata(), np.median(felt, axis=0), rtol=8 * EPS)
+    felt = KEPT["full"]["felt"].felt.median("seed")
+    for line, values in zip(ax.lines, felt, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), values, rtol=8 * EPS)
