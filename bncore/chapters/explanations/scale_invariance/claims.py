@@ -12,6 +12,7 @@ from bncore.lab import recorded, studies
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
 HALF_STEP = 0.25
+_grown = cache(rates.grown)
 SEEDS = full_size.CONFIGURATION["fresh_seeds"]
 
 
@@ -116,7 +117,7 @@ def further_speed():
 def _factor(arm, what):
     """How much longer something is after one step at the rate 10, with an interval over seeds."""
     log = xr.DataArray(
-        np.log10([rates.grown(arm, 10.0, seed)[what] for seed in SEEDS]),
+        np.log10([_grown(arm, 10.0, seed)[what] for seed in SEEDS]),
         coords={"seed": SEEDS},
         dims="seed",
     )

@@ -278,29 +278,29 @@ def spans(found):
         row = f"  {arm.split(',')[0]:13}"
         for level in rates.LEVELS:
             good = worst.learning_rate.values[worst.sel(arm=arm) < level]
-            row += (
-                f"  {good[0]:7.2g}–{float(f'{good[-1]:.2g}'):<5g}"
-                if len(good)
-                else "        none  "
-            )
-        yield row.rstrip()
+            span = f"{good[0]:.2g}–{float(f'{good[-1]:.2g}'):g}" if len(good) else "none"
+            row += f"{span:>13}"
+        yield row
 
 
-def times(record, *studies):
+def times(record):
     """Lines of text, one for each arm: steps to each loss at the arm's best rate, on fresh seeds.
 
     Parameters
     ----------
     record : dict
         From ``full_size.run``.
-    studies : str
-        Names of tuned studies.
     """
-    for study in studies:
-        for arm in record[study].arm.values:
-            row = f"{arm:31}"
+    arms = [(study, arm) for study in ("one rate", "split") for arm in record[study].arm.values]
+    for start in ("", ", normalised start"):
+        yield start[2:] or "weights as drawn"
+        for study, arm in arms:
+            name, comma, rest = arm.partition(",")
+            if comma + rest != start:
+                continue
+            row = f"  {name.replace('no batch norm', 'plain'):12} "
             for level in (f"to {level:g}" for level in rates.LEVELS):
                 steps = record[f"{study}, fresh {level}"][level].sel(arm=arm)
                 low, middle, high = steps.quantile([0, 0.5, 1]).values
-                row += f"  {middle:4.0f} {f'({low:.0f}–{high:.0f})':11}"
+                row += f"{f'{middle:.0f} ({low:.0f}–{high:.0f})':>13} "
             yield row.rstrip()

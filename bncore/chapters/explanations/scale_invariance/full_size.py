@@ -1,7 +1,7 @@
 """The sweep over five decades of learning rates: digits, with and without batch norm.
 
-``make full CHAPTER=explanations/scale_invariance`` writes recorded.json again, in half an hour on one
-core; if it is interrupted, it goes on where it was. With ``--paper`` the same code runs ``PAPER``
+``make full CHAPTER=explanations/scale_invariance`` writes recorded.json again, in a quarter of an
+hour on one core; if it is interrupted, it goes on where it was. With ``--paper`` the same code runs ``PAPER``
 instead, and writes paper.json: a VGG-11 of width 64 on CIFAR-10, as Arora, Li and Lyu (2019) trained a
 VGG at many learning rates of its scale-invariant weights. It makes some 170 runs of 15,000 steps one
 after the other. It needs the internet once, to download CIFAR-10 (``--cache`` says where to), and a GPU.
@@ -23,7 +23,7 @@ from bncore.lab.fingerprint import describe, digest
 
 
 def decades(first, last, each=2):
-    """Rates or gains from 10^first to 10^last, so many a decade, as people write them."""
+    """Rates from 10^first to 10^last, so many a decade, as people write them."""
     count = round((last - first) * each) + 1
     return [float(f"{10**power:.4g}") for power in np.linspace(first, last, count)]
 
@@ -129,7 +129,6 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         ``swept`` stay. Optionally ``source``, "digits", "mnist" or "cifar10", which must fit the first
         of ``widths``; the shape of a ``vgg``; ``batch``, by default 64; ``examples``, the number of
         training images over which the loss is taken in one batch, by default all; and ``device``.
-        ``gains``, of the digits only, may be left out.
     cache : path, optional
         Folder of the images that are downloaded, as in ``data.openml``.
     store : path, optional
@@ -142,7 +141,6 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         ones also "one rate, fresh to 0.1" and the like: each arm at the rate that gets to that loss
         first, on fresh seeds, and, where two arms are ``exchanged``, "one rate, exchanged to 0.1": each at
         the rate of the other. "felt": effective rates by learning rate, seed and number of steps.
-        "gains": the loss by arm, gain of all initial weights, learning rate and seed.
     """
     c, found = configuration, {}
     options = {key: c[key] for key in ("source", "widths", "vgg", "batch", "device") if key in c}
@@ -171,11 +169,6 @@ def run(configuration: dict, cache=None, store=None) -> dict:
     found["felt"] = studies.study(
         one, grid, c["seeds"], axes={"felt": ("steps",)}, store=kept(one)
     ).assign_coords(steps=at)
-    if "gains" in c:
-        of = c["gains"]
-        grid = {"arm": of["arms"], "gain": of["gains"], "learning_rate": of["rates"]}
-        one = partial(rates.scaled, steps=of["steps"])
-        found["gains"] = studies.study(one, grid, c["seeds"], store=kept(one))
     return {name: studies.rounded(some) for name, some in found.items()}
 
 

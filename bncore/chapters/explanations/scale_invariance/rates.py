@@ -152,16 +152,6 @@ def trained(
     }
 
 
-def scaled(arm, gain, learning_rate, seed, *, steps):
-    """Training loss on the digits after some steps, from weights of any gain, as in ``trained``."""
-    make, split_of = task()
-    model, split = make(ARMS[arm].normalization, seed, gain=gain), split_of(seed)
-    training.train(model, split, steps, 64, learning_rate, seed)
-    with probes.evaluation(model, "batch"):
-        loss = cross_entropy(model(split.x_train), split.y_train).item()
-    return {"loss": loss if loss < np.inf else np.inf}
-
-
 def network(arm, make, seed, x):
     """The network of an arm; `x` are the images that a normalised start normalises."""
     if arm.normalization == "batch":

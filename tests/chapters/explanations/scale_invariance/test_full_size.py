@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bncore.chapters.explanations.scale_invariance import experiments, full_size
+from bncore.chapters.explanations.scale_invariance import experiments, figures, full_size
 from bncore.lab import data, networks, recorded, studies
 
 SINGLE = float(np.finfo(np.float32).eps)
@@ -48,6 +48,77 @@ def test_arms_are_compared_at_best_rates_inside_their_grids_on_fresh_seeds(name,
     assert fresh.learning_rate.equals(chosen.learning_rate)
     assert fresh.seed.values.tolist() == full_size.CONFIGURATION["fresh_seeds"]
     assert fresh[level].notnull().all()
+
+
+def test_what_the_chapter_says_of_the_recorded_run():
+    full = KEPT["full"]
+    ends = {name: list(figures.spans(full[name])) for name in ("one rate", "hidden rate", "split")}
+    assert ends["one rate"][0].split() == ["batch", "norm", "0.01–3.2", "0.1–3.2"]
+    assert ends["one rate"][1].split() == ["no", "batch", "norm", "0.032–0.32", "0.32–0.32"]
+    assert ends["hidden rate"][0].split()[2] == "0.01–100"
+    for name, found in ((name, full[name]) for name in ends):
+        trains = (found.loss.isel(steps=-1) < 0.1).all("seed").where(found.learning_rate > 0, False)
+        gaps = trains.astype(int).diff("learning_rate")
+        assert (abs(gaps).sum("learning_rate") <= 2).all(), name  # each range is without holes
+    one, hidden = full["one rate"], full["hidden rate"].sel(steps=500)
+    unsure = one.sel(arm="no batch norm", learning_rate=1, steps=2000).loss
+    assert (unsure < 0.1).sum() == 2
+    frozen = hidden.sel(arm="batch norm, hidden rate", learning_rate=0)
+    np.testing.assert_allclose(frozen.loss, 0.2, rtol=0, atol=0.05)
+    assert frozen.accuracy.median() == pytest.approx(0.92, abs=0.01 / 2)
+    failed = hidden.sel(arm="no batch norm, hidden rate", learning_rate=slice(10, None)).loss
+    np.testing.assert_allclose(failed, np.log(10), rtol=0.01)
+    torchs = full["torch's weights"].loss.sel(steps=500, learning_rate=0.01).median("seed")
+    ours = one.loss.sel(steps=500, learning_rate=0.01).median("seed")
+    np.testing.assert_allclose(torchs, [0.22, 2.20], rtol=0, atol=0.01 / 2)
+    np.testing.assert_allclose(ours, [0.33, 0.64], rtol=0, atol=0.01 / 2)
+    felt = full["felt"].felt.median("seed")
+    np.testing.assert_allclose(felt[:4, -1], felt[:4, 0], rtol=0.1)
+    np.testing.assert_allclose(felt[5, 1:], 0.6, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("batch norm", "no batch norm", (0.17, 0.15, 0.19)),
+        ("weight norm", "no batch norm", (0.99, 0.97, 1.01)),
+        (
+            "weight norm, normalised start",
+            "no batch norm, normalised start",
+            (1.1, 0.9, 1.3),
+        ),
+        ("no batch norm, normalised start", "no batch norm", (0.29, 0.24, 0.36)),
+    ],
+)
+def test_the_chapter_says_how_many_times_the_steps_an_arm_takes(first, second, said):
+    """Each at its best rate; the intervals allow for ten that were looked at."""
+    logs = []
+    for arm in (first, second):
+        name = next(name for name in ("one rate", "split") if arm in KEPT["full"][name].arm)
+        logs.append(np.log10(KEPT["full"][f"{name}, fresh to 0.01"]["to 0.01"].sel(arm=arm)))
+    found = 10 ** np.array(studies.difference(*logs, looked_at=10))
+    np.testing.assert_allclose(found, said, rtol=0, atol=0.05 if said[0] > 1 else 0.01 / 2)
+
+
+@pytest.mark.parametrize(("rate", "ratio"), [(0.03162, 0.45), (0.1, 0.44), (0.3162, 0.40)], ids=str)
+def test_the_chapter_says_how_far_batch_norm_is_ahead_at_one_rate(rate, ratio):
+    steps = np.log10(KEPT["full"]["one rate"]["to 0.1"].sel(learning_rate=rate))
+    arms = (steps.sel(arm=arm) for arm in ("batch norm", "no batch norm"))
+    found = 10 ** np.array(studies.difference(*arms, looked_at=3))
+    assert found[0] == pytest.approx(ratio, abs=0.01 / 2)
+    assert np.abs(found - found[0]).max() < 0.075
+
+
+def test_the_chapter_says_what_the_larger_rate_brings():
+    own, other = (
+        KEPT["full"][f"one rate, {how} to 0.01"]["to 0.01"] for how in ("fresh", "exchanged")
+    )
+    for first, second, said in (
+        (other.sel(arm="batch norm"), own.sel(arm="no batch norm"), (0.39, 0.37, 0.41)),
+        (own.sel(arm="batch norm"), other.sel(arm="batch norm"), (0.43, 0.40, 0.46)),
+    ):
+        found = studies.difference(np.log10(first), np.log10(second), looked_at=2)
+        np.testing.assert_allclose(10 ** np.array(found), said, rtol=0, atol=0.011 / 2)
 
 
 @pytest.mark.parametrize("level", ["to 0.1", "to 0.01"])

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from bncore.chapters.explanations.scale_invariance import experiments, rates
-from bncore.lab import data, networks, probes, training
+from bncore.lab import data, probes, training
 
 SINGLE = float(np.finfo(np.float32).eps)
 SMALL = {"moments": [2, 4], "every": 2, "widths": [64, 8, 10]}
@@ -76,7 +76,6 @@ def test_the_steps_to_a_loss_are_the_first_at_which_it_is_measured_below():
 def test_a_loss_is_infinite_once_training_has_diverged():
     found = rates.trained("no batch norm", 1e30, 0, **SMALL)
     assert found["loss"].tolist() == [np.inf, np.inf]
-    assert rates.scaled("no batch norm", 1.0, 1e30, 0, steps=3)["loss"] == np.inf
 
 
 @pytest.mark.parametrize("name", rates.ARMS)
@@ -134,12 +133,6 @@ def test_what_grows_is_over_what_was_before():
     found = rates.grown("batch norm", 1e-12, 0)
     assert found["weights"] == pytest.approx(1, abs=64 * SINGLE)
     assert found["gradient"] == pytest.approx(1, abs=64 * 64 * SINGLE)
-
-
-def test_a_scaled_network_starts_at_its_gain(made):
-    rates.scaled("batch norm", 0.25, 1e-12, 0, steps=1)
-    start = networks.mlp(rates.WIDTHS, "relu", "batch", gain=0.25, seed=0)
-    torch.testing.assert_close(made[0].linear1.weight, start.linear1.weight)
 
 
 def test_effective_rates_are_those_of_the_hidden_units():
