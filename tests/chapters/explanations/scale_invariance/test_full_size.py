@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bncore.chapters.explanations.scale_invariance import experiments, figures, full_size
+from bncore.chapters.explanations.scale_invariance import experiments, figures, full_size, rates
 from bncore.lab import data, networks, recorded, studies
 
 SINGLE = float(np.finfo(np.float32).eps)
@@ -66,6 +66,8 @@ def test_what_the_chapter_says_of_the_recorded_run():
     frozen = hidden.sel(arm="batch norm, hidden rate", learning_rate=0)
     np.testing.assert_allclose(frozen.loss, 0.2, rtol=0, atol=0.05)
     assert frozen.accuracy.median() == pytest.approx(0.92, abs=0.01 / 2)
+    slowest = hidden.sel(arm="batch norm, hidden rate", learning_rate=0.001)
+    assert slowest.loss.median() == pytest.approx(0.17, abs=0.01 / 2)
     failed = hidden.sel(arm="no batch norm, hidden rate", learning_rate=slice(10, None)).loss
     np.testing.assert_allclose(failed, np.log(10), rtol=0.01)
     torchs = full["torch's weights"].loss.sel(steps=500, learning_rate=0.01).median("seed")
@@ -126,6 +128,23 @@ def test_each_network_is_run_at_the_best_rate_of_the_other(level):
     fresh, exchanged = (KEPT["full"][f"one rate, {how} {level}"] for how in ("fresh", "exchanged"))
     assert exchanged.learning_rate.values.tolist() == fresh.learning_rate.values.tolist()[::-1]
     assert exchanged.seed.equals(fresh.seed)
+
+
+def test_arms_are_exchanged_at_their_best_rates(monkeypatch):
+    """A network whose number of steps has its least at the rate 10 with batch norm, 1 without."""
+
+    def quick(arm, learning_rate, seed, **_):
+        steps = 1 + abs(np.log10(learning_rate) - (arm == "batch norm"))
+        return {"loss": [steps], "accuracy": [0.5], "to 0.1": steps, "to 0.01": steps}
+
+    monkeypatch.setattr(rates, "trained", quick)
+    part = {"arms": ["batch norm", "no batch norm"], "rates": [0.1, 1.0, 10.0], "moments": [1]}
+    small = {"tuned": {"one rate": part | {"exchanged": True}}, "swept": {}, "every": 1}
+    small |= {"tracked": {"rates": [0.1], "steps": 1}, "seeds": [0], "fresh_seeds": [1, 2]}
+    found = full_size.run({**small, "widths": [64, 4, 10]})
+    assert found["one rate, fresh to 0.01"].learning_rate.values.tolist() == [10, 1]
+    assert found["one rate, exchanged to 0.01"].learning_rate.values.tolist() == [1, 10]
+    assert found["one rate, exchanged to 0.1"]["to 0.1"].values.tolist() == [[2, 2], [2, 2]]
 
 
 def test_the_best_network_is_done():
