@@ -256,8 +256,8 @@ def felt_rates(record):
         ax.annotate(
             f"{rate:g}", start, (-5, 0), ha="right", va="center", textcoords="offset points"
         )
-    ax.set(xscale="log", yscale="log", xlim=(0.4, moments[-1]), ylim=(1e-4, 1e2))
-    ax.text(0.44, 70, "learning rate", va="top", color=style.MUTED)
+    ax.set(xscale="log", yscale="log", xlim=(0.4, moments[-1]), ylim=(1e-4, 1e3))
+    ax.text(0.44, 700, "learning rate", va="top", color=style.MUTED)
     ax.set_xticks([1, 2, 11, 101], ["0", "1", "10", "100"])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("steps")
