@@ -1,38 +1,14 @@
 """What the literature says about internal covariate shift."""
 
-import copy
-from functools import cache
-
 import numpy as np
-import torch
 import xarray as xr
 from torch.nn.functional import mse_loss
 
-from bncore.chapters.explanations.covariate_shift import experiments
-from bncore.chapters.explanations.covariate_shift.full_size import (
-    at_equal_loss,
-    column,
-    medians,
-    record,
-)
+from bncore.chapters.explanations.covariate_shift import experiments, measures, readings, small
+from bncore.chapters.explanations.covariate_shift.readings import at_equal_loss, both, runs
 from bncore.explanations.covariate_shift import gradient_shift, linearized_shift
-from bncore.lab import networks
 from bncore.lab.studies import difference
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
-
-
-def _case(seed, normalization):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(16, 5, generator=generator, dtype=torch.float64)
-    y = torch.randn(16, 3, generator=generator, dtype=torch.float64)
-    model = networks.mlp([5, 6, 6, 6, 3], "tanh", normalization, gain=1.0, seed=seed).double()
-    start = {name: value.detach() for name, value in model.named_parameters()}
-    gradients = experiments.gradients(model, mse_loss, x, y)
-    stepped = {
-        name: value - 0.1 * gradient
-        for (name, value), gradient in zip(start.items(), gradients, strict=True)
-    }
-    return model, x, y, stepped
 
 
 @claim("santurkar2018, Definition 2.1", "holds")
@@ -44,14 +20,14 @@ def definition():
     apart, errors = [], []
     for seed in range(10):
         for normalization in (None, "batch"):
-            model, x, y, new = _case(seed, normalization)
+            model, x, y, new = small.case(seed, normalization)
             shift = gradient_shift(model, mse_loss, x, y, new).norm[1:]
-            apart.append(np.abs(_by_copies(model, x, y, new)[1:] / shift - 1).max())
-            small = [
+            apart.append(np.abs(small.by_copies(model, x, y, new)[1:] / shift - 1).max())
+            tiny = [
                 measure(model, mse_loss, x, y, 1e-5).norm[1:]
                 for measure in (gradient_shift, linearized_shift)
             ]
-            errors.append(np.abs(small[0] / small[1] - 1).max())
+            errors.append(np.abs(tiny[0] / tiny[1] - 1).max())
     yield at_most(
         1e-9,
         max(apart),
@@ -65,40 +41,15 @@ def definition():
     )
 
 
-def _by_copies(model, x, y, new):
-    """The change of each layer's gradient in copies of a model, as each earlier layer moves too."""
-    names = [name for name, _ in model.named_parameters()]
-    layers = list(dict.fromkeys(map(_layer_of, names)))
-    before, moved, changes = experiments.gradients(model, mse_loss, x, y), copy.deepcopy(model), []
-    for layer in layers:
-        after = experiments.gradients(moved, mse_loss, x, y)
-        own = [
-            b - a
-            for name, a, b in zip(names, before, after, strict=True)
-            if _layer_of(name) == layer
-        ]
-        changes.append(float(torch.cat([part.flatten() for part in own]).norm()))
-        with torch.no_grad():
-            for name, value in moved.named_parameters():
-                if _layer_of(name) == layer:
-                    value.copy_(new[name])
-    return np.array(changes)
-
-
-def _layer_of(name):
-    digits = "".join(filter(str.isdigit, name.split(".")[0]))
-    return digits or "output"
-
-
 @claim("encyclopaedia, Measure", "holds")
 def correlation():
-    """If the shift introduced by the changes in previous layers is small, then the correlation
-    between the gradients is close to 1.
+    """Where the updates of the earlier layers shift a layer's gradient little, the gradients before
+    and after them are nearly parallel: their correlation is about 1.
     """
     slack, cosines = [], []
     for seed in range(20):
         for normalization in (None, "batch"):
-            model, x, y, _ = _case(seed, normalization)
+            model, x, y, _ = small.case(seed, normalization)
             for rate in (0.003, 0.03, 0.3):
                 shift = gradient_shift(model, mse_loss, x, y, rate)
                 relative, cosine = shift.norm[1:] / shift.before[1:], shift.cosine[1:]
@@ -129,23 +80,29 @@ def _apart(first, second, looked_at):
     return difference(*over_seeds, looked_at=looked_at)
 
 
+NETWORKS = {"vgg": "VGG", "linear": "deep linear network"}
+
+
+def _pair(network, part="fresh", names=("batch norm", "no batch norm")):
+    """What was recorded of two models of a network, by default on the seeds that were run last."""
+    found = runs(network, part)
+    return tuple(found.sel(kind=name) for name in names)
+
+
 @claim("encyclopaedia, Measure", "undecided")
 def higher_correlations():
     """The standard VGG and the standard deep linear network both have higher correlations of
     gradients than their counterparts with batch norm, which says that batch norm does not reduce
     internal covariate shift.
     """
-    for key, network in (("vgg", "VGG"), ("linear", "deep linear network")):
-        batch, none = (
-            medians(key, name, "cosine", "own rate").mean(axis=1)
-            for name in ("batch norm", "no batch norm")
-        )
+    for key, network in NETWORKS.items():
+        batch, none = (found.cosine.sel(compared="own rate").mean("record") for found in _pair(key))
         yield at_most(
             0,
-            _apart(batch, none, 6),
+            difference(batch, none, looked_at=6),
             f"{network} at its best learning rates: cosine with batch norm less that without, "
-            "median over layers, mean over six records; interval over five seeds, for two networks "
-            "and three lengths of the step",
+            "median over layers, mean over six records; interval over 15 fresh seeds, for two "
+            "networks and three lengths of the step",
         )
 
 
@@ -154,33 +111,34 @@ def similar_or_worse():
     """Networks with batch norm have similar, or even worse, internal covariate shift, although
     they reach a better loss.
     """
-    looked_at = 16  # two networks, two lengths of the step, two losses, two measures
-
-    def end(network, name):
-        return column(network, name, "losses")[:, -4:].mean(axis=1)
-
-    for key, network in (("vgg", "VGG"), ("linear", "deep linear network")):
+    looked_at = 16  # Two networks, two lengths of the step, two losses, two measures.
+    names = ("batch norm", "no batch norm")
+    for key, network in NETWORKS.items():
         relative, cosine = (
-            [at_equal_loss(key, name, kind, "own rate") for name in ("batch norm", "no batch norm")]
+            both(*(at_equal_loss(key, name, kind, "own rate", part="fresh") for name in names))
             for kind in ("relative", "cosine")
         )
+        ends = [
+            np.log(found.losses.isel(window=slice(-4, None)).mean("window"))
+            for found in _pair(key, names=names)
+        ]
         where = (
-            "at its best learning rates, at a training loss of 0.5; interval over five seeds, for "
-            f"{looked_at} comparisons"
+            f"at its best learning rates, at a training loss of 0.5; interval over {len(cosine[0])} "
+            f"of 15 fresh seeds, those that come down to it, for {looked_at} comparisons"
         )
         yield at_least(
             np.log(0.8),
-            _apart(*np.log(relative), looked_at),
+            difference(*map(np.log, relative), looked_at=looked_at),
             f"{network}: logarithm of the relative shift with batch norm over that without, {where}",
         )
         yield at_most(
             0.1,
-            _apart(*cosine, looked_at),
+            difference(*cosine, looked_at=looked_at),
             f"{network}: cosine with batch norm less that without, {where}",
         )
         yield at_most(
             np.log(0.5),
-            _apart(np.log(end(key, "batch norm")), np.log(end(key, "no batch norm")), looked_at),
+            difference(*ends, looked_at=looked_at),
             f"{network}: logarithm of the loss at the end with batch norm over that without",
         )
 
@@ -190,27 +148,29 @@ def uncorrelated():
     """The standard deep linear network experiences almost no internal covariate shift for the
     entirety of training; with batch norm $G$ and $G'$ are almost uncorrelated.
     """
-    later = slice(_at("linear", 5), None)
 
-    def median(name, compared):
-        return float(np.median(medians("linear", name, "cosine", compared)[:, later]))
+    def median(name, compared, records):
+        cosine = runs("linear", "fresh").cosine.sel(kind=name, compared=compared, record=records)
+        return float(cosine.median())
 
+    later = slice(5, None)
+    what = "median cosine over layers, 15 seeds and records from step 5"
     yield under("each network takes steps at its own best rate, after the first few")
-    yield at_least(
-        0.95,
-        median("no batch norm", "own rate"),
-        "without batch norm: median cosine over layers, seeds and records from step 5",
-    )
+    yield at_least(0.95, median("no batch norm", "own rate", later), f"without batch norm: {what}")
     yield at_most(
-        0.4, abs(median("batch norm", "own rate")), "with batch norm: absolute value of the same"
+        0.4,
+        abs(median("batch norm", "own rate", later)),
+        "with batch norm: absolute value of the same",
     )
     yield otherwise("both take steps at the rate 0.003, or the plain network its first step")
     yield at_most(
-        0.4, abs(median("batch norm", "one rate")), "with batch norm, steps of rate 0.003: the same"
+        0.4,
+        abs(median("batch norm", "one rate", later)),
+        "with batch norm, steps of rate 0.003: the same",
     )
     yield at_least(
         0.95,
-        np.median(medians("linear", "no batch norm", "cosine", "own rate")[:, 0]),
+        median("no batch norm", "own rate", 0),
         "without batch norm, own rate, before the first step: median cosine",
     )
 
@@ -220,20 +180,16 @@ def reduced():
     """Batch normalization reduces internal covariate shift, the change of the distributions of
     layer inputs as the parameters change, by a step that fixes their means and variances.
     """
-    batch, none = (
-        np.log(np.median(column("vgg", name, "drift"), axis=-1))
-        for name in ("batch norm", "no batch norm")
-    )
-    steps = record()[0]["vgg"]["records"]
+    batch, none = (np.log(found.drift) for found in _pair("vgg"))
     yield from [
         at_most(
             0,
-            _apart(batch[:, i], none[:, i], len(steps)),
+            difference(batch.sel(record=step), none.sel(record=step), looked_at=6),
             f"VGG after {step} steps: logarithm of the drift of the units' means with batch norm over "
             "that without, median over nine layers (in the first, which hardly drifts, it is mostly "
-            "above 0); interval over five seeds, for six records",
+            "above 0); interval over 15 seeds, for six records",
         )
-        for i, step in enumerate(steps)
+        for step in batch.record.values
     ]
 
 
@@ -243,22 +199,54 @@ def amplified():
     network, with a significant shift in deeper layers as the result.
     """
     for step in (5, 20):
-        few, many = (
-            np.array([experiments.drift_of_step(None, seed, step, count) for seed in range(5)])
-            for count in (3, 6)
-        )
-        for moved, last, count in ((few, 2, 3), (many, 5, 6)):
+        for last, count in ((2, 3), (5, 6)):
+            moved = np.log([measures.drift_of_step(None, seed, step, count) for seed in range(5)])
+            deep, moved_last = (xr.DataArray(moved[:, i], dims="seed") for i in (8, last))
             yield at_least(
                 0,
-                _apart(np.log(moved[:, 8]), np.log(moved[:, last]), 4),
+                difference(
+                    *(one.assign_coords(seed=range(5)) for one in (deep, moved_last)), looked_at=4
+                ),
                 f"VGG without batch norm after {step} steps, a step of layers 1 to {count} alone: "
                 f"logarithm of the drift of the last activation's input over that of layer {count}; "
                 "interval over five seeds, for four cases",
             )
 
 
+def _affected(drawn, what):
+    found = small.distances(drawn)
+    for layer in found.layer.values:
+        distance = np.log(found.sel(layer=layer))
+        yield at_least(
+            np.log(0.001),
+            difference(distance, xr.zeros_like(distance), looked_at=8),
+            f"plain networks after 60 steps that differ in {what} alone: logarithm of the Kolmogorov "
+            f"distance of what reaches layer {layer} for the same images, beyond rounding; "
+            "interval over eight pairs, for eight comparisons",
+        )
+
+
+@claim("encyclopaedia, Internal covariate shift", "holds")
+def initialisation():
+    """While a network trains, how its initial parameters were drawn has an effect on the
+    distribution of each layer's inputs.
+    """
+    yield from _affected("weights", "their initial weights")
+
+
+@claim("encyclopaedia, Internal covariate shift", "holds")
+def data_drawn():
+    """While a network trains, the randomness of its data has an effect on the distribution of each
+    layer's inputs.
+    """
+    yield from _affected("data", "the draw and the order of their training digits")
+
+
 def _steps(name, level):
-    return experiments.steps_to(column("vgg", name, "losses"), level)
+    """Logarithm of the steps to a training loss, over the seeds."""
+    losses = runs("vgg").losses.sel(kind=name)
+    found = readings.steps_to(losses.transpose("seed", "window").values, level)
+    return xr.DataArray(np.log(found), {"seed": losses.seed}, ["seed"])
 
 
 @claim("santurkar2018, Section 2.1", "holds")
@@ -268,14 +256,14 @@ def noisy_training():
     strength of the noise is the source's, as we reconstruct it.)
     """
     noisy, batch, none = (
-        {level: np.log(_steps(name, level)) for level in (0.5, 0.1)}
+        {level: _steps(name, level) for level in (0.5, 0.1)}
         for name in ("noisy batch norm", "batch norm", "no batch norm")
     )
     where = "each at its best learning rate; interval over five seeds, for three comparisons"
     yield from (
         at_most(
             np.log(2),
-            _apart(noisy[level], batch[level], 3),
+            difference(noisy[level], batch[level], looked_at=3),
             f"logarithm of the steps to a training loss of {level} with noise over those without "
             f"noise, {where}",
         )
@@ -283,7 +271,7 @@ def noisy_training():
     )
     yield at_most(
         np.log(0.5),
-        _apart(noisy[0.5], none[0.5], 3),
+        difference(noisy[0.5], none[0.5], looked_at=3),
         "logarithm of the steps to a training loss of 0.5 with noise over those without batch norm, "
         + where,
     )
@@ -295,7 +283,7 @@ def noisy_accuracy():
     better than the one without.
     """
     noisy, batch, none = (
-        column("vgg", name, "accuracies")
+        runs("vgg").accuracies.sel(kind=name)
         for name in ("noisy batch norm", "batch norm", "no batch norm")
     )
 
@@ -304,12 +292,12 @@ def noisy_accuracy():
         return [
             at_most(
                 0.05,
-                _apart(batch[:, kind], noisy[:, kind], 4),
+                difference(batch[:, kind], noisy[:, kind], looked_at=4),
                 f"accuracy on the test digits lost to noise; {looks}",
             ),
             at_least(
                 0,
-                _apart(noisy[:, kind], none[:, kind], 4),
+                difference(noisy[:, kind], none[:, kind], looked_at=4),
                 f"lead of noisy batch norm over no batch norm; {looks}",
             ),
         ]
@@ -325,18 +313,18 @@ def noisy_distributions():
     """The distributions in the network with noisy batch norm are less stable than even those of
     the standard network.
     """
-    noisy, none = (column("vgg", name, "drift") for name in ("noisy batch norm", "no batch norm"))
     what = (
         "logarithm of the drift with noisy batch norm over that without batch norm, median over "
         "{}; interval over five seeds, for {}"
     )
 
     def lead(step, layers, looked_at):
-        at = _at("vgg", step)
-        return _apart(
-            *(np.log(np.median(drift[:, at, layers], axis=-1)) for drift in (noisy, none)),
-            looked_at,
-        )
+        pair = _pair("vgg", "drift", ("noisy batch norm", "no batch norm"))
+        drifts = [
+            np.log(found.drift.sel(record=step).isel(activation=layers).median("activation"))
+            for found in pair
+        ]
+        return difference(*drifts, looked_at=looked_at)
 
     yield under("late in training")
     yield at_least(
@@ -357,22 +345,83 @@ def slows():
     """When the earlier layers change, the subsequent layers receive inputs with varying
     distributions, which can slow down training and make the network harder to optimise.
     """
-    moved, still = (_at_best(strength) for strength in (2, 0))
+    moved, still = (np.log(_moved("fresh", strength).loss.sel(gain=1)) for strength in (2, 0))
     yield at_least(
         0,
-        _apart(np.log(moved), np.log(still), 1),
-        "perceptron with batch norm on the digits, logarithm of the training loss of steps 31 to 40 "
+        difference(moved, still, looked_at=2),
+        "perceptron with batch norm on the digits, logarithm of the training loss of steps 111 to 120 "
         "where the inputs of each unit are moved and stretched as a whole, by other amounts at every "
-        "step, over that where they are not, each at the best of three learning rates; interval over "
-        "four seeds",
+        "step, over that where they are not, each at its best learning rate; interval over ten fresh "
+        "seeds, for two strengths",
     )
 
 
-@cache
-def _at_best(strength):
-    """Losses of four seeds at the best of three learning rates, an inner one."""
-    runs = np.array([experiments.moved(strength, rate=rate) for rate in (0.3, 1.0, 3.0)])
-    return runs[runs.mean(axis=1).argmin()]
+def _moved(part, strength):
+    """The recorded perceptrons whose inputs are moved so strongly."""
+    return readings.record()[1]["moved"][part].sel(strength=strength)
+
+
+@claim("readingnotes, Problem of Training Deep Networks", "fails")
+def lower_rates():
+    """Changing distributions slow training down because they call for lower learning rates and for
+    careful initialisation.
+    """
+    rates = readings.record()[0]["moved"]["rates"]
+    moved, still = (readings.trained(_moved("tuning", strength), rates) for strength in (4, 0))
+    what = (
+        "perceptron with batch norm whose inputs are moved on purpose, less one whose inputs are not; "
+        "trains: loss below half that of guessing after 120 steps; interval over five seeds, for "
+        "six comparisons"
+    )
+    yield at_most(
+        0,
+        difference(moved["largest"], still["largest"], looked_at=6),
+        "logarithm of the largest rate at which it trains, mean over three gains of the initial "
+        f"weights: {what}",
+    )
+    yield at_most(
+        0,
+        difference(moved["share"], still["share"], looked_at=6),
+        f"share of three gains, 0.1 to 10, and seven rates at which it trains: {what}",
+    )
+    own, same = readings.slowdown(4)
+    yield at_most(
+        0,
+        difference(same, own / 2, looked_at=6),
+        "the same perceptrons at gain 1: logarithm of the loss with moved inputs over that without, both "
+        "at the best rate of the former, less half of that with each at its own best rate",
+    )
+
+
+@claim("readingnotes, Problem of Training Deep Networks", "fails")
+def not_fitted():
+    """Because the layers' updates are not coordinated, the target function is never really fitted."""
+    yield at_most(
+        0.99,
+        min(small.share_right()),
+        "share of the training digits that a plain network gets right, all of whose layers step at "
+        "once, after 800 steps, smallest of three seeds",
+    )
+
+
+@claim("readingnotes, Introduction", "depends")
+def trained_anew():
+    """Covariate shift means that the inputs have changed in distribution, and that the network has to
+    be trained anew because of it.
+    """
+    what = (
+        "logarithm of the error of a line on shifted inputs over that of a line fitted to them; mean "
+        "over 20 seeds with its interval, for two targets"
+    )
+
+    def gain(curved):
+        found = small.refitting_gain(curved)
+        return difference(found, xr.zeros_like(found), looked_at=2)
+
+    yield under("the model only approximates the target where its inputs were")
+    yield at_least(np.log(1.1), gain(True), what)
+    yield otherwise("the model is right wherever the inputs go")
+    yield at_least(np.log(1.1), gain(False), what)
 
 
 @claim("whatisbn, Internal Covariate Shift", "holds")
@@ -381,13 +430,9 @@ def most_efficient():
     similar. (Read: similar from step to step, so that of several networks the one with the least
     drift of its means needs the fewest steps.)
     """
-    drift, steps = (
-        {name: np.log(found(name)) for name in experiments.NORMALIZATIONS}
-        for found in (
-            lambda name: np.median(column("vgg", name, "drift"), axis=(1, 2)),
-            lambda name: _steps(name, 0.5),
-        )
-    )
+    drifts = np.log(runs("vgg", "drift").drift.median(["record", "activation"]))
+    drift = {name: drifts.sel(kind=name) for name in experiments.NORMALIZATIONS}
+    steps = {name: _steps(name, 0.5) for name in drift}
     steadiest = min(drift, key=lambda name: drift[name].mean())
     for values, what in (
         (drift, "median drift over layers and records"),
@@ -396,7 +441,7 @@ def most_efficient():
         yield from [
             at_most(
                 0,
-                _apart(values[steadiest], values[name], 4),
+                difference(values[steadiest], values[name], looked_at=4),
                 f"logarithm of the {what} of the steadiest of three VGGs, that with {steadiest}, over "
                 f"that of the one with {name}, each at its best rate; interval over five seeds, for "
                 "four comparisons",

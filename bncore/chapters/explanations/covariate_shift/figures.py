@@ -8,8 +8,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.chapters.explanations.covariate_shift import experiments
-from bncore.chapters.explanations.covariate_shift.full_size import EVERY, FOLLOWED, record
+from bncore.chapters.explanations.covariate_shift.readings import record, runs
+from bncore.chapters.explanations.covariate_shift.runs import EVERY, FOLLOWED
 from bncore.explanations.covariate_shift import gradient_shift, linearized_shift
 from bncore.explanations.two_layers import two_linear_layers
 from bncore.lab import data, networks
@@ -61,8 +61,8 @@ def two_weights(rate, b):
     fig, (above, below) = style.axes(rows=2, height=6.4, gridspec_kw={"height_ratios": [1.7, 1]})
     x, y = np.linspace(-0.5, 2.5, 60), np.linspace(-0.5, 4, 60)
     loss = (np.outer(y, x) - TARGET) ** 2 / 2
-    above.contour(x, y, loss, levels=[0.1, 0.4, 1, 3, 6, 12, 24], colors=style.MUTED,
-                  linewidths=0.8)  # fmt: skip
+    levels = [0.1, 0.4, 1, 3, 6, 12, 24]
+    above.contour(x, y, loss, levels=levels, colors=style.MUTED, linewidths=0.8)
     line = np.linspace(0.4, 2.5, 50)
     above.plot(line, TARGET / line, color=style.INK, linestyle="--", label="$ab=2$, loss 0")
     above.plot([START, moved], [b, b], color=style.COLOR["mean"], linewidth=3, label="step of $a$")
@@ -70,8 +70,8 @@ def two_weights(rate, b):
         (START, before, style.MUTED, "$-G$, before"),
         (moved, after, style.COLOR["measured"], "$-G'$, after"),
     ):
-        above.annotate("", (place, b - gradient), (place, b),
-                       arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.5})  # fmt: skip
+        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5}
+        above.annotate("", (place, b - gradient), (place, b), arrowprops=arrow)
         above.plot(place, b, "o", color=colour, label=name, markersize=7)
     above.set(xlim=(-0.5, 2.5), ylim=(-0.5, 4), ylabel="second weight, $b$")
     above.set_xlabel("first weight, $a$")
@@ -79,8 +79,8 @@ def two_weights(rate, b):
     grid = np.linspace(0, RATES[-1], 61)
     curve = [abs(np.subtract(*two_scalars(b, h))) for h in grid]
     below.plot(grid, curve, color=style.COLOR["predicted"], linestyle="--", label="closed form")
-    below.plot(rate, measured_scalars(b, rate), "o", markersize=10,
-               color=style.COLOR["measured"], label="measured")  # fmt: skip
+    dot = {"markersize": 10, "color": style.COLOR["measured"], "label": "measured"}
+    below.plot(rate, measured_scalars(b, rate), "o", **dot)
     below.set(xlim=(-0.02, RATES[-1] + 0.02), ylim=(-0.06, 1.5), ylabel="shift $|G'-G|$")
     below.set_xlabel("learning rate of the step of $a$")
     style.legend_above(below)
@@ -117,10 +117,10 @@ def straight(normalization):
     for layer, colour in zip((1, 2, 3), colours, strict=True):
         low, high = kept[:, 0, :, layer].min(axis=0), kept[:, 0, :, layer].max(axis=0)
         ax.fill_between(SMALL_RATES, low, high, color=colour, alpha=0.25, lw=0)
-        ax.loglog(SMALL_RATES, kept[:, 0, :, layer].mean(axis=0), "o", color=colour,
-                  label=f"layer {layer + 1}")  # fmt: skip
-        ax.loglog(SMALL_RATES, kept[:, 1, :, layer].mean(axis=0), color=style.INK, linestyle="--",
-                  label="first order" if layer == 3 else None)  # fmt: skip
+        measured, first = kept[:, :, :, layer].mean(axis=0)
+        ax.loglog(SMALL_RATES, measured, "o", color=colour, label=f"layer {layer + 1}")
+        label = "first order" if layer == 3 else None
+        ax.loglog(SMALL_RATES, first, color=style.INK, linestyle="--", label=label)
     ax.set(ylim=(1e-4, 20), ylabel="relative shift")
     ax.set_xlabel("learning rate")
     style.legend_above(ax)
@@ -130,8 +130,8 @@ def straight(normalization):
 def _band(ax, x, values, name):
     values = np.asarray(values, dtype=float)
     ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=COLOR[name], alpha=0.2, lw=0)
-    ax.plot(x, np.median(values, axis=0), color=COLOR[name], linestyle=LINES[name],
-            label=SHORT[name])  # fmt: skip
+    line = {"color": COLOR[name], "linestyle": LINES[name], "label": SHORT[name]}
+    ax.plot(x, np.median(values, axis=0), **line)
 
 
 def across_layers(network, compared, step):
@@ -141,23 +141,17 @@ def across_layers(network, compared, step):
     ----------
     network : {"vgg", "linear"}
     compared : str
-        One of ``experiments.COMPARED``.
+        One of ``measures.COMPARED``.
     step : int
         One of the recorded steps.
     """
-    configuration, full = record()
-    chosen = configuration[network]["records"].index(step)
-    kind = experiments.COMPARED.index(compared)
+    kept = runs(network, "layers").sel(record=step, compared=compared)
+    kept = kept.transpose("kind", "seed", "layer")
     fig, (above, below) = style.axes(rows=2, height=5.6, sharex=True)
-    for name, kept in full[network].items():
-        if name == "noisy batch norm":
-            continue
-        cosine, relative = (
-            np.array(kept[key], dtype=float)[:, chosen, kind, 1:] for key in ("cosine", "relative")
-        )
-        layers = 1 + EVERY[network] * np.arange(1, cosine.shape[1] + 1)
-        _band(above, layers, cosine, name)
-        _band(below, layers, np.clip(relative, 1e-4, 1e4), name)
+    layers = 1 + EVERY[network] * kept.layer
+    for name in ("no batch norm", "batch norm"):
+        _band(above, layers, kept.cosine.sel(kind=name), name)
+        _band(below, layers, kept.relative.sel(kind=name).clip(1e-4, 1e4), name)
     above.set(ylim=(-1.08, 1.08), ylabel="cosine")
     style.legend_above(above)
     limits = {"vgg": (1e-2, 30), "linear": (1e-3, 1000)}[network]
@@ -176,16 +170,15 @@ def rates(rate):
     rate : float
         One of the recorded learning rates of the VGG.
     """
-    configuration, full = record()
-    chosen = configuration["vgg"]["rates"].index(rate)
     fig, ax = style.axes(height=3.6)
-    for name, kept in full["vgg"].items():
-        losses = np.array(kept["tuning"], dtype=float)[chosen]
-        label = SHORT[name] + (" (its best)" if kept["rate"] == rate else "")
-        for i, curve in enumerate(losses):
-            steps = 10 * np.arange(len(curve)) + 5
-            ax.semilogy(steps, curve, color=COLOR[name], linestyle=LINES[name],
-                        label=None if i else label)  # fmt: skip
+    tuning = runs("vgg", "tuning").losses.sel(learning_rate=rate)
+    steps = 10 * np.arange(tuning.sizes["window"]) + 5
+    for name in COLOR:
+        best = runs("vgg").learning_rate.sel(kind=name) == rate
+        label = SHORT[name] + (" (its best)" if best else "")
+        for i, curve in enumerate(tuning.sel(kind=name).transpose("seed", "window")):
+            line = {"color": COLOR[name], "linestyle": LINES[name]}
+            ax.semilogy(steps, curve, **line, label=None if i else label)
     ax.set(ylim=(2e-3, 5), ylabel="training loss")
     ax.set_xlabel("training steps")
     style.legend_above(ax, columns=1)
@@ -196,12 +189,13 @@ def noisy(strength):
     """Losses and drift, (seeds, ...), with so many times the usual noise; 1 is the usual one."""
     configuration, full = record()
     if strength == 1:
-        kept = full["vgg"]["noisy batch norm"]
-        step = configuration["vgg"]["records"].index(configuration["noise"]["record"])
-        return np.array(kept["losses"], float), np.array(kept["drift"], float)[:, step]
-    chosen = configuration["noise"]["strengths"].index(strength)
-    kept = full["noise"]
-    return np.array(kept["losses"][chosen], float), np.array(kept["drift"][chosen], float)
+        kept = full["vgg"]["runs"].losses, full["vgg"]["drift"].drift
+        kept = [part.sel(kind="noisy batch norm") for part in kept]
+        kept[1] = kept[1].sel(record=configuration["noise"]["record"])
+    else:
+        noise = full["vgg"]["noise"].sel(strength=strength)
+        kept = noise.losses, noise.drift
+    return tuple(part.transpose("seed", ...).values for part in kept)
 
 
 def disturbed(strength):
@@ -212,16 +206,14 @@ def disturbed(strength):
     strength : int
         How many times the usual noise: 1, or one of the recorded strengths.
     """
-    configuration, full = record()
-    step = configuration["noise"]["record"]
-    chosen = configuration["vgg"]["records"].index(step)
+    step = record()[0]["noise"]["record"]
     fig, (above, below) = style.axes(rows=2, height=6.0)
-    for name, kept in full["vgg"].items():
+    for name in COLOR:
         if name == "noisy batch norm":
             losses, drift = noisy(strength)
         else:
-            losses = np.array(kept["losses"], float)
-            drift = np.array(kept["drift"], float)[:, chosen]
+            losses = runs("vgg").losses.sel(kind=name).transpose("seed", "window")
+            drift = runs("vgg", "drift").drift.sel(kind=name, record=step)
         _band(above, 5 * np.arange(losses.shape[1]) + 2.5, losses, name)
         _band(below, np.arange(1, drift.shape[1] + 1), np.maximum(drift, 1e-5), name)
     above.set(yscale="log", ylim=(5e-3, 10), ylabel="training loss")
@@ -241,14 +233,13 @@ def percentiles(layer):
     layer : int
         Number of the layer, one of 2, 5 and 8.
     """
-    full = record()[1]["vgg"]
-    chosen = FOLLOWED.index(layer - 1)
+    kept = runs("vgg", "percentiles").percentiles.isel(seed=0, activation=FOLLOWED.index(layer - 1))
     fig, panels = style.axes(rows=3, height=6.6, sharex=True, sharey=True)
-    for ax, (name, kept) in zip(panels, full.items(), strict=True):
-        values = np.array(kept["percentiles"], dtype=float)[:, chosen]
-        steps = 5 * np.arange(len(values))
-        ax.fill_between(steps, values[:, 0], values[:, 2], color=COLOR[name], alpha=0.25, lw=0)
-        ax.plot(steps, values[:, 1], color=COLOR[name])
+    for ax, name in zip(panels, COLOR, strict=True):
+        low, middle, high = kept.sel(kind=name).transpose("quantile", "moment").values
+        steps = 10 * np.arange(len(middle))
+        ax.fill_between(steps, low, high, color=COLOR[name], alpha=0.25, lw=0)
+        ax.plot(steps, middle, color=COLOR[name])
         ax.set_title(name, fontsize=12)
     panels[1].set_ylabel("input of the unit")
     panels[2].set_xlabel("training steps")

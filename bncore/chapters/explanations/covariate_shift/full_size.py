@@ -1,4 +1,6 @@
-"""The recorded run of the covariate shift chapter: ``python -m`` this module writes recorded.json.
+"""The recorded run of the covariate shift chapter, and what it says.
+
+``make full CHAPTER=explanations/covariate_shift`` writes it again, in some ten minutes on one core.
 
 With ``--paper`` the same code runs ``PAPER`` instead, a configuration near the size of Santurkar et
 al. (2018), and writes paper.json: a VGG-11 of width 64 on CIFAR-10, and 25 linear layers of 64 units.
@@ -6,15 +8,20 @@ It needs the internet once, to download CIFAR-10 (``--cache`` says where to), an
 It has not been run here: no chapter, figure or claim rests on it.
 """
 
-from functools import cache
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from bncore.chapters.explanations.covariate_shift import experiments
-from bncore.lab import recorded
-
-PATH = Path(__file__).with_name("recorded.json")
+from bncore.chapters.explanations.covariate_shift import experiments, measures
+from bncore.chapters.explanations.covariate_shift.runs import (
+    AXES,
+    loss_run,
+    moved_run,
+    noise_run,
+    percentile_run,
+    shift_run,
+)
+from bncore.lab import studies
+from bncore.lab.fingerprint import describe, digest
 
 CONFIGURATION = {
     "vgg": {
@@ -27,6 +34,7 @@ CONFIGURATION = {
         "rates": [0.01, 0.03, 0.1, 0.3],
         "one_rate": 0.03,
         "records": [0, 5, 20, 50, 100, 180],
+        "drawn": [5, 20, 50, 100, 180],
         "tuning_seeds": [100, 101],
     },
     "linear": {
@@ -37,11 +45,22 @@ CONFIGURATION = {
         "rates": [0.001, 0.003, 0.01, 0.03, 0.1],
         "one_rate": 0.003,
         "records": [0, 5, 20, 50, 100, 150],
+        "drawn": [5, 50, 150],
         "tuning_seeds": [100, 101, 102, 103],
     },
     "move": 0.01,
     "seeds": [0, 1, 2, 3, 4],
+    "fresh_seeds": [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19],
     "noise": {"strengths": [2, 4, 8], "seeds": [0, 1, 2], "record": 20},
+    "moved": {
+        "strengths": [0, 2, 4],
+        "gains": [0.1, 1, 10],
+        "rates": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0],
+        "steps": 120,
+        "seeds": [100, 101, 102, 103, 104],
+        "fresh_seeds": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+    },
+    "extensions": 2,
     "every": 5,
     "device": "cpu",
 }
@@ -54,9 +73,10 @@ REDUCED = {
         "width": 4,
         "batch_size": 64,
         "steps": 12,
-        "rates": [0.03, 0.1],
+        "rates": [0.03, 0.1, 0.3],
         "one_rate": 0.03,
         "records": [0],
+        "drawn": [0],
         "tuning_seeds": [100],
     },
     "linear": {
@@ -64,14 +84,25 @@ REDUCED = {
         "depth": 25,
         "width": 16,
         "steps": 12,
-        "rates": [0.003, 0.01],
+        "rates": [0.003, 0.01, 0.03],
         "one_rate": 0.003,
         "records": [0],
+        "drawn": [0],
         "tuning_seeds": [100],
     },
     "move": 0.01,
     "seeds": [0],
+    "fresh_seeds": [1],
     "noise": {"strengths": [2], "seeds": [0], "record": 5},
+    "moved": {
+        "strengths": [0, 4],
+        "gains": [1],
+        "rates": [0.1, 1.0, 10.0],
+        "steps": 12,
+        "seeds": [100],
+        "fresh_seeds": [0],
+    },
+    "extensions": 0,
     "every": 5,
     "device": "cpu",
 }
@@ -88,6 +119,7 @@ PAPER = {
         "rates": [0.01, 0.03, 0.1, 0.3],
         "one_rate": 0.03,
         "records": [0, 100, 1_000, 3_000, 8_000, 14_000],
+        "drawn": [100, 1_000, 3_000, 8_000, 14_000],
         "tuning_seeds": [100, 101],
     },
     "linear": {
@@ -98,155 +130,136 @@ PAPER = {
         "rates": [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1],
         "one_rate": 0.003,
         "records": [0, 100, 1_000, 3_000, 6_000, 9_000],
+        "drawn": [100, 3_000, 9_000],
         "tuning_seeds": [100, 101],
     },
     "move": 0.01,
-    "seeds": [0, 1, 2, 3, 4],
+    "seeds": [0, 1, 2],
+    "fresh_seeds": [3, 4],
     "noise": {"strengths": [2, 4, 8], "seeds": [0, 1, 2], "record": 1_000},
+    "moved": None,
+    "extensions": 2,
     "every": 500,
     "device": "cuda",
 }
 
-FOLLOWED = (1, 4, 7)  # activations whose percentiles are kept
-EVERY = {"vgg": 1, "linear": 3}  # layers that are kept, counted from the first
 
-
-@cache
-def record():
-    """The recorded run: configuration and results."""
-    kept = recorded.load(PATH)
-    return kept["configuration"], kept["full"]
-
-
-def column(network, name, key):
-    """One entry of the recorded results as an array."""
-    return np.array(record()[1][network][name][key], dtype=float)
-
-
-def medians(network, name, key, compared):
-    """Median over the layers after the first, for each seed and record."""
-    values = column(network, name, key)[:, :, experiments.COMPARED.index(compared), 1:]
-    return np.median(values, axis=-1)
-
-
-def at_equal_loss(network, name, key, compared, level=0.5):
-    """Median over layers of what was recorded, where each seed's training passes one loss."""
-    return experiments.at_loss(
-        level,
-        column(network, name, "losses"),
-        record()[0][network]["records"],
-        medians(network, name, key, compared),
-    )
-
-
-def _task(configuration, network, cache=None):
-    options, device = configuration[network], configuration["device"]
-    if network == "linear":
-        sizes = {key: options[key] for key in ("depth", "examples")}
-        return experiments.linear(options["width"], options["steps"], **sizes, device=device)
-    return experiments.vgg(
-        *(options[key] for key in ("width", "size", "steps", "batch_size")),
-        source=options["data"],
-        depth=options["depth"],
-        cache=cache,
-        device=device,
-    )
-
-
-def run(configuration, cache=None):
+def run(configuration, cache=None, store=None):
     """Choose learning rates on the tuning seeds, then train and measure on the others.
 
     Parameters
     ----------
     configuration : dict
         As ``CONFIGURATION`` or ``PAPER``. Losses are averaged over "every" so many steps, and
-        percentiles kept as often.
+        percentiles kept half as often.
     cache : path, optional
         Folder of the images that are downloaded, as in ``data.openml``.
+    store : path, optional
+        Folder of finished runs.
 
     Returns
     -------
-    dict
-        For each network and model: the rate, the losses that chose it, losses, shifts, drift,
-        percentiles of the first seed, and accuracies. Under "noise", for each strength and seed,
-        losses and drift at the noisy model's rate. Numbers have three significant digits.
+    dict of str to dict of str to Dataset
+        For each network "tuning", "runs", "fresh" and "layers", see ``readings.runs``; of the VGG
+        also "drift" of each activation, "percentiles" of the first seed, and "noise", with stronger
+        noise at the noisy model's rate.
+        Under "moved", where it is asked for, the perceptrons whose inputs are moved: "tuning" and
+        "fresh".
     """
-    found = {}
-    for network, names in (("vgg", 3), ("linear", 2)):
-        options = configuration[network]
-        task = _task(configuration, network, cache)
-        found[network] = {
-            name: _model(configuration, options, network, task, name)
-            for name in list(experiments.NORMALIZATIONS)[:names]
-        }
-    rate = found["vgg"]["noisy batch norm"]["rate"]
-    return found | {"noise": _noise(configuration, _task(configuration, "vgg", cache), rate)}
-
-
-def _noise(configuration, task, rate):
-    """Train the VGG with stronger and stronger noise, at one learning rate."""
-    options, noise = configuration["vgg"], configuration["noise"]
-    runs = [
-        [
-            experiments.measure(
-                task,
-                experiments.noisier(strength),
-                rate,
-                seed,
-                [noise["record"]],
-                options["one_rate"],
-                configuration["move"],
-            )
-            for seed in noise["seeds"]
-        ]
-        for strength in noise["strengths"]
-    ]
-    return {
-        "losses": experiments.rounded(
-            experiments.smoothed(
-                [[one.losses for one in row] for row in runs], configuration["every"]
-            )
-        ),
-        "drift": experiments.rounded([[one.drift[0] for one in row] for row in runs]),
-    }
-
-
-def _model(configuration, options, network, task, name):
-    rate, tuning = experiments.choose(task, name, options["rates"], options["tuning_seeds"])
-    runs = [
-        experiments.measure(
-            task,
-            name,
-            rate,
-            seed,
-            options["records"],
-            options["one_rate"],
-            configuration["move"],
-            drift=network == "vgg",
-            follow=configuration["every"] if network == "vgg" and i == 0 else 0,
-        )
-        for i, seed in enumerate(configuration["seeds"])
-    ]
-    every = configuration["every"]
-    kept = {
-        "rate": rate,
-        "tuning": experiments.rounded(experiments.smoothed(tuning, 2 * every)),
-        "losses": experiments.rounded(experiments.smoothed([one.losses for one in runs], every)),
-    }
-    norm, relative, cosine = (
-        np.array([getattr(one, key) for one in runs])[..., :: EVERY[network]]
-        for key in ("norm", "relative", "cosine")
+    c, found = configuration, {}
+    for network in ("vgg", "linear"):
+        found[network] = _network(c, network, cache, store)
+    vgg = found["vgg"]
+    noise = partial(
+        noise_run,
+        learning_rate=vgg["runs"].learning_rate.sel(kind="noisy batch norm").item(),
+        configuration=c,
+        cache=cache,
     )
-    kept |= {
-        "norm": experiments.rounded(norm[:, :, 0], 2),
-        "relative": experiments.rounded(relative),
-        "cosine": np.round(cosine, 3).tolist(),
+    grid = {"strength": c["noise"]["strengths"]}
+    seeds, axes = c["noise"]["seeds"], {**AXES, "drift": ("activation",)}
+    vgg["noise"] = studies.rounded(
+        studies.study(noise, grid, seeds, axes=axes, store=_folder(store, noise)), 3
+    )
+    return found | ({"moved": _moved(c["moved"], store)} if c["moved"] else {})
+
+
+def _folder(store, run):
+    """A folder of its own for each run with other fixed arguments."""
+    return None if store is None else Path(store) / digest(describe(run))
+
+
+def _network(c, network, cache, store):
+    """The studies of one network."""
+    options, named = c[network], {"configuration": c, "network": network, "cache": cache}
+    kinds = list(experiments.NORMALIZATIONS)[: 3 if network == "vgg" else 2]
+    losses, shifts = (partial(one, **named) for one in (loss_run, shift_run))
+    tuning = studies.tuned(
+        losses,
+        {"kind": kinds},
+        options["rates"],
+        options["tuning_seeds"],
+        "end",
+        smaller=True,
+        extensions=c["extensions"],
+        axes=AXES,
+        store=_folder(store, losses),
+    )
+    chosen = studies.best(tuning, "end", smaller=True)
+
+    def measured(arms, seeds):
+        folder = _folder(store, shifts)
+        found = studies.confirmed(shifts, arms, seeds, axes=AXES, store=folder)
+        return found.assign_coords(record=options["records"], compared=list(measures.COMPARED))
+
+    whole = measured(chosen, c["seeds"])
+    fresh = measured(chosen.sel(kind=kinds[:2]), c["fresh_seeds"])
+    found = {
+        "tuning": studies.rounded(tuning, 3),
+        "runs": studies.rounded(_medians(whole), 3),
+        "fresh": studies.rounded(_medians(fresh.sel(compared=["own rate", "one rate"])), 3),
+        "layers": studies.rounded(_layers(whole.sel(kind=kinds[:2]), options["drawn"]), 2),
     }
-    if network == "vgg":
-        kept |= {
-            "other batch": experiments.rounded([one.other_batch for one in runs], 2),
-            "drift": experiments.rounded([one.drift for one in runs]),
-            "percentiles": experiments.rounded(runs[0].percentiles[:, FOLLOWED]),
-            "accuracies": experiments.rounded([one.accuracies for one in runs]),
-        }
-    return kept
+    if network == "linear":
+        found["tuning"] = found["tuning"].drop_vars("losses")
+    else:
+        found["fresh"] = found["fresh"].drop_vars(["other", "accuracies"])
+        found["drift"] = studies.rounded(whole[["drift"]], 3)
+        one = partial(percentile_run, configuration=c, cache=cache)
+        followed = studies.confirmed(
+            one, chosen, c["seeds"][:1], axes=AXES, store=_folder(store, one)
+        )
+        found["percentiles"] = studies.rounded(followed, 2)
+    return found
+
+
+def _layers(found, records):
+    """What is drawn layer by layer; the first layer never shifts."""
+    found = found[["relative", "cosine"]].sel(record=records)
+    return found.isel(layer=slice(1, None)).assign_coords(layer=range(1, found.sizes["layer"]))
+
+
+def _medians(found):
+    """Medians over the layers after the first, and over the activations."""
+    found = found.copy()
+    for name in {"relative", "cosine", "other"} & set(found):
+        found[name] = found[name].isel(layer=slice(1, None)).median("layer")
+    if "drift" in found:
+        found["drift"] = found.drift.median("activation")
+    return found
+
+
+def _moved(c, store):
+    """Perceptrons whose inputs are moved, at each gain and rate, and at the best rate on other seeds."""
+    one = partial(moved_run, steps=c["steps"])
+    found = studies.at_best_rates(
+        one,
+        {"strength": c["strengths"], "gain": c["gains"]},
+        c["rates"],
+        c["seeds"],
+        c["fresh_seeds"],
+        "loss",
+        smaller=True,
+        store=_folder(store, one),
+    )
+    return {name: studies.rounded(part, 3) for name, part in found.items()}

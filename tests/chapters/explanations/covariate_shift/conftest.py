@@ -1,14 +1,14 @@
-"""Short runs that experiments and figures are tested on."""
+"""Short runs that measures and figures are tested on."""
 
 import pytest
 
-from bncore.chapters.explanations.covariate_shift import experiments
+from bncore.chapters.explanations.covariate_shift import experiments, measures
 
 
 @pytest.fixture(scope="session")
 def measured():
     task = experiments.vgg(2, 8, 6)
     return {
-        name: experiments.measure(task, name, 0.03, 0, [0, 5], 0.03, 0.01, follow=5)
+        name: measures.measure(task, name, 0.03, 0, [0, 5], 0.03, 0.01)
         for name in experiments.NORMALIZATIONS
     }

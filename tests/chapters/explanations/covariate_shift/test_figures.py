@@ -6,9 +6,10 @@ import pytest
 
 from bncore.chapters.explanations.covariate_shift import (
     exercises,
-    experiments,
     figures,
     full_size,
+    measures,
+    readings,
 )
 
 EPS = np.finfo(np.float64).eps
@@ -43,9 +44,9 @@ def test_small_steps_follow_the_first_order(normalization):
 
 
 def test_the_recorded_figures_show_each_network():
-    configuration, _ = full_size.record()
+    configuration, _ = readings.record()
     for network in ("vgg", "linear"):
-        step = configuration[network]["records"][-1]
+        step = configuration[network]["drawn"][-1]
         fig = figures.across_layers(network, "one move", step)
         assert {line.get_label() for line in fig.axes[0].get_lines()} == {"none", "batch norm"}
         plt.close(fig)
@@ -71,10 +72,10 @@ def inside(fig):
     return True
 
 
-@pytest.mark.parametrize("compared", experiments.COMPARED)
+@pytest.mark.parametrize("compared", measures.COMPARED)
 @pytest.mark.parametrize("network", ["vgg", "linear"])
 def test_no_recorded_curve_leaves_the_paper(network, compared):
-    for step in full_size.CONFIGURATION[network]["records"][1:]:
+    for step in full_size.CONFIGURATION[network]["drawn"]:
         assert inside(figures.across_layers(network, compared, step)), step
         plt.close()
 
