@@ -1,11 +1,12 @@
 """The figures of the smoothness chapter."""
 
+import itertools
 from functools import cache
 
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from bncore.chapters.explanations.smoothness import experiments
+from bncore.chapters.explanations.smoothness import experiments, records
 from bncore.explanations import smoothness, spectrum
 from bncore.page import style
 
@@ -26,13 +27,12 @@ LANCZOS = [5, 10, 20, 40]
 
 def _band(ax, x, values, kind, marker=None):
     """Mean and range over the seeds, the first axis of values."""
+    values = np.asarray(values)
     ax.fill_between(
         x, values.min(axis=0), values.max(axis=0), color=COLOURS[kind], alpha=0.18, linewidth=0
     )
-    ax.plot(
-        x, values.mean(axis=0), color=COLOURS[kind], linestyle=DASHES[kind], label=kind,
-        marker=marker, markersize=5,
-    )  # fmt: skip
+    line = {"color": COLOURS[kind], "linestyle": DASHES[kind]}
+    ax.plot(x, values.mean(axis=0), **line, label=kind, marker=marker, markersize=5)
 
 
 def along(kept, step, units):
@@ -120,6 +120,11 @@ def _plane():
     return basis, H, target
 
 
+def _through(y, g):
+    """The gradient in front of a batch norm with scale 1."""
+    return smoothness.gradient(y[:, None], g[:, None], np.ones(1))[:, 0]
+
+
 def bowl_and_fan(sigma):
     """Draw a convex loss of a batch of three values, and the same loss behind a batch norm.
 
@@ -139,10 +144,8 @@ def bowl_and_fan(sigma):
     y_hat = y / sigma
     slopes = {
         "no batch norm": H @ (y - target),
-        "batch norm": smoothness.gradient(
-            y[:, None], (H @ (y_hat - target))[:, None], np.ones(1)
-        )[:, 0],
-    }  # fmt: skip
+        "batch norm": _through(y, H @ (y_hat - target)),
+    }
     fig, axes = style.axes(rows=2, height=8.2, sharex=True)
     for ax, z, kind in zip(axes, (points, fanned), slopes, strict=True):
         values = np.einsum("...i,ij,...j->...", z - target, H, z - target) / 2
@@ -151,10 +154,8 @@ def bowl_and_fan(sigma):
         levels = np.arange(0.1, 8, 0.35)
         ax.contour(grid, grid, values, levels=levels, colors=COLOURS[kind], linewidths=0.9)
         slope = basis @ slopes[kind]
-        ax.annotate(
-            "", here - 0.45 * slope, here,
-            arrowprops={"arrowstyle": "-|>", "color": style.COLOR["highlight"], "linewidth": 3},
-        )  # fmt: skip
+        arrow = {"arrowstyle": "-|>", "color": style.COLOR["highlight"], "linewidth": 3}
+        ax.annotate("", here - 0.45 * slope, here, arrowprops=arrow)
         ax.plot(*here, "o", color=style.INK, markersize=8)
         ax.set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal")
         ax.set_title(f"{kind}: gradient of length {np.linalg.norm(slope):.1f}")
@@ -192,20 +193,15 @@ def density(found, steps, kind):
     )
     fig, (above, below) = style.axes(rows=2, height=5.4, sharex=True)
     densities = estimate.density(grid, width)
-    above.fill_between(
-        grid, densities.min(axis=0) + 1e-9, densities.max(axis=0) + 1e-9,
-        color=COLOURS[kind], alpha=0.25, linewidth=0,
-    )  # fmt: skip
+    band = {"color": COLOURS[kind], "alpha": 0.25, "linewidth": 0}
+    above.fill_between(grid, densities.min(axis=0) + 1e-9, densities.max(axis=0) + 1e-9, **band)
     above.plot(grid, densities.mean(axis=0), color=COLOURS[kind], label=f"{steps} Lanczos steps")
     above.plot(grid, exact.density(grid, width)[0], color=style.INK, linestyle="--", label="exact")
     above.set(yscale="log", ylim=(1e-4, 30 / (high - low) * 3), ylabel="density")
     style.legend_above(above)
     n = len(eigenvalues)
     above_it = n * (1 - estimate.below(grid))
-    below.fill_between(
-        grid, above_it.min(axis=0), above_it.max(axis=0), color=COLOURS[kind], alpha=0.25,
-        linewidth=0,
-    )  # fmt: skip
+    below.fill_between(grid, above_it.min(axis=0), above_it.max(axis=0), **band)
     below.plot(grid, above_it.mean(axis=0), color=COLOURS[kind])
     below.plot(grid, n * (1 - exact.below(grid)[0]), color=style.INK, linestyle="--")
     below.set(yscale="log", ylim=(0.1, 2 * n), ylabel="eigenvalues above")
@@ -222,13 +218,11 @@ def recorded_densities(depth, when):
         One of the depths with a recorded density.
     when : {"start", "end"}
     """
-    found = {
-        kind: experiments.recorded_density(kind, depth, when) for kind in experiments.KINDS[:2]
-    }
+    found = {kind: records.recorded_density(kind, depth, when) for kind in experiments.KINDS[:2]}
     nodes = np.concatenate([one.nodes.ravel() for some in found.values() for one in some])
     span = np.ptp(nodes)
     grid = np.linspace(nodes.min() - 0.05 * span, nodes.max() + 0.05 * span, 400)
-    n = experiments.parameters(depth)
+    n = records.parameters(depth)
     fig, (above, below) = style.axes(rows=2, height=5.6, sharex=True)
     for kind, some in found.items():
         # A logarithmic axis has no zero: the floor keeps empty stretches on the paper.
@@ -244,7 +238,7 @@ def recorded_densities(depth, when):
 
 
 def over_training(depth, units):
-    """Draw the recorded effective smoothness of four kinds of network while they train.
+    """Draw the recorded effective smoothness and loss of four kinds of network while they train.
 
     Parameters
     ----------
@@ -253,30 +247,30 @@ def over_training(depth, units):
     units : {"absolute", "relative"}
     """
     fig, (above, below) = style.axes(rows=2, height=6, sharex=True)
-    for kind in experiments.KINDS:
-        kept = experiments.record()["full"]["depths"][f"{kind}, {depth}"]
-        _band(above, np.array(kept["steps"]), np.array(kept[units]), kind)
-        _band(below, np.array(kept["steps"]), np.array(kept["loss"]), kind)
-    above.set(yscale="log", ylim=(0.2, 3000), ylabel="effective smoothness")
+    for kind, kept in records.of("walks", depth):
+        _band(above, kept.record, kept[units], kind)
+        _band(below, kept.record, kept.loss, kind)
+    above.set(yscale="log", ylim=(0.05, 3000), ylabel="effective smoothness")
     style.legend_above(above)
-    below.set(yscale="log", ylim=(0.01, 10), ylabel="loss")
+    below.set(yscale="log", ylim=(0.001, 10), ylabel="loss")
     below.set_xlabel("training steps")
     return fig
 
 
-def loss_ranges(depth):
+def loss_ranges(depth, part="walks"):
     """Draw the recorded range of the loss along the gradient, with and without batch norm.
 
     Parameters
     ----------
     depth : int
         One of the recorded depths.
+    part : {"walks", "common"}
+        Each at its own best rate, or both at one rate.
     """
     fig, ax = style.axes(height=3.6)
-    for kind in experiments.KINDS[:2]:
-        kept = experiments.record()["full"]["depths"][f"{kind}, {depth}"]
-        _band(ax, np.array(kept["steps"]), np.array(kept["range"]), kind, marker="o")
-    ax.set(yscale="log", ylim=(1e-3, 100), ylabel="range of the loss")
+    for kind, kept in records.of(part, depth, experiments.KINDS[:2]):
+        _band(ax, kept.record, kept["range"], kind, marker="o")
+    ax.set(yscale="log", ylim=(1e-5, 100), ylabel="range of the loss")
     ax.set_xlabel("training steps")
     style.legend_above(ax)
     return fig
@@ -284,21 +278,18 @@ def loss_ranges(depth):
 
 def spectrum_ends():
     """Draw the recorded ends of the spectra of four kinds of network, at the start and at the end."""
-    full = experiments.record()["full"]
-    depths = experiments.record()["configuration"]["depths"]
+    depths = records.record()["configuration"]["depths"]
     fig, axes = style.axes(rows=2, height=6.6, sharex=True)
+    cases = itertools.product(("start", "end"), enumerate(experiments.KINDS), enumerate(depths))
+    for when, (k, kind), (i, depth) in cases:
+        ((_, kept),) = records.of(when, depth, [kind])
+        ax, at = axes[int(when == "end")], i + 0.19 * (k - 1.5)
+        look = {"color": COLOURS[kind], "markeredgewidth": 1.5, "alpha": 0.8, "linestyle": ""}
+        label = kind if i == 0 else None
+        ax.plot([at] * kept.seed.size, kept.largest, marker="^", markersize=7, label=label, **look)
+        ax.plot([at] * kept.seed.size, kept.smallest, marker="v", markersize=7, **look)
+        ax.plot([at] * kept.seed.size, kept.along, marker="_", markersize=10, **look)
     for ax, when in zip(axes, ("start", "end"), strict=True):
-        for k, kind in enumerate(experiments.KINDS):
-            for i, depth in enumerate(depths):
-                kept = full["depths"][f"{kind}, {depth}"]
-                at = i + 0.19 * (k - 1.5)
-                for name, marker in (("largest", "^"), ("smallest", "v"), ("along", "_")):
-                    values = kept[f"{name} at {when}"]
-                    ax.plot(
-                        [at] * len(values), values, marker, color=COLOURS[kind],
-                        markersize=10 if marker == "_" else 7, markeredgewidth=1.5,
-                        alpha=0.8, label=kind if (i, name) == (0, "largest") else None,
-                    )  # fmt: skip
         ax.axhline(0, color=style.MUTED, linewidth=1)
         ax.set_yscale("symlog", linthresh=0.1)
         ax.set_yticks([-1000, -10, -0.1, 0.1, 10, 1000])
@@ -312,11 +303,12 @@ def spectrum_ends():
 
 def learning_rates():
     """Draw the recorded largest eigenvalue after training at several learning rates."""
-    full, rates = experiments.record()["full"], experiments.record()["configuration"]["rates"]
+    found = records.record()["full"]["rates"].largest
+    rates = found.learning_rate.values
     fig, ax = style.axes(height=3.6)
     for kind in experiments.KINDS[:2]:
-        values = np.array([full["rates"][f"{kind}, {rate:g}"]["largest at end"] for rate in rates])
-        _band(ax, np.array(rates), values.T, kind, marker="o")
+        values = found.sel(kind=kind).transpose("seed", "learning_rate")
+        _band(ax, rates, values, kind, marker="o")
     fine = np.geomspace(rates[0], rates[-1], 50)
     ax.plot(fine, 2 / fine, color=style.INK, linestyle="--", label=r"$2/\eta$")
     ax.set(xscale="log", yscale="log", ylim=(0.2, 60), ylabel="largest eigenvalue")
@@ -335,17 +327,15 @@ def tuned(depth):
     depth : int
         One of the recorded depths.
     """
-    curves = experiments.record()["full"]["tuned"]["curves"].sel(depth=depth)
+    curves = records.record()["full"]["tuned"]["curves"].sel(depth=depth)
     fig, ax = style.axes(height=4)
     for kind in experiments.KINDS:
         found = curves.sel(kind=kind)
         low, middle, high = (found.loss.quantile(q, "seed") for q in (0, 0.5, 1))
         colour, steps = COLOURS[kind], curves.steps
         ax.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        ax.plot(
-            steps, middle, color=colour, linestyle=DASHES[kind],
-            label=f"{kind}, rate {found.learning_rate:g}",
-        )  # fmt: skip
+        label = f"{kind}, rate {found.learning_rate:g}"
+        ax.plot(steps, middle, color=colour, linestyle=DASHES[kind], label=label)
     ax.set(yscale="log", ylim=(3e-5, 20), ylabel="training loss", xlabel="training steps")
     style.legend_above(ax)
     return fig

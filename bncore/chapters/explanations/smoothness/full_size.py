@@ -1,35 +1,42 @@
 """The smoothness chapter's recorded run: four kinds of network, three depths, and more tests.
 
-``--densities`` repeats the densities of the spectra only, and leaves the rest of the file as it is.
+``make full CHAPTER=explanations/smoothness`` writes it again, in some ten minutes on one core;
+``--walks`` repeats all but the tuning, and leaves that as it is.
 ``--paper`` walks in the networks of ``PAPER`` instead, a configuration near the size of Santurkar et
 al. (2018), and writes paper.json: VGG-11 of width 64 on CIFAR-10. No result of it is kept here.
 """
 
 from functools import partial
+from pathlib import Path
 
-import numpy as np
-
-from bncore import progress
-from bncore.chapters.explanations.smoothness import experiments
-from bncore.lab import data, recorded, studies, training
+from bncore.chapters.explanations.smoothness import experiments, records
+from bncore.chapters.explanations.smoothness.runs import (
+    AXES,
+    density_run,
+    ends_run,
+    paper_run,
+    walk_run,
+)
+from bncore.lab import recorded, studies
+from bncore.lab.fingerprint import describe, digest
 
 CONFIGURATION = {
     "kinds": list(experiments.KINDS),
     "depths": [2, 6, 10],
-    "seeds": [0, 1, 2, 3, 4],
-    "spectrum_seeds": [0, 1, 2],
+    "seeds": [3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+    "few_seeds": [3, 4, 5, 6, 7],
     "steps": 200,
     "every": 25,
+    "common_rate": 0.1,
     "rates": [0.05, 0.1, 0.2, 0.4],
     "vgg_steps": 100,
     "density_depths": [2, 10],
-    "lanczos": [40, 2],
+    "density_seeds": [3, 4, 5],
+    "lanczos": [40, 1],
     "tuned": {
         "learning_rates": [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6],
         "seeds": [0, 1, 2],
-        "fresh_seeds": [3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
         "moments": [0, 20, 40, 60, 80, 100, 140, 200, 260, 300, 400, 500, 600, 700, 800],
-        "kept": [100, 200, 400, 800],
     },
 }
 
@@ -51,75 +58,134 @@ PAPER = {
 REDUCED = {
     "kinds": ["no batch norm", "batch norm"],
     "depths": [2],
-    "seeds": [0],
-    "spectrum_seeds": [0],
+    "seeds": [1],
+    "few_seeds": [1],
     "steps": 20,
     "every": 10,
+    "common_rate": 0.1,
     "rates": [0.1],
-    "vgg_steps": 0,
+    "vgg_steps": 10,
     "density_depths": [2],
-    "lanczos": [20, 2],
+    "density_seeds": [1],
+    "lanczos": [10, 1],
     "tuned": {
         "learning_rates": [0.1, 0.2, 0.4],
         "seeds": [0],
-        "fresh_seeds": [1],
         "moments": [0, 10, 20],
-        "kept": [10, 20],
     },
 }
 
 
 def run(configuration, store=None):
-    """Train, walk along the gradient and look at the ends of the spectrum.
+    """Tune each kind of network at each depth, then walk and look at spectra at its best rate.
 
     Parameters
     ----------
     configuration : dict
-        As ``CONFIGURATION``.
+        As ``CONFIGURATION``; "seeds" are none of those that choose the rates.
+    store : path, optional
+        Folder of finished runs.
 
     Returns
     -------
     dict
-        ``"depths"``: by "kind, depth", the walks of each seed and the ends of the spectrum at the
-        start and at the end; ``"rates"``: by "kind, rate", the ends after training at other
-        learning rates; ``"plateau"``: walks from torch's own initialisation at the largest depth;
-        ``"vgg"``: walks in a VGG; ``"densities"``: as ``densities``.
+        "tuned", see there, and what ``walks`` returns.
     """
-    c = configuration
-    kinds, depths = c["kinds"], c["depths"]
-    both = [kind for kind in kinds if kind in ("no batch norm", "batch norm")]
-    _, x, y = experiments.digits()
-    found = {"depths": {}, "rates": {}, "plateau": {}, "vgg": {}}
-    jobs = [(kind, depth) for depth in depths for kind in kinds]
-    for kind, depth in progress.bar(jobs, "Depths", "network"):
-        kept, models = experiments.walks(kind, depth, c["seeds"], c["steps"], c["every"])
-        spectra = {}
-        for when in ("start", "end"):
-            spectra[when] = [
-                experiments.ends(
-                    experiments.network(kind, depth, seed) if when == "start" else model, x, y
-                )
-                for seed, model in zip(c["spectrum_seeds"], models, strict=False)
-            ]
-        found["depths"][f"{kind}, {depth}"] = {**_summary(kept), **_spectra(spectra)}
-    for kind in both:
-        for rate in c["rates"]:
-            _, models = experiments.walks(
-                kind, depths[0], c["spectrum_seeds"], c["steps"], c["steps"], rate
-            )
-            spectra = {"end": [experiments.ends(model, x, y) for model in models]}
-            found["rates"][f"{kind}, {rate:g}"] = _spectra(spectra)
-        kept, _ = experiments.walks(kind, depths[-1], c["seeds"], c["steps"], c["every"], gain=None)
-        found["plateau"][kind] = _summary(kept)
-        if c["vgg_steps"]:
-            kept, _ = experiments.walks(
-                kind, 11, c["spectrum_seeds"], c["vgg_steps"], c["every"],
-                make=experiments.small_vgg,
-            )  # fmt: skip
-            found["vgg"][kind] = _summary(kept)
-    found["densities"] = densities(c)
-    found["tuned"] = tuned(c, store)
-    return found
+    found = tuned(configuration, store)
+    return {"tuned": found, **walks(configuration, found, store)}
+
+
+def tuned(configuration, store=None):
+    """Loss curves of every kind and depth, at each rate, and at the best one on fresh seeds.
+
+    The best rate of an arm is the one with the least median loss at the end.
+
+    Returns
+    -------
+    dict of str to Dataset
+        "rates": losses at the end by kind, depth, learning rate and seed; "curves": losses by kind,
+        depth, seed and number of steps.
+    """
+    c = configuration["tuned"]
+    one = partial(experiments.loss_curve, moments=c["moments"])
+    arms = {"kind": configuration["kinds"], "depth": configuration["depths"]}
+    found = studies.at_best_rates(
+        one,
+        arms,
+        c["learning_rates"],
+        c["seeds"],
+        configuration["seeds"],
+        "last",
+        smaller=True,
+        axes={"loss": ("steps",)},
+        store=_folder(store, one),
+    )
+    rates, curves = found["tuning"].drop_vars("loss"), found["fresh"].drop_vars("last")
+    curves = curves.assign_coords(steps=c["moments"])
+    return {"rates": studies.rounded(rates, 3), "curves": studies.rounded(curves, 3)}
+
+
+def walks(configuration, tuned, store=None):
+    """Walks and spectra of the networks of ``tuned``, at each one's best rate if not said otherwise.
+
+    Parameters
+    ----------
+    configuration : dict
+    tuned : dict
+        As ``tuned`` returns it.
+    store : path, optional
+
+    Returns
+    -------
+    dict of str to Dataset
+        Walks: "walks"; "common", of the kinds with and without batch norm at one rate; "plateau",
+        the same from torch's own initial weights at the largest depth; "vgg", in a VGG. Ends of the
+        spectra: "start"; "end"; "rates", of two kinds at the least depth after training at other
+        rates. Densities: "start density" and "end density".
+    """
+    c, found = configuration, {}
+    chosen = studies.best(tuned["rates"], "last", smaller=True)
+    pair, deep = c["kinds"][:2], c["depths"][-1:]
+    walk = partial(walk_run, steps=c["steps"], every=c["every"])
+    one_rate = {"learning_rate": [c["common_rate"]]}
+    vgg = partial(walk_run, steps=c["vgg_steps"], every=c["every"], make=experiments.small_vgg)
+
+    def fixed(name, run, grid, seeds):
+        found[name] = studies.study(run, grid, seeds, axes=AXES, store=_folder(store, run))
+
+    def best(name, run, arms, seeds):
+        folder = _folder(store, run)
+        found[name] = studies.confirmed(run, arms, seeds, axes=AXES, store=folder)
+
+    best("walks", walk, chosen, c["seeds"])
+    fixed("common", walk, {"kind": pair, "depth": c["depths"], **one_rate}, c["few_seeds"])
+    plain = partial(walk, gain=None)
+    fixed("plateau", plain, {"kind": pair, "depth": deep, **one_rate}, c["few_seeds"])
+    fixed("vgg", vgg, {"kind": pair, "depth": [11], **one_rate}, c["few_seeds"])
+    fresh, trained = partial(ends_run, steps=0), partial(ends_run, steps=c["steps"])
+    arms = {"kind": c["kinds"], "depth": c["depths"], **one_rate}
+    fixed("start", fresh, arms, c["few_seeds"])
+    best("end", trained, chosen, c["seeds"])
+    grid = {"kind": pair, "depth": c["depths"][:1], "learning_rate": c["rates"]}
+    fixed("rates", trained, grid, c["few_seeds"])
+    some = chosen.sel(kind=pair, depth=c["density_depths"])
+    for name, steps in (("start density", 0), ("end density", c["steps"])):
+        density = partial(density_run, steps=steps, lanczos=c["lanczos"])
+        best(name, density, some, c["density_seeds"])
+    return {name: _kept(part, c["every"]) for name, part in found.items()}
+
+
+def _kept(found, every):
+    """What is recorded of a study: without axes of one depth or rate, with the steps of its records."""
+    found = found.squeeze([d for d in ("depth", "learning_rate") if found.sizes.get(d) == 1])
+    if "record" in found.dims:
+        found = found.assign_coords(record=every * found.record)
+    return studies.rounded(found, 3)
+
+
+def _folder(store, run):
+    """A folder of its own for each run with other fixed arguments."""
+    return None if store is None else Path(store) / digest(describe(run))
 
 
 def run_paper(configuration, cache=None):
@@ -135,121 +201,23 @@ def run_paper(configuration, cache=None):
 
     Returns
     -------
-    dict
-        By "kind, rate": as the walks of ``run``, NaN where a network has diverged or died.
+    dict of str to Dataset
+        "walks", as those of ``run``, NaN where a network has diverged or died.
     """
     c = configuration
-    channels, size, _ = data.OPENML[c["data"]].shape
-    split = data.openml(c["data"], cache)
-    on = split, split.x_train[: c["walk_on"]], split.y_train[: c["walk_on"]]
-    jobs, found = [(kind, rate) for kind in c["kinds"] for rate in c["rates"]], {}
-    for kind, rate in progress.bar(jobs, "Paper", "network"):
-        kept, _ = experiments.walks(
-            kind, c["depth"], c["seeds"], c["steps"], c["every"], rate, experiments.vgg, on,
-            c["batch_size"], c["device"],
-            width=c["width"], channels=channels, size=size, hidden=c["hidden"],
-        )  # fmt: skip
-        found[f"{kind}, {rate:g}"] = _summary(kept)
-    return found
+    one = partial(paper_run, configuration=c, cache=cache)
+    grid = {"kind": c["kinds"], "learning_rate": c["rates"]}
+    return {"walks": studies.rounded(studies.study(one, grid, c["seeds"], axes=AXES), 3)}
 
 
-def densities(configuration):
-    """Lanczos quadratures of the networks of ``run``, before and after the same training.
-
-    Returns
-    -------
-    dict
-        By "kind, depth": nodes and weights at the start and at the end, each of shape (seeds,
-        probes, steps).
-    """
-    c, found = configuration, {}
-    _, x, y = experiments.digits()
-    kinds = [kind for kind in c["kinds"] if kind in ("no batch norm", "batch norm")]
-    jobs = [(kind, depth) for depth in c["density_depths"] for kind in kinds]
-    for kind, depth in progress.bar(jobs, "Densities", "network"):
-        kept = {f"{what} at {when}": [] for when in ("start", "end") for what in _NODES}
-        for seed in c["spectrum_seeds"]:
-            model = experiments.network(kind, depth, seed)
-            for when in ("start", "end"):
-                if when == "end":
-                    training.train(model, experiments.digits()[0], c["steps"], 64, 0.1, seed)
-                quadrature = experiments.density_of(model, x, y, *c["lanczos"], seed)
-                for what in _NODES:
-                    kept[f"{what} at {when}"].append(_short(getattr(quadrature, what)))
-        found[f"{kind}, {depth}"] = kept
-    return found
-
-
-_NODES = ("nodes", "weights")
-
-
-def _summary(kept):
-    before = kept.row("absolute", "before")[..., 0]
-    return {
-        "steps": kept.steps,
-        "loss": _short(before),
-        "range": _short(kept.loss_range()),
-        "absolute": _short(kept.smoothness("absolute")),
-        "relative": _short(kept.smoothness("relative")),
-        "change": _short(kept.relative_change("relative")[..., 1]),
-    }
-
-
-def _spectra(spectra):
-    return {
-        f"{name} at {when}": _short(np.array([getattr(one, name) for one in some]))
-        for when, some in spectra.items()
-        for name in experiments.Ends._fields
-    }
-
-
-def _short(values):
-    """Four significant digits: more would be noise, and would fill the file."""
-    return [_short(v) for v in values] if np.ndim(values) else float(f"{values:.4g}")
-
-
-def tuned(configuration, store=None):
-    """Loss curves of every kind and depth, at each rate, and at the best one on fresh seeds.
-
-    The best rate of an arm is the one with the least median loss at the end.
-
-    Returns
-    -------
-    dict
-        "rates" and "curves": losses by kind, depth, learning rate, seed and number of steps, those
-        of "rates" at the moments that are "kept".
-    """
-    c = configuration["tuned"]
-    one = partial(experiments.loss_curve, moments=c["moments"])
-    arms = {"kind": configuration["kinds"], "depth": configuration["depths"]}
-    found = studies.at_best_rates(
-        one, arms, c["learning_rates"], c["seeds"], c["fresh_seeds"], "last",
-        smaller=True, axes={"loss": ("steps",)}, store=store,
-    )  # fmt: skip
-    rates, curves = (some.assign_coords(steps=c["moments"]) for some in found.values())
-    return {
-        "rates": studies.rounded(rates.sel(steps=c["kept"]), 3),
-        "curves": studies.rounded(curves, 3),
-    }
-
-
-def repeat_tuned(store=None):
-    """Repeat the tuned loss curves of the recorded run, and keep the rest of it as it is."""
-    _repeat("tuned", partial(tuned, store=store))
-
-
-def repeat_densities():
-    """Repeat the densities of the recorded run, and keep the rest of it as it is."""
-    _repeat("densities", densities)
-
-
-def _repeat(part, measure):
-    kept = recorded.load(experiments.RECORDED)
+def repeat_walks(store=None):
+    """Repeat all but the tuning of the recorded run, and keep that as it is."""
+    kept = recorded.load(records.RECORDED)
     found = {
-        size: {**kept[size], part: measure(configuration)}
-        for size, configuration in (("full", CONFIGURATION), ("reduced", REDUCED))
+        size: {"tuned": kept[size]["tuned"], **walks(c, kept[size]["tuned"], store)}
+        for size, c in (("full", CONFIGURATION), ("reduced", REDUCED))
     }
-    recorded.save(experiments.RECORDED, configuration=CONFIGURATION, **found)
+    recorded.save(records.RECORDED, configuration=CONFIGURATION, **found)
 
 
-OTHERS = {"densities": repeat_densities, "tuned": repeat_tuned}
+OTHERS = {"walks": repeat_walks}

@@ -7,6 +7,5 @@ from bncore.chapters.explanations.smoothness import experiments
 
 @pytest.fixture(scope="session")
 def kept():
-    return {
-        kind: experiments.walks(kind, 2, (0, 1), 20, 10)[0] for kind in experiments.KINDS[:2]
-    }  # fmt: skip
+    kinds = experiments.KINDS[:2]
+    return {kind: experiments.walks(kind, 2, (0, 1), 20, 10)[0] for kind in kinds}

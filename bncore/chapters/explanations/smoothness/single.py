@@ -1,0 +1,235 @@
+"""Single units in closed form, of which everything can be computed."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import brentq, minimize, root
+from torch import nn
+
+from bncore.explanations import smoothness
+
+
+class Quadratic(NamedTuple):
+    """A loss z'Hz/2 + b'z of one feature over a batch, behind a batch norm with input y."""
+
+    y: np.ndarray
+    H: np.ndarray
+    b: np.ndarray
+    gamma: float
+
+    @property
+    def z(self):
+        """Output of the batch norm, with beta = 0."""
+        return self.gamma * smoothness.normalise(self.y[:, None])[0][:, 0]
+
+    @property
+    def g(self):
+        """Gradient at z."""
+        return self.H @ self.z + self.b
+
+    @property
+    def own_g(self):
+        """Gradient of the same loss in a network without batch norm, at its own y."""
+        return self.H @ self.y + self.b
+
+    def slope(self):
+        """The gradient at y through the batch norm, by automatic differentiation."""
+        y = torch.tensor(self.y, requires_grad=True)
+        return torch.autograd.grad(self.loss(y), y)[0].numpy()
+
+    def second(self):
+        """The second derivatives at y through the batch norm, by automatic differentiation."""
+        return torch.autograd.functional.hessian(self.loss, torch.tensor(self.y)).numpy()
+
+    def loss(self, y):
+        """The loss as a function of the batch norm's input."""
+        c = y - y.mean()
+        z = self.gamma * c / torch.sqrt((c**2).mean())
+        return z @ torch.tensor(self.H) @ z / 2 + torch.tensor(self.b) @ z
+
+
+def quadratics(count, seed=0, convex=False, largest=20):
+    """Random losses of one feature, with batches of 3 to ``largest`` values of any spread."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        m = int(rng.integers(3, largest + 1))
+        A = rng.normal(size=(m, m))
+        H = A @ A.T / m if convex else (A + A.T) / 2
+        y = rng.normal() + np.exp(rng.normal()) * rng.normal(size=m)
+        yield Quadratic(y, H, rng.normal(size=m), float(rng.normal()))
+
+
+def worst_inputs(t, m=8, seed=0):
+    """Squared weight gradients of a unit whose inputs have norm 1, spread t along the weights.
+
+    Inputs are t s_i and r_i for weights (1, 0), so that y = t s moves little and the normalised
+    batch does not depend on t. The loss is the logistic one with random labels.
+
+    Returns
+    -------
+    plain, normalised : float
+        Of the unit without and with batch norm.
+    """
+    rng = np.random.default_rng(seed)
+    s, r, labels = rng.normal(size=m), rng.normal(size=m), rng.choice([-1.0, 1.0], size=m)
+    X = np.column_stack([t * s, r])
+    X = X / np.linalg.norm(X, 2)
+    found = []
+    for normalised in (False, True):
+        w = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+        z = torch.tensor(X) @ w
+        if normalised:
+            z = (z - z.mean()) / torch.sqrt(((z - z.mean()) ** 2).mean())
+        loss = nn.functional.softplus(-torch.tensor(labels) * z).mean()
+        found.append(float((torch.autograd.grad(loss, w)[0] ** 2).sum()))
+    return tuple(found)
+
+
+class Unit(NamedTuple):
+    """One unit with two weights: mean of sqrt(1 + (z - target)^2) - 1 over a batch.
+
+    Without batch norm z = x'w + b, with it z = gamma (x'w - mean)/deviation + beta.
+    """
+
+    X: np.ndarray
+    targets: np.ndarray
+
+    def losses(self, outputs):
+        """The loss of outputs, over their last axis."""
+        return (np.sqrt(1 + (outputs - self.targets) ** 2) - 1).mean(axis=-1)
+
+    def optimum(self, bias=True):
+        """The weights, and the outputs, that minimise the loss without batch norm."""
+        columns = np.column_stack([self.X, np.ones(len(self.X))]) if bias else self.X
+
+        def slope(w):
+            return columns.T @ self.slopes(columns @ w)
+
+        start = np.zeros(columns.shape[1])
+        near = minimize(lambda w: self.losses(columns @ w), start, jac=slope, method="BFGS").x
+        w = root(slope, near, tol=1e-14).x
+        return w[:2], columns @ w
+
+    def slopes(self, outputs):
+        """The gradient of the loss by the outputs."""
+        apart = outputs - self.targets
+        return apart / np.sqrt(1 + apart**2) / len(apart)
+
+    def at(self, angle, gamma, beta):
+        """The loss with batch norm at weights (cos, sin) of one angle or of several."""
+        y = np.stack([np.cos(angle), np.sin(angle)], axis=-1) @ self.X.T
+        y_hat = (y - y.mean(axis=-1, keepdims=True)) / y.std(axis=-1, keepdims=True)
+        return self.losses(gamma * y_hat + beta)
+
+    def best_angles(self, gamma, beta):
+        """The angles of all local minima with batch norm."""
+        grid = np.linspace(-np.pi, np.pi, 361)[:-1]
+        values, width = self.at(grid, gamma, beta), grid[1] - grid[0]
+        lowest = (values <= np.roll(values, 1)) & (values < np.roll(values, -1))
+
+        def slope(angle):
+            y = self.X @ np.array([np.cos(angle), np.sin(angle)])
+            z = gamma * (y - y.mean()) / y.std() + beta
+            d = smoothness.gradient(y[:, None], self.slopes(z)[:, None], np.array([gamma]))[:, 0]
+            return d @ self.X @ np.array([-np.sin(angle), np.cos(angle)])
+
+        pairs = [(angle - width, angle + width) for angle in grid[lowest]]
+        return [brentq(slope, *pair, xtol=1e-14) for pair in pairs]
+
+
+def initialisation(count, matched=True, bias=True, agreeing=True, seed=0):
+    """By how much the printed bound on the distance to an optimum is exceeded.
+
+    Parameters
+    ----------
+    count : int
+        Number of random units, each with a random start W_0.
+    matched : bool
+        Whether gamma and beta are the deviation and the mean of the optimal outputs without batch
+        norm, rather than 1 and 0.
+    bias : bool
+        Whether the unit without batch norm has a bias.
+    agreeing : bool
+        Whether <W_0, W*> is positive.
+
+    Returns
+    -------
+    ndarray of shape (count,)
+        Squared distance to the nearest optimum of the unit with batch norm, minus the bound, over
+        the squared distance to W*. At most zero where the bound holds.
+    """
+    rng, excess = np.random.default_rng(seed), []
+    for _ in range(count):
+        X = rng.normal(size=(12, 2)) @ rng.normal(size=(2, 2)) + rng.normal(size=2)
+        unit = Unit(X, 2 * rng.normal(size=12))
+        (best, outputs), start = unit.optimum(bias), rng.normal(size=2)
+        if (start @ best > 0) != agreeing:
+            start = -start
+        gamma, beta = (outputs.std(), outputs.mean()) if matched else (1.0, 0.0)
+        nearest = min(
+            smoothness.distance_to_ray(start, np.array([np.cos(a), np.sin(a)]))
+            for a in unit.best_angles(gamma, beta)
+        )
+        square = best @ best
+        plain = (start - best) @ (start - best)
+        bound = plain - (square - best @ start) ** 2 / square
+        excess.append((nearest**2 - bound) / plain)
+    return np.array(excess)
+
+
+def mean_direction(units, m=4096, seed=0):
+    """Largest eigenvalue of the second moment of independent ReLU units, as it is and centred."""
+    X = np.maximum(np.random.default_rng(seed).normal(size=(m, units)), 0)
+    centred = X - X.mean(axis=0)
+    return tuple(float(np.linalg.eigvalsh(Z.T @ Z / m)[-1]) for Z in (X, centred))
+
+
+def tighter(count=100, seed=0):
+    """How the printed bound on the squared gradient moves as the gradient correlates with the batch.
+
+    Parameters
+    ----------
+    count, seed : int
+        Number of random batches with random gradients, and their seed.
+
+    Returns
+    -------
+    ndarray of shape (count, 8)
+        The bound, relative to that of a gradient without correlation, for cosines of 0 to 0.9 at one
+        length of the gradient and one level.
+    """
+    rng, found = np.random.default_rng(seed), []
+    for case in quadratics(count, seed):
+        m = len(case.y)
+        y_hat = smoothness.normalise(case.y[:, None])[0][:, 0]
+        rest = rng.normal(size=m)
+        rest -= rest.mean() + y_hat * (rest @ y_hat) / m
+        rest /= np.linalg.norm(rest)
+        level = rng.normal() * np.ones(m) / m**0.5
+        bounds = []
+        for cosine in np.linspace(0, 0.9, 8):
+            g = cosine * y_hat / m**0.5 + (1 - cosine**2) ** 0.5 * rest + level
+            terms = smoothness.squared_gradient(case.y[:, None], g[:, None], np.array([case.gamma]))
+            bounds.append(terms.passed[0])
+        found.append(np.array(bounds) / bounds[0])
+    return np.array(found)
+
+
+def curvature_at_spread(scale, count=100, seed=0):
+    """Curvature along the gradient, in front of a batch norm and without one, for spread-out batches.
+
+    Returns
+    -------
+    ndarray of shape (count, 2)
+        With batch norm and without, for random convex losses whose batch is ``scale`` times as far
+        spread, over the same for the batch as it is.
+    """
+    found = []
+    for case in quadratics(count, seed, convex=True):
+        pair = []
+        for one in (case, case._replace(y=case.y.mean() + scale * (case.y - case.y.mean()))):
+            d, g = one.slope(), one.g
+            pair.append([d @ one.second() @ d / (d @ d), g @ one.H @ g / (g @ g)])
+        found.append(np.abs(np.array(pair[1]) / np.array(pair[0])))
+    return np.array(found)
