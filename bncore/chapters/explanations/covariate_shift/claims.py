@@ -5,7 +5,7 @@ import xarray as xr
 from torch.nn.functional import mse_loss
 
 from bncore.chapters.explanations.covariate_shift import experiments, measures, readings, small
-from bncore.chapters.explanations.covariate_shift.readings import at_equal_loss, both, runs
+from bncore.chapters.explanations.covariate_shift.readings import runs
 from bncore.explanations.covariate_shift import gradient_shift, linearized_shift
 from bncore.lab.studies import difference
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
@@ -112,23 +112,15 @@ def similar_or_worse():
     they reach a better loss.
     """
     looked_at = 16  # Two networks, two lengths of the step, two losses, two measures.
-    names = ("batch norm", "no batch norm")
     for key, network in NETWORKS.items():
-        relative, cosine = (
-            both(*(at_equal_loss(key, name, kind, "own rate", part="fresh") for name in names))
-            for kind in ("relative", "cosine")
-        )
-        ends = [
-            np.log(found.losses.isel(window=slice(-4, None)).mean("window"))
-            for found in _pair(key, names=names)
-        ]
+        relative, cosine, ends = readings.at_half(key, ("batch norm", "no batch norm"))
         where = (
             f"at its best learning rates, at a training loss of 0.5; interval over {len(cosine[0])} "
             f"of 15 fresh seeds, those that come down to it, for {looked_at} comparisons"
         )
         yield at_least(
             np.log(0.8),
-            difference(*map(np.log, relative), looked_at=looked_at),
+            difference(*relative, looked_at=looked_at),
             f"{network}: logarithm of the relative shift with batch norm over that without, {where}",
         )
         yield at_most(

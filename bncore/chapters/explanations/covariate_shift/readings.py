@@ -105,6 +105,24 @@ def both(first, second):
     return first[known], second[known]
 
 
+def at_half(network, kinds):
+    """Two models on the fresh seeds, where their training passes a loss of 0.5, at their best rates.
+
+    Returns
+    -------
+    relative, cosine, ends : pair of DataArray over seed
+        Logarithm of the relative shift; cosine; logarithm of the mean loss of the last 20 steps. The
+        first two at the seeds at which both come down to that loss.
+    """
+    relative, cosine = (
+        both(*(at_equal_loss(network, kind, key, "own rate", part="fresh") for kind in kinds))
+        for key in ("relative", "cosine")
+    )
+    losses = runs(network, "fresh").losses.isel(window=slice(-4, None)).mean("window")
+    ends = [np.log(losses.sel(kind=kind)) for kind in kinds]
+    return tuple(map(np.log, relative)), cosine, tuple(ends)
+
+
 def trained(found, rates):
     """Where perceptrons of the recorded "moved" ended below half the loss of guessing.
 
