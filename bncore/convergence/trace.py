@@ -30,7 +30,8 @@ class Trace:
     rayleigh_gap : Float[ndarray, "iterates"]
         rho(w) - rho*; NaN where w is 0.
     bound : Float[ndarray, "iterates"]
-        (1 - mu/L)^(2t) rayleigh_gap[0] for GDNP, whose gap it bounds; NaN for other solvers.
+        (1 - mu/L)^(2t) rayleigh_gap[0] for GDNP without relaxation, whose gap it bounds; NaN for other
+        solvers.
     seconds : Float[ndarray, "iterates"]
         Since the run began.
     brackets : Float[ndarray, "iterates 2"] or None
