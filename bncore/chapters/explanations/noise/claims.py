@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from scipy import stats
 
-from bncore.chapters.explanations.noise import experiments
+from bncore.chapters.explanations.noise import experiments, overfitting, scatter
 from bncore.explanations import variance_shift
 from bncore.lab import data, networks, probes, training
 from bncore.lab.studies import difference
@@ -40,7 +40,7 @@ def larger_batch():
     """
     sizes, draws, rng = (4, 8, 16, 32, 64, 128), 2000, np.random.default_rng(0)
     scatter = {"mean": [], "variance": [], "normalised values": []}
-    for values in experiments.populations().values():
+    for values in scatter.populations().values():
         z = (values - values.mean()) / values.std()
         batches = rng.permuted(np.tile(z, (draws, 1)), axis=1)
         noises = {name: [] for name in scatter}
@@ -174,90 +174,141 @@ def posterior():
     yield at_most(0.15, abs(sampled(200, 10) - 1), what.format(200))
 
 
-def _apart(first, second, looked_at):
-    """Mean difference over the seeds with its interval, allowing for all that were looked at."""
-    over_seeds = [
-        xr.DataArray(values, [("seed", range(len(values)))]) for values in (first, second)
-    ]
-    return difference(*over_seeds, looked_at=looked_at)
+CLEAN, NOISY = 0.0, 0.3
+AS_THEY_ARE, HARD = "the digits are as they are", "every pixel has noise"
 
 
-def _gained(level, chosen, base="whole batch"):
-    """Points of test accuracy that kinds of noise gain together, seed by seed, on two kinds of digits."""
-    runs = experiments.record()["full"]["noise"][level]
-    kinds = [name for name in experiments.kinds_of_noise(runs) if name.startswith(chosen)]
-    noisy = np.mean([runs[name][:, -1, 0] for name in kinds], axis=0)
-    return _apart(100 * noisy, 100 * runs[base][:, -1, 0], 2)
+def _gained(level, *networks, **less):
+    """Points of test accuracy in the recorded study, with the interval over its fresh seeds."""
+    fresh = experiments.record()["full"]["overfitting"]["fresh"]
+    return overfitting.gained(fresh, level, *networks, **less)
 
 
-@claim("ioffe2015, Section 3.4", "undecided")
+def _points(first, second):
+    return (
+        f"test accuracy, in percentage points, of {first} over {second}, each at its best rate with "
+        "the training set learnt by heart; interval over 16 fresh seeds, for 44 comparisons"
+    )
+
+
+@claim("encyclopaedia, Internal covariate shift", "depends")
+def generalizes():
+    """Batch normalization seems to regularise, such that the network generalises better."""
+    what = _points("batch norm", "no batch norm")
+    yield under(AS_THEY_ARE)
+    yield at_least(0, _gained(CLEAN, "whole batch", "no batch norm"), what)
+    yield otherwise(HARD)
+    yield at_least(0, _gained(NOISY, "whole batch", "no batch norm"), what)
+
+
+@claim("ioffe2015, Section 3.4", "depends")
 def regularizes():
     """In training an example is seen together with the others of its batch, and the network no
     longer gives it a deterministic value. This is advantageous to generalisation.
     """
-    chosen = ("ghost", "borrowed", "injected")
-    what = (
-        "test accuracy, in percentage points, that eleven kinds of noise in the statistics add "
-        "together to that of the whole batch of 128, after 600 steps at one rate; interval over eight "
-        "seeds, for two data sets"
-    )
-    yield under("the digits are as they are")
-    yield at_least(0, _gained("0.0", chosen), what)
-    yield otherwise("every pixel has noise")
-    yield at_least(0, _gained("0.3", chosen), what)
+    what = _points("six kinds of noise in the statistics, on average,", "the whole batch of 128")
+    yield under(AS_THEY_ARE)
+    yield at_least(0, _gained(CLEAN, overfitting.KINDS), what)
+    yield otherwise(HARD)
+    yield at_least(0, _gained(NOISY, overfitting.KINDS), what)
 
 
-@claim("hoffer2017, abstract", "undecided")
+@claim("hoffer2017, abstract", "depends")
 def ghost_batches():
     """Statistics over small ghost batches decrease the generalisation error of a large batch
     without more updates.
     """
-    what = (
-        "test accuracy, in percentage points, that ghost batches of 8, 16, 32 and 64 add together to "
-        "that of the whole batch of 128, after 600 steps at one rate; interval over eight seeds, for "
-        "two data sets"
-    )
-    yield under("the digits are as they are")
-    yield at_least(0, _gained("0.0", ("ghost",)), what)
-    yield otherwise("every pixel has noise, which ghost batches overfit sooner")
-    yield at_least(0, _gained("0.3", ("ghost",)), what)
+    what = _points("ghost batches of 8, 16, 32 and 64, on average,", "the whole batch of 128")
+    yield under(AS_THEY_ARE)
+    yield at_least(0, _gained(CLEAN, overfitting.GHOSTS), what)
+    yield otherwise(HARD)
+    yield at_least(0, _gained(NOISY, overfitting.GHOSTS), what)
 
 
-@claim("encyclopaedia, Internal covariate shift", "undecided")
+@claim("encyclopaedia, Internal covariate shift", "fails")
 def without_dropout():
     """Batch normalization regularises, so that it is unnecessary to use dropout to mitigate
     overfitting.
     """
-    results = experiments.record()["full"]["dropout"]
-    cases = [values[:, 0] for name, values in results.items() if name.startswith("after")]
-    yield at_most(
-        0,
-        _apart(100 * np.mean(cases, axis=0), 100 * results["none"][:, 0], 14),
-        "test accuracy that dropout behind the last batch norm adds to batch norm, in percentage "
-        "points, mean over seven keep probabilities; interval over eight seeds, for all 14 cases of "
-        "dropout that were looked at",
+    what = _points("batch norm with dropout behind the last one", "batch norm alone")
+    yield at_most(0, _gained(NOISY, "whole batch, dropout"), f"{what}, noisy digits")
+
+
+@claim("cs682slides, Other benefits in practice", "fails")
+def less_demand():
+    """Batch norm lowers the demand for regularisation, such as dropout or an L2 penalty."""
+    for how, of in (("dropout", "dropout"), ("L2", "an L2 penalty")):
+        for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+            yield at_most(
+                0,
+                _added(how, level, "whole batch", less="no batch norm"),
+                f"test accuracy, in percentage points, that {of} adds with batch norm, less what it "
+                f"adds without, {digits}, all at their best rates and strengths; interval over 16 "
+                "fresh seeds, for 44 comparisons",
+            )
+
+
+def _added(how, level, network, less=None):
+    """What a regulariser adds to a network, less what it adds to another."""
+    other = (f"{less}, {how}", less) if less else ()
+    return _gained(level, f"{network}, {how}", network, less=other)
+
+
+@claim("sharad, Advantages", "undecided")
+def can_reduce_regularization():
+    """Batch norm can reduce the need for regularisation by dropout or an L2 penalty."""
+    for how, of in (("dropout", "dropout"), ("L2", "an L2 penalty")):
+        yield at_most(
+            0,
+            _added(how, NOISY, "whole batch", less="no batch norm"),
+            f"test accuracy, in percentage points, that {of} adds with batch norm, less what it "
+            "adds without",
+        )
+
+
+@claim("sharad, Advantages", "fails")
+def replaces_regularization():
+    """Batch norm replaces regularisation because it stabilises training, which makes overfitting
+    less likely.
+    """
+    fresh = experiments.record()["full"]["overfitting"]["fresh"]
+    both = fresh["by heart"].sel(network=["whole batch", "no batch norm"])
+    yield at_least(0.99, both.mean("seed").min().item(), "training accuracy with and without")
+    what = _points("batch norm", "no batch norm")
+    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+        yield at_least(0, _gained(level, "whole batch", "no batch norm"), f"{what}, {digits}")
+
+
+@claim("readingnotes, Tips for using batch normalization, 6", "holds")
+def masks():
+    """Random dropout may make the normalisation noisy."""
+    split = experiments.digits(0)
+    model = networks.mlp(experiments.WIDTHS, "relu", "batch")
+    inputs = probes.inputs_of(model, ["linear2"], split.x_train, "batch")["linear2"]
+    weight = model.linear2.weight.detach().numpy()
+    drawn = scatter.noise_of_masks(inputs, weight, 0.5, 16)
+    company = scatter.share_of_noise((inputs @ weight.T)[:, :, None], 16, 200, 20)
+    yield at_least(
+        0.1,
+        drawn / company,
+        "variance of a normalised value over masks of dropout, p = 0.5, on the rest of its batch of "
+        "16, over its variance if the rest of the batch is drawn anew without dropout",
     )
 
 
 @claim("li2019, Section 5, dropout after all batch norms", "holds")
 def dropout_last():
     """Dropout behind the last batch norm causes no variance shift and does no harm."""
-    results = experiments.record()["full"]["dropout"]
-    cases = [values for name, values in results.items() if name.startswith("after")]
-    ratios = np.concatenate([values[:, 4] for values in cases])
+    found = experiments.record()["full"]["dropout"].sel(place="after the last one")
     yield at_most(
         0.02,
-        np.abs(ratios - 1).max(),
+        abs(found["ratio"].mean("seed") - 1).max().item(),
         "largest distance from 1 of the variance without dropout over the running variance, "
-        "mean over features, seven keep probabilities and eight seeds",
+        "mean over features and eight seeds, seven keep probabilities",
     )
-    worst = max(cases, key=lambda values: values[:, 1].mean())
-    yield at_most(
-        0.01,
-        _apart(worst[:, 1], results["none"][:, 1], 14),
-        "test loss, in nats, less that without dropout: the largest of seven keep probabilities; "
-        "interval over eight seeds, for all 14 cases of dropout that were looked at",
-    )
+    what = _points("batch norm with dropout behind the last one", "batch norm alone")
+    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+        yield at_least(-0.5, _added("dropout", level, "whole batch"), f"{what}, {digits}")
 
 
 @claim("hendrycks2016, abstract", "undecided")
@@ -265,16 +316,23 @@ def refitting():
     """After training with dropout, updating the variances of batch norm with dropout off gives
     higher accuracy.
     """
-    results = experiments.record()["full"]["dropout"]
-    cases = np.mean(
-        [values for name, values in results.items() if name.startswith("before")], axis=0
-    )
-    yield at_least(
-        0,
-        _apart(100 * cases[:, 2], 100 * cases[:, 0], 1),
-        "test accuracy gained, in percentage points, mean over seven keep probabilities; interval "
-        "over eight seeds",
-    )
+    fresh = experiments.record()["full"]["refitting"]["fresh"]
+    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+        found = 100 * fresh.sel(pixel_noise=level, drop=True)
+        yield at_least(
+            0,
+            difference(found["fitted accuracy"], found["accuracy"], looked_at=2),
+            "test accuracy gained, in percentage points, with dropout before batch norms that keeps "
+            f"half, at its best rate, {digits}; interval over 16 fresh seeds, for two data sets",
+        )
+
+
+def _apart(first, second, looked_at):
+    """Mean difference over the seeds with its interval, allowing for all that were looked at."""
+    over_seeds = [
+        xr.DataArray(values, [("seed", range(len(values)))]) for values in (first, second)
+    ]
+    return difference(*over_seeds, looked_at=looked_at)
 
 
 @claim("teye2018, abstract", "depends")

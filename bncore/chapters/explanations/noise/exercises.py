@@ -49,11 +49,12 @@ def _cut(drawn):
 @exercise(
     "noise-ghost-batches",
     inputs=st.tuples(
-        arguments("examples features", examples=(6, 12), features=(1, 2)), st.integers(2, 3),
+        arguments("examples features", examples=(6, 12), features=(1, 2)),
+        st.integers(2, 3),
         numbers(0.25, 1),
     ).map(lambda drawn: _cut((*drawn[0], *drawn[1:]))),
     wrong=[_whole_batch, _every_nth_example, _unbiased],
-)  # fmt: skip
+)
 def ghost_batches(x, size, eps):
     """Return x with each part of `size` neighbouring examples normalised by its own statistics."""
     ghosts = x.reshape(-1, size, x.shape[1])
@@ -84,11 +85,11 @@ def _upside_down(keep, weight, mean, covariance):
 
 @exercise(
     "noise-variance-shift",
-    inputs=arguments(
-        numbers(0.25, 0.75), "inputs", "inputs", "inputs inputs", inputs=(1, 3)
-    ).map(_definite),
+    inputs=arguments(numbers(0.25, 0.75), "inputs", "inputs", "inputs inputs", inputs=(1, 3)).map(
+        _definite
+    ),
     wrong=[_without_the_mean, _all_noise, _upside_down],
-)  # fmt: skip
+)
 def variance_shift(keep, weight, mean, covariance):
     """Return the variance of w'x without dropout over that with dropout of x, kept with p."""
     test = weight @ covariance @ weight
@@ -113,11 +114,13 @@ def _each_answer_by_itself(confidence, right, bins):
 @exercise(
     "noise-calibration-error",
     inputs=arguments(
-        ("answers", numbers(0, 0.97)), ("answers", st.sampled_from([0.0, 1.0])), st.integers(2, 4),
+        ("answers", numbers(0, 0.97)),
+        ("answers", st.sampled_from([0.0, 1.0])),
+        st.integers(2, 4),
         answers=(1, 6),
     ),
     wrong=[_bins_of_equal_weight, _without_bins, _each_answer_by_itself],
-)  # fmt: skip
+)
 def calibration_error(confidence, right, bins):
     """Return the expected calibration error in equal bins; `right` is 1 where the answer is right."""
     which = np.minimum((confidence * bins).astype(int), bins - 1)

@@ -6,15 +6,11 @@ from matplotlib.path import Path
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from matplotlib.transforms import Affine2D
 
-from bncore.chapters.explanations.noise import experiments
+from bncore.chapters.explanations.noise import overfitting, scatter
 from bncore.explanations import noise, variance_shift
 from bncore.page import style
 
-LOOKS = {
-    "ghost": (style.BLUE, "o", "-"),
-    "borrowed": (style.GREEN, "s", "--"),
-    "injected": (style.VERMILLION, "^", ":"),
-}
+KINDS = {"ghost": style.BLUE, "borrowed": style.GREEN, "injected": style.VERMILLION}
 POPULATIONS = {
     "normal": "normal values",
     "heavy tails": "heavy tails: Student's t,\n4 degrees of freedom",
@@ -108,7 +104,7 @@ def shift(mean, pull, keeps, measured):
     ax.plot(grid, direct, color=style.COLOR["predicted"], label="directly behind dropout")
     ax.plot(
         grid,
-        [experiments.alike(p, mean, pull) for p in grid],
+        [scatter.alike(p, mean, pull) for p in grid],
         color=style.COLOR["predicted"],
         linestyle="--",
         label="behind weights",
@@ -125,98 +121,73 @@ def shift(mean, pull, keeps, measured):
     return fig
 
 
-def generalisation(runs, measure):
-    """Paired difference from the whole batch at the end, against the size of the group."""
-    column = experiments.MEASURES.index(measure)
-    sign = 100 if measure == "test accuracy" else 1
-    base = runs["whole batch"][:, -1, column]
-    fig, ax = style.axes(height=4.3)
-    ax.axhline(0, color=style.MUTED, linewidth=1)
-    sizes = sorted({int(name.split()[1]) for name in runs if name.startswith("ghost")})
-    for shift_, (kind, (color, marker, line)) in zip((0.95, 1, 1.05), LOOKS.items(), strict=True):
-        known = [size for size in sizes if f"{kind} {size}" in runs]
-        apart = sign * np.array([runs[f"{kind} {size}"][:, -1, column] - base for size in known])
-        x = np.array(known) * shift_
-        for one, values in zip(x, apart, strict=True):
-            ax.plot(
-                np.full(len(values), one), values, marker, color=color, markersize=3, alpha=0.45
-            )
-        error = apart.std(axis=1, ddof=1) / np.sqrt(apart.shape[1])
-        ax.errorbar(
-            x,
-            apart.mean(axis=1),
-            yerr=2 * error,
-            color=color,
-            marker=marker,
-            linestyle=line,
-            capsize=3,
-            label={
-                "ghost": "ghost batches",
-                "borrowed": "borrowed statistics",
-                "injected": "injected noise",
-            }[kind],
-        )
-    unit = "percentage points" if sign == 100 else "nats"
-    ax.set_ylabel(f"{measure} against the\nwhole batch ({unit})")
-    log_sizes(ax, sizes, "examples in a group")
-    style.legend_above(ax)
+def gained(found, level):
+    """Test accuracy against that of the whole batch, by network: seeds, mean, and interval."""
+    networks = [network for network in overfitting.LABELS if network != overfitting.BASE]
+    fig, ax = style.axes(height=1.4 + 0.42 * len(networks))
+    ax.axvline(0, color=style.MUTED, linewidth=1)
+    last = 100 * found["last"].sel(pixel_noise=level)
+    for row, network in enumerate(networks):
+        color = KINDS.get(network.split()[0], style.INK)
+        apart = last.sel(network=network) - last.sel(network=overfitting.BASE)
+        ax.plot(apart, np.full(apart.size, row), ".", color=color, markersize=4, alpha=0.4)
+        mean, low, high = overfitting.gained(found, level, network)
+        reach = [[mean - low], [high - mean]]
+        ax.errorbar(mean, row, xerr=reach, color=color, fmt="o", capsize=4)
+    ax.set_yticks(range(len(networks)), [overfitting.LABELS[network] for network in networks])
+    ax.invert_yaxis()
+    ax.set_xlabel("points of test accuracy\nabove the whole batch")
     return fig
 
 
-def trajectories(runs):
-    """Test loss against training loss over the whole training, for several networks."""
-    fig, ax = style.axes(height=4.3)
+def overfitted(curves, level):
+    """Training and test loss against the number of steps, means over the seeds."""
+    fig, panels = style.axes(rows=2, height=6, sharex=True)
     looks = {
-        "no batch norm": (style.VERMILLION, "x", "-.", "no batch norm"),
-        "whole batch": (style.MUTED, "o", "-", "whole batch"),
-        "ghost 16": (style.BLUE, "o", "-", "ghost batches of 16"),
-        "borrowed 16": (style.GREEN, "s", "--", "borrowed from 16"),
-        "injected 16": (style.OCHRE, "^", ":", "injected as for 16"),
+        "no batch norm": (style.VERMILLION, "x", "-."),
+        "whole batch": (style.INK, "o", "-"),
+        "ghost 8": (style.BLUE, "s", "--"),
+        "whole batch, dropout": (style.GREEN, "^", ":"),
+        "whole batch, L2": (style.OCHRE, "D", "--"),
     }
-    for name, (color, marker, line, label) in looks.items():
-        mean = runs[name][:, 1:].mean(axis=0)
-        ax.plot(
-            mean[:, 2],
-            mean[:, 1],
-            color=color,
-            marker=marker,
-            markersize=4,
-            linestyle=line,
-            label=label,
-        )
-    least = min(runs[name][:, :, 1].mean(axis=0).min() for name in looks)
-    last = max(runs[name][:, -1, 1].mean() for name in looks)
-    ax.set(
-        xlabel="training loss, falling to the left",
-        ylabel="test loss",
-        xscale="log",
-        xlim=(None, 0.6),
-        ylim=(0.95 * least, max(1.6 * least, 1.4 * last)),
-    )
-    style.legend_above(ax)
+    at = curves.sel(pixel_noise=level).where(curves.steps > 0, drop=True)
+    for network, (color, marker, line) in looks.items():
+        for ax, loss in zip(panels, ("training loss", "test loss"), strict=True):
+            ax.plot(
+                at.steps,
+                at[loss].sel(network=network),
+                color=color,
+                marker=marker,
+                linestyle=line,
+                label=overfitting.LABELS[network],
+            )
+    panels[0].set(ylabel="training loss", yscale="log")
+    panels[1].set(ylabel="test loss", xlabel="steps", ylim=(0, None))
+    style.legend_above(panels[0], columns=1)
     return fig
 
 
-def dropout(results, place, keeps):
+def dropout(found, place):
     """Test accuracy and loss against the keep probability, less those without dropout, by seed."""
     fig, panels = style.axes(rows=2, height=6, sharex=True)
-    values = np.array([results[f"{place}, {p}"] for p in keeps]) - results["none"]
+    here = found.sel(place=place)
+    apart = here.where(here.keep < 1, drop=True) - here.sel(keep=1)
     rows = (
-        (panels[0], (0, 2), 100, "accuracy gained\n(percentage points)"),
-        (panels[1], (1, 3), 1, "test loss added\n(nats)"),
+        ("accuracy", 100, "accuracy gained\n(percentage points)"),
+        ("loss", 1, "test loss added\n(nats)"),
     )
     looks = (
-        (style.COLOR["eval"], "s", "--", "running statistics", -0.006),
-        (style.COLOR["train"], "o", "-", "fitted again without dropout", 0.006),
+        ("", style.COLOR["eval"], "s", "--", "running statistics", -0.006),
+        ("fitted ", style.COLOR["train"], "o", "-", "fitted again without dropout", 0.006),
     )
-    for ax, columns, unit, label in rows:
+    for ax, (measure, unit, label) in zip(panels, rows, strict=True):
         ax.axhline(0, color=style.MUTED, linewidth=1)
-        for column, (color, marker, line, name, aside) in zip(columns, looks, strict=True):
-            one = unit * values[:, :, column]
+        for kind, color, marker, line, name, aside in looks:
+            one = unit * apart[kind + measure]
             ax.errorbar(
-                np.array(keeps) + aside,
-                one.mean(axis=1),
-                yerr=2 * one.std(axis=1, ddof=1) / np.sqrt(one.shape[1]),
+                apart.keep + aside,
+                one.mean("seed"),
+                yerr=2 * one.std("seed", ddof=1) / np.sqrt(one.sizes["seed"]),
                 color=color,
                 marker=marker,
                 linestyle=line,

@@ -1,6 +1,7 @@
 """The chapter's runs at full size; ``make full CHAPTER=explanations/noise`` records them.
 
-With ``--paper`` the same code runs ``PAPER`` instead, and writes paper.json. All on CIFAR-10: the
+It takes some forty minutes on one core; if it is interrupted, what compares networks goes on where it
+was. With ``--paper`` the same code runs ``PAPER`` instead, and writes paper.json. All on CIFAR-10: the
 noise of batches in a VGG-11 of width 64; dropout in a residual network of 20 layers, before the last
 convolution of each block as in Li et al. (2019), and before the first block; sampled statistics, as
 in Teye et al. (2018), in the VGG. It needs the internet once, to download CIFAR-10 (``--cache`` says
@@ -8,15 +9,56 @@ where to), and a GPU.
 It has not been run here: no chapter, figure or claim rests on it.
 """
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 
 from bncore import progress
-from bncore.chapters.explanations.noise import experiments
+from bncore.chapters.explanations.noise import dropout, experiments, overfitting, sampling
+from bncore.lab import studies
 
+NETWORKS = [
+    "no batch norm",
+    "whole batch",
+    "ghost 8",
+    "ghost 16",
+    "ghost 32",
+    "ghost 64",
+    "borrowed 16",
+    "injected 16",
+    "batch of 16",
+    "gradients of 16",
+]
+STRENGTHS = [
+    *(f"dropout {drop}" for drop in (0.2, 0.4, 0.6, 0.8)),
+    *(f"L2 {decay}" for decay in (0.001, 0.003, 0.01, 0.03)),
+]
+TUNED = {
+    "pixel_noise": [0.0, 0.3],
+    "learning_rates": [0.03, 0.1, 0.3, 1.0],
+    "seeds": [0, 1, 2],
+    "fresh_seeds": list(range(10, 26)),
+}
 CONFIGURATION = {
     "seeds": 8,
-    "noise": {"steps": 600, "every": 60, "batch": 128, "small": 16, "pixel_noise": [0.0, 0.3]},
-    "dropout": {"steps": 400, "batch": 64, "keep": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]},
+    "overfitting": {
+        **TUNED,
+        "networks": [
+            *NETWORKS,
+            *(f"{base}, {how}" for base in NETWORKS[:2] for how in STRENGTHS),
+        ],
+        "moments": [0, 100, 200, 300, 600],
+        "batch": 128,
+    },
+    "refitting": {
+        **TUNED,
+        "place": "before batch norms",
+        "keep": 0.5,
+        "steps": 600,
+        "batch": 64,
+    },
+    "dropout": {"steps": 400, "batch": 64, "keep": [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]},
     "sampling": {
         "steps": 500,
         "batch": 32,
@@ -26,10 +68,33 @@ CONFIGURATION = {
         "angles": [15, 30, 45, 60],
     },
 }
+FEW = {"pixel_noise": [0.3], "learning_rates": [0.1, 0.3, 1.0], "seeds": [0], "fresh_seeds": [1]}
 REDUCED = {
     "seeds": 2,
-    "noise": {"steps": 60, "every": 30, "batch": 64, "small": 16, "pixel_noise": [0.0]},
-    "dropout": {"steps": 100, "batch": 64, "keep": [0.5]},
+    "overfitting": {
+        **FEW,
+        "networks": [
+            "no batch norm",
+            "whole batch",
+            "ghost 8",
+            "borrowed 16",
+            "injected 16",
+            "batch of 16",
+            "gradients of 16",
+            "whole batch, dropout 0.4",
+            "whole batch, L2 0.001",
+        ],
+        "moments": [0, 15, 30],
+        "batch": 128,
+    },
+    "refitting": {
+        **FEW,
+        "place": "before batch norms",
+        "keep": 0.5,
+        "steps": 30,
+        "batch": 64,
+    },
+    "dropout": {"steps": 100, "batch": 64, "keep": [1.0, 0.5]},
     "sampling": {
         "steps": 100,
         "batch": 32,
@@ -41,26 +106,37 @@ REDUCED = {
 }
 
 VGG = {"kind": "vgg", "depth": 11, "width": 64, "hidden": [512]}
+RESIDUAL = {"kind": "residual", "blocks": 3, "width": 16, "stages": 3}
+LARGE = {
+    "pixel_noise": [0.0],
+    "learning_rates": [0.01, 0.05, 0.25],
+    "seeds": [0],
+    "fresh_seeds": [1, 2, 3],
+}
 # Neighbouring pixels resemble each other. Injected noise takes all values of a channel for
 # independent, and so is weaker here than that of ghost batches.
 PAPER = {
     "seeds": 3,
     "data": "cifar10",
     "device": "cuda",
-    "noise": {
+    "overfitting": {
+        **CONFIGURATION["overfitting"],
+        **LARGE,
         "network": VGG,
+        "moments": [0, 1_500, 3_000, 7_500, 15_000],
+    },
+    "refitting": {
+        **CONFIGURATION["refitting"],
+        **LARGE,
+        "network": RESIDUAL,
         "steps": 15_000,
-        "every": 1_500,
         "batch": 128,
-        "small": 16,
-        "pixel_noise": [0.0],
-        "learning_rate": 0.05,
     },
     "dropout": {
-        "network": {"kind": "residual", "blocks": 3, "width": 16, "stages": 3},
+        "network": RESIDUAL,
         "steps": 15_000,
         "batch": 128,
-        "keep": [0.9, 0.7, 0.5],
+        "keep": [1.0, 0.9, 0.7, 0.5],
         "learning_rate": 0.1,
     },
     "sampling": {
@@ -76,8 +152,8 @@ PAPER = {
 }
 
 
-def run(configuration, cache=None):
-    """Train all networks and return what was measured, by name: "noise", "dropout", "sampling".
+def run(configuration, cache=None, store=None):
+    """Train all networks and return what was measured, by the names of ``PARTS``.
 
     Parameters
     ----------
@@ -85,6 +161,8 @@ def run(configuration, cache=None):
         As ``CONFIGURATION`` or ``PAPER``.
     cache : path, optional
         Folder of the images that are downloaded, as in ``data.openml``.
+    store : path, optional
+        Folder in which finished runs of studies are kept.
     """
     results = {}
     for name, measure in PARTS.items():
@@ -93,51 +171,53 @@ def run(configuration, cache=None):
             source, device = configuration["data"], configuration["device"]
             shape = part.pop("network")
             options["task"] = experiments.on_images(source, cache=cache, device=device, **shape)
+        if store is not None and name in STUDIES:
+            options["store"] = Path(store) / name
         results[name] = measure(configuration["seeds"], part, **options)
     return results
 
 
-def run_noise(seeds, part, task=experiments.DIGITS):
-    """For each deviation of the pixel noise and each of ``experiments.arms``, what was measured.
-
-    Arrays are (seeds, records, 3), with ``experiments.MEASURES`` last.
-    """
-    part = dict(part)
-    levels, arms = part.pop("pixel_noise"), experiments.arms(part.pop("batch"), part.pop("small"))
-    return {
-        str(level): {
-            name: _rounded(
-                [
-                    experiments.trained(*arm, seed=seed, pixel_noise=level, task=task, **part)
-                    for seed in range(seeds)
-                ]
-            )
-            for name, arm in progress.bar(arms.items(), "Noise", "arm")
-        }
-        for level in levels
+def run_overfitting(seeds, part, **options):
+    """``overfitting.compared``, with what the chapter shows of it."""
+    found = overfitting.compared(part, **options)
+    tuning, fresh = found["tuning"], found["fresh"]
+    curves = ["accuracy", "test loss", "training loss"]
+    kept = {
+        "tuning": tuning[["last", "ran"]],
+        "fresh": fresh.drop_vars(curves).assign(
+            {f"{name} at the end": fresh[name].isel(steps=-1, drop=True) for name in curves[1:]}
+        ),
+        "curves": fresh[curves].mean("seed"),
     }
+    return {name: studies.rounded(one) for name, one in kept.items()}
 
 
-def run_dropout(seeds, part, task=experiments.DEEPER_DIGITS):
-    """For no dropout and each place and keep probability, (seeds, 5) of ``experiments.judged``."""
-    part = dict(part)
-    keeps, places = part.pop("keep"), ("before batch norms", "after the last one")
-    cases = {"none": (0.0, places[0])} | {
-        f"{place}, {keep}": (1 - keep, place) for place in places for keep in keeps
-    }
-    return {
-        name: _rounded(
-            [
-                experiments.judged(*experiments.with_dropout(*case, seed=seed, task=task, **part))
-                for seed in range(seeds)
-            ]
-        )
-        for name, case in progress.bar(cases.items(), "Dropout", "case")
-    }
+def run_refitting(seeds, part, store=None, **options):
+    """``dropout.outcome`` before batch norms at each rate, and at the best one on fresh seeds."""
+    own = {name: part[name] for name in ("place", "keep", "steps", "batch")}
+    found = studies.at_best_rates(
+        partial(dropout.outcome, **own, **options),
+        {"pixel_noise": part["pixel_noise"]},
+        part["learning_rates"],
+        part["seeds"],
+        part["fresh_seeds"],
+        "accuracy",
+        smaller=False,
+        store=store,
+    )
+    return {name: studies.rounded(one) for name, one in found.items()}
+
+
+def run_dropout(seeds, part, store=None, **options):
+    """``dropout.outcome`` by place, probability of keeping a value, and seed."""
+    grid = {"place": dropout.PLACES, "keep": part["keep"]}
+    own = {name: value for name, value in part.items() if name != "keep"}
+    one = partial(dropout.outcome, **own, **options)
+    return studies.rounded(studies.study(one, grid, range(seeds), store=store))
 
 
 def run_sampling(seeds, part, task=experiments.DIGITS):
-    """For each pixel noise, "numbers", "bins" and "temperature" of ``experiments.sampled``.
+    """For each pixel noise, "numbers", "bins" and "temperature" of ``sampling.sampled``.
 
     Numbers and temperatures have the seeds first; bins hold the answers of all seeds together.
     """
@@ -145,7 +225,7 @@ def run_sampling(seeds, part, task=experiments.DIGITS):
     for level in part["pixel_noise"]:
         angles = part["angles"] if level == 0 else ()
         found = [
-            experiments.sampled(seed, task=task, **part | {"pixel_noise": level, "angles": angles})
+            sampling.sampled(seed, task=task, **part | {"pixel_noise": level, "angles": angles})
             for seed in progress.bar(range(seeds), "Sampling", "seed")
         ]
         numbers, bins, temperatures = zip(*found, strict=True)
@@ -170,4 +250,5 @@ def _rounded(values):
     return np.round(np.array(values, dtype=float), 4)
 
 
-PARTS = {"noise": run_noise, "dropout": run_dropout, "sampling": run_sampling}
+STUDIES = {"overfitting": run_overfitting, "refitting": run_refitting, "dropout": run_dropout}
+PARTS = {**STUDIES, "sampling": run_sampling}

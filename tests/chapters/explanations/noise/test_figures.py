@@ -7,38 +7,57 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bncore.chapters.explanations.noise import experiments, figures, full_size
+from bncore.chapters.explanations.noise import (
+    dropout,
+    experiments,
+    figures,
+    overfitting,
+    scatter,
+)
 from bncore.explanations import variance_shift
 from bncore.explanations.noise import GaussianOutput
 from bncore.lab import networks
 
 
-def test_the_figures_of_trajectories_show_every_end(full):
-    for runs in full["noise"].values():
-        (ax,) = figures.trajectories(runs).axes
-        left, right = ax.get_xlim()
-        low, high = ax.get_ylim()
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_the_figure_of_losses_shows_the_means_over_the_seeds(full, level):
+    curves = full["overfitting"]["curves"]
+    above, below = figures.overfitted(curves, level).axes
+    at = curves.sel(pixel_noise=level, network="whole batch").isel(steps=slice(1, None))
+    for ax, loss in ((above, "training loss"), (below, "test loss")):
         assert len(ax.lines) == 5
-        for line in ax.lines:
-            x, y = line.get_xdata()[-1], line.get_ydata()[-1]
-            assert left < x < right
-            assert low < y < high
+        np.testing.assert_array_equal(ax.lines[1].get_xdata(), at.steps)
+        np.testing.assert_array_equal(ax.lines[1].get_ydata(), at[loss])
+        assert max(line.get_ydata().max() for line in ax.lines) < ax.get_ylim()[1]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_the_figure_of_gains_shows_intervals(full, level):
+    fresh = full["overfitting"]["fresh"]
+    (ax,) = figures.gained(fresh, level).axes
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert len(names) == len(ax.containers) == 13
+    row = names.index(overfitting.LABELS["ghost 8"])
+    mean, low, high = overfitting.gained(fresh, level, "ghost 8")
+    (point, _, (bar,)) = ax.containers[row]
+    assert point.get_xydata().tolist() == [[mean, row]]
+    np.testing.assert_allclose(bar.get_segments()[0], [[low, row], [high, row]])
 
 
 def test_the_names_of_values_leave_room_for_the_slider():
-    assert set(experiments.populations()) == set(figures.POPULATIONS)
-    assert max(map(len, experiments.populations())) <= 11
+    assert set(scatter.populations()) == set(figures.POPULATIONS)
+    assert max(map(len, scatter.populations())) <= 11
 
 
 def test_the_figure_of_a_company_shows_the_exact_density():
-    (ax,) = figures.company(1, 8, experiments.companies(1, 8)).axes
+    (ax,) = figures.company(1, 8, scatter.companies(1, 8)).axes
     curve = ax.lines[0]
     np.testing.assert_allclose(curve.get_ydata(), GaussianOutput(1, 8).pdf(curve.get_xdata()))
 
 
 def test_the_figure_of_statistics_shows_measured_and_exact():
     sizes = [2, 8, 256]
-    measured, exact = experiments.batch_statistics(experiments.populations()["normal"], sizes)
+    measured, exact = scatter.batch_statistics(scatter.populations()["normal"], sizes)
     above, below = figures.statistics("normal", sizes, measured, exact, 256).axes
     for row, ax in enumerate((above, below)):
         for i, way in enumerate(("independent", "without replacement")):
@@ -46,20 +65,11 @@ def test_the_figure_of_statistics_shows_measured_and_exact():
             np.testing.assert_allclose(ax.lines[2 * i + 1].get_ydata(), measured[way][row])
 
 
-@pytest.mark.parametrize("measure", ["test loss", "test accuracy"])
-def test_the_figure_of_generalisation_shows_paired_differences(full, measure):
-    runs = full["noise"]["0.3"]
-    (ax,) = figures.generalisation(runs, measure).axes
-    scale = 100 if measure == "test accuracy" else 1
-    expected = [scale * experiments.paired(runs, f"ghost {m}", measure)[0] for m in (8, 16, 32, 64)]
-    np.testing.assert_allclose(ax.containers[0].lines[0].get_ydata(), expected)
-
-
 @settings(max_examples=4)
 @given(st.sampled_from([0, 1, 2]), st.sampled_from([0, 4]))
 def test_the_figure_of_the_shift(mean, pull):
     keeps = np.array([0.3, 0.7])
-    measured = np.array([experiments.measured_shift(p, mean, pull, draws=500) for p in keeps]).T
+    measured = np.array([scatter.measured_shift(p, mean, pull, draws=500) for p in keeps]).T
     (ax,) = figures.shift(mean, pull, keeps, measured).axes
     np.testing.assert_allclose(ax.lines[3].get_ydata(), measured[0])
     p = ax.lines[1].get_xdata()[10]
@@ -67,20 +77,21 @@ def test_the_figure_of_the_shift(mean, pull):
     plt.close("all")
 
 
-def test_the_other_figures_show_the_record(full):
-    keeps = full_size.CONFIGURATION["dropout"]["keep"]
-    above, below = figures.dropout(full["dropout"], "after the last one", keeps).axes
-    apart = [
-        (full["dropout"][f"after the last one, {p}"] - full["dropout"]["none"]).mean(0)
-        for p in keeps
-    ]
-    np.testing.assert_allclose(
-        above.containers[0].lines[0].get_ydata(), 100 * np.array(apart)[:, 0]
-    )
-    np.testing.assert_allclose(below.containers[1].lines[0].get_ydata(), np.array(apart)[:, 3])
-    (ax,) = figures.trajectories(full["noise"]["0.0"]).axes
-    whole = full["noise"]["0.0"]["whole batch"][:, 1:].mean(axis=0)
-    np.testing.assert_allclose(ax.lines[1].get_ydata(), whole[:, 1])
+@pytest.mark.parametrize("place", dropout.PLACES)
+def test_the_figure_of_dropout_shows_differences_from_none(full, place):
+    found = full["dropout"].sel(place=place)
+    above, below = figures.dropout(full["dropout"], place).axes
+    for ax, container, measure, unit in (
+        (above, 0, "accuracy", 100),
+        (below, 1, "fitted loss", 1),
+    ):
+        apart = unit * (found[measure] - found[measure].sel(keep=1)).mean("seed")
+        line = ax.containers[container].lines[0]
+        np.testing.assert_allclose(line.get_ydata(), apart.sel(keep=apart.keep < 1))
+        np.testing.assert_allclose(line.get_xdata(), apart.keep[:-1], atol=0.01)
+
+
+def test_the_figure_of_reliability_leaves_out_rare_confidences(full):
     bins = full["sampling"]["0.0"]["bins"]["running"]
     above, _ = figures.reliability(bins, "running").axes
     np.testing.assert_allclose(above.containers[0].lines[0].get_xdata(), bins[0][bins[2] >= 20])

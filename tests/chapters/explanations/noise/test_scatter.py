@@ -1,0 +1,90 @@
+"""How far statistics of batches scatter: drawn batches against the exact formulas."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from bncore.chapters.explanations.noise import scatter
+from bncore.explanations import variance_shift
+from bncore.explanations.noise import GaussianOutput, mean_variance
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+@pytest.mark.parametrize(("z", "m"), [(0, 4), (1, 16), (3, 8)])
+def test_companies_follow_the_exact_distribution(z, m):
+    assert stats.kstest(scatter.companies(z, m), GaussianOutput(z, m).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", list(scatter.populations()))
+def test_measured_scatter_is_the_exact_one(name):
+    sizes = [2, 8, 64, 128]
+    measured, exact = scatter.batch_statistics(scatter.populations()[name], sizes)
+    for way, values in measured.items():
+        expected = exact[way][:, np.array(sizes) - sizes[0]]
+        np.testing.assert_allclose(values, expected, rtol=0.2)
+
+
+@given(st.floats(0.1, 1), st.floats(-2, 2), st.floats(0, 16))
+def test_alike_inputs_have_the_formula_of_the_chapter(keep, mean, pull):
+    ones = 1 + pull
+    expected = ones / ((1 + (1 - keep) * mean**2) / keep + pull)
+    assert scatter.alike(keep, mean, pull) == pytest.approx(expected, rel=16 * EPS, abs=0)
+
+
+@pytest.mark.parametrize(("mean", "pull"), [(0, 0), (1, 4), (2, 4)])
+def test_the_measured_shift_is_the_predicted_one(mean, pull):
+    found = scatter.measured_shift(0.4, mean, pull)
+    expected = (variance_shift.direct(0.4, mean, 1.0), scatter.alike(0.4, mean, pull))
+    np.testing.assert_allclose(found, expected, rtol=0.06)
+
+
+def normal(count, pixels=1):
+    return np.random.default_rng(1).normal(size=(count, 2, pixels))
+
+
+def test_the_share_of_noise_among_normal_values_is_the_exact_one():
+    z = np.linspace(-6, 6, 25)
+    weight = 0.5 * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    exact = sum(
+        w * GaussianOutput(float(a), 8).moments()[1] for a, w in zip(z, weight, strict=True)
+    )
+    found = scatter.share_of_noise(normal(2000), 8)
+    assert found == pytest.approx(exact, rel=0.1)
+
+
+def test_independent_pixels_count_as_examples():
+    """Of the mP values of a batch the P of the example itself stay the same."""
+    few, many = (scatter.share_of_noise(normal(1000, pixels), 4) for pixels in (8, 32))
+    assert few == pytest.approx(3 / (2 * 4 * 8) * 3 / 4, rel=0.1)
+    assert many == pytest.approx(3 / (2 * 4 * 32) * 3 / 4, rel=0.1)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 8))
+def test_the_mean_of_a_batch_of_images_scatters_by_what_lies_between_them(seed, m):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(9, 1, 5)) + rng.normal(size=(9, 1, 1))
+    means = values.mean(axis=2)[:, 0]
+    share = scatter.between_images(values)
+    expected = share * values.var() * mean_variance(m, 1.0, 9)
+    assert mean_variance(m, means.var(), 9) == pytest.approx(expected, rel=64 * EPS)
+
+
+def test_masks_that_keep_all_bring_no_noise_and_others_bring_some():
+    rng = np.random.default_rng(0)
+    inputs, weight = rng.normal(size=(40, 12)), rng.normal(size=(5, 12))
+    assert scatter.noise_of_masks(inputs, weight, 1.0, 8) < 1e-12
+    half, most = (scatter.noise_of_masks(inputs, weight, keep, 8) for keep in (0.5, 0.9))
+    assert 0 < most < half
+
+
+def test_what_first_reaches_a_batch_norm():
+    """A convolution sees each image at 64 places, a dense layer at one."""
+    found = scatter.first_layers()
+    assert found["dense"].shape[2] == 1
+    assert found["convolution"].shape[2] == 64
+    shares = {name: scatter.share_of_noise(values, 16, 200, 20) for name, values in found.items()}
+    assert shares["dense"] == pytest.approx(0.086, rel=0.2)
+    assert shares["convolution"] < 3 / (2 * 16 * 64)
