@@ -39,11 +39,11 @@ def larger_batch():
     of the whole data set.
     """
     sizes, draws, rng = (4, 8, 16, 32, 64, 128), 2000, np.random.default_rng(0)
-    scatter = {"mean": [], "variance": [], "normalised values": []}
+    changes_of = {"mean": [], "variance": [], "normalised values": []}
     for values in scatter.populations().values():
         z = (values - values.mean()) / values.std()
         batches = rng.permuted(np.tile(z, (draws, 1)), axis=1)
-        noises = {name: [] for name in scatter}
+        noises = {name: [] for name in changes_of}
         for m in sizes:
             batch = batches[:, :m]
             mean, variance = batch.mean(axis=1), batch.var(axis=1)
@@ -52,8 +52,8 @@ def larger_batch():
             noises["variance"].append(((variance - 1) ** 2).mean())
             noises["normalised values"].append(((normalised - batch) ** 2).mean())
         for name, found in noises.items():
-            scatter[name].append(np.diff(np.log(found)).max())
-    for name, changes in scatter.items():
+            changes_of[name].append(np.diff(np.log(found)).max())
+    for name, changes in changes_of.items():
         yield at_most(
             0,
             max(changes),
@@ -187,11 +187,11 @@ def _gained(level, *networks, **less):
 def _points(first, second):
     return (
         f"test accuracy, in percentage points, of {first} over {second}, each at its best rate with "
-        "the training set learnt by heart; interval over 16 fresh seeds, for 44 comparisons"
+        "the training set learnt by heart; interval over 16 fresh seeds, for 46 comparisons"
     )
 
 
-@claim("encyclopaedia, Internal covariate shift", "depends")
+@claim("encyclopaedia, Internal covariate shift", "undecided")
 def generalizes():
     """Batch normalization seems to regularise, such that the network generalises better."""
     what = _points("batch norm", "no batch norm")
@@ -201,10 +201,11 @@ def generalizes():
     yield at_least(0, _gained(NOISY, "whole batch", "no batch norm"), what)
 
 
-@claim("ioffe2015, Section 3.4", "depends")
+@claim("ioffe2015, Section 3.4", "undecided")
 def regularizes():
     """In training an example is seen together with the others of its batch, and the network no
-    longer gives it a deterministic value. This is advantageous to generalisation.
+    longer gives it a deterministic value. In experiments this is found advantageous to
+    generalisation.
     """
     what = _points("six kinds of noise in the statistics, on average,", "the whole batch of 128")
     yield under(AS_THEY_ARE)
@@ -213,10 +214,21 @@ def regularizes():
     yield at_least(0, _gained(NOISY, overfitting.KINDS), what)
 
 
-@claim("hoffer2017, abstract", "depends")
+@claim("readingnotes, Tips for using batch normalization, 6", "fails")
+def slight_regularization():
+    """The noise of the batch statistics causes a slight regularisation, which is reduced as the batch
+    grows.
+    """
+    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+        for size in (8, 16, 32, 64):
+            what = _points(f"ghost batches of {size}", "the whole batch of 128")
+            yield at_least(0, _gained(level, f"ghost {size}"), f"{what}, {digits}")
+
+
+@claim("hoffer2017, abstract", "undecided")
 def ghost_batches():
-    """Statistics over small ghost batches decrease the generalisation error of a large batch
-    without more updates.
+    """Statistics over small ghost batches make possible that a large batch generalises better without
+    more updates.
     """
     what = _points("ghost batches of 8, 16, 32 and 64, on average,", "the whole batch of 128")
     yield under(AS_THEY_ARE)
@@ -225,16 +237,17 @@ def ghost_batches():
     yield at_least(0, _gained(NOISY, overfitting.GHOSTS), what)
 
 
-@claim("encyclopaedia, Internal covariate shift", "fails")
+@claim("encyclopaedia, Internal covariate shift", "undecided")
 def without_dropout():
     """Batch normalization regularises, so that it is unnecessary to use dropout to mitigate
     overfitting.
     """
     what = _points("batch norm with dropout behind the last one", "batch norm alone")
-    yield at_most(0, _gained(NOISY, "whole batch, dropout"), f"{what}, noisy digits")
+    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+        yield at_most(0, _added("dropout", level, "whole batch"), f"{what}, {digits}")
 
 
-@claim("cs682slides, Other benefits in practice", "fails")
+@claim("cs682slides, Other benefits in practice", "undecided")
 def less_demand():
     """Batch norm lowers the demand for regularisation, such as dropout or an L2 penalty."""
     for how, of in (("dropout", "dropout"), ("L2", "an L2 penalty")):
@@ -244,7 +257,7 @@ def less_demand():
                 _added(how, level, "whole batch", less="no batch norm"),
                 f"test accuracy, in percentage points, that {of} adds with batch norm, less what it "
                 f"adds without, {digits}, all at their best rates and strengths; interval over 16 "
-                "fresh seeds, for 44 comparisons",
+                "fresh seeds, for 46 comparisons",
             )
 
 
@@ -257,13 +270,18 @@ def _added(how, level, network, less=None):
 @claim("sharad, Advantages", "undecided")
 def can_reduce_regularization():
     """Batch norm can reduce the need for regularisation by dropout or an L2 penalty."""
-    for how, of in (("dropout", "dropout"), ("L2", "an L2 penalty")):
-        yield at_most(
-            0,
-            _added(how, NOISY, "whole batch", less="no batch norm"),
-            f"test accuracy, in percentage points, that {of} adds with batch norm, less what it "
-            "adds without",
-        )
+    added = [
+        _added(how, level, "whole batch", less="no batch norm")
+        for how in ("dropout", "L2")
+        for level in (CLEAN, NOISY)
+    ]
+    yield at_most(
+        0,
+        min(added, key=lambda interval: interval.high),
+        "test accuracy, in percentage points, that a regulariser adds with batch norm, less what it "
+        "adds without: the one of dropout and an L2 penalty on digits and noisy digits whose interval "
+        "reaches least high; 16 fresh seeds, for 46 comparisons",
+    )
 
 
 @claim("sharad, Advantages", "fails")
@@ -271,12 +289,10 @@ def replaces_regularization():
     """Batch norm replaces regularisation because it stabilises training, which makes overfitting
     less likely.
     """
-    fresh = experiments.record()["full"]["overfitting"]["fresh"]
-    both = fresh["by heart"].sel(network=["whole batch", "no batch norm"])
-    yield at_least(0.99, both.mean("seed").min().item(), "training accuracy with and without")
-    what = _points("batch norm", "no batch norm")
-    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
-        yield at_least(0, _gained(level, "whole batch", "no batch norm"), f"{what}, {digits}")
+    for how, of in (("dropout", "dropout"), ("L2", "an L2 penalty")):
+        what, network = _points("batch norm", f"no batch norm with {of}"), f"no batch norm, {how}"
+        for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+            yield at_least(0, _gained(level, "whole batch", network), f"{what}, {digits}")
 
 
 @claim("readingnotes, Tips for using batch normalization, 6", "holds")
@@ -296,7 +312,7 @@ def masks():
     )
 
 
-@claim("li2019, Section 5, dropout after all batch norms", "holds")
+@claim("li2019, Section 5, dropout after all batch norms", "undecided")
 def dropout_last():
     """Dropout behind the last batch norm causes no variance shift and does no harm."""
     found = experiments.record()["full"]["dropout"].sel(place="after the last one")

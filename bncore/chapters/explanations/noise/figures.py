@@ -130,12 +130,13 @@ def gained(found, level):
     for row, network in enumerate(networks):
         color = KINDS.get(network.split()[0], style.INK)
         apart = last.sel(network=network) - last.sel(network=overfitting.BASE)
-        ax.plot(apart, np.full(apart.size, row), ".", color=color, markersize=4, alpha=0.4)
+        ax.plot(apart.values, np.full(apart.size, row), ".", color=color, markersize=4, alpha=0.4)
         mean, low, high = overfitting.gained(found, level, network)
         reach = [[mean - low], [high - mean]]
         ax.errorbar(mean, row, xerr=reach, color=color, fmt="o", capsize=4)
     ax.set_yticks(range(len(networks)), [overfitting.LABELS[network] for network in networks])
     ax.invert_yaxis()
+    ax.set_xlim(-7, 5)  # a network that diverged would leave no room for the others
     ax.set_xlabel("points of test accuracy\nabove the whole batch")
     return fig
 
@@ -154,8 +155,8 @@ def overfitted(curves, level):
     for network, (color, marker, line) in looks.items():
         for ax, loss in zip(panels, ("training loss", "test loss"), strict=True):
             ax.plot(
-                at.steps,
-                at[loss].sel(network=network),
+                at.steps.values,
+                at[loss].sel(network=network).values,
                 color=color,
                 marker=marker,
                 linestyle=line,
@@ -185,9 +186,9 @@ def dropout(found, place):
         for kind, color, marker, line, name, aside in looks:
             one = unit * apart[kind + measure]
             ax.errorbar(
-                apart.keep + aside,
-                one.mean("seed"),
-                yerr=2 * one.std("seed", ddof=1) / np.sqrt(one.sizes["seed"]),
+                apart.keep.values + aside,
+                one.mean("seed").values,
+                yerr=2 * one.std("seed", ddof=1).values / np.sqrt(one.sizes["seed"]),
                 color=color,
                 marker=marker,
                 linestyle=line,

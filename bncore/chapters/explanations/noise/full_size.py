@@ -17,6 +17,7 @@ import numpy as np
 from bncore import progress
 from bncore.chapters.explanations.noise import dropout, experiments, overfitting, sampling
 from bncore.lab import studies
+from bncore.lab.fingerprint import describe, digest
 
 NETWORKS = [
     "no batch norm",
@@ -172,7 +173,7 @@ def run(configuration, cache=None, store=None):
             shape = part.pop("network")
             options["task"] = experiments.on_images(source, cache=cache, device=device, **shape)
         if store is not None and name in STUDIES:
-            options["store"] = Path(store) / name
+            options["store"] = Path(store) / f"{name} {digest(describe(part))}"
         results[name] = measure(configuration["seeds"], part, **options)
     return results
 

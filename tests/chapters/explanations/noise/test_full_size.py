@@ -146,18 +146,96 @@ def test_the_command_for_the_papers_size_runs_its_configuration(small_images, mo
 
 def test_the_papers_networks_are_of_full_size():
     ours, paper = full_size.CONFIGURATION, full_size.PAPER
-    for part in ("noise", "dropout", "sampling"):
-        assert paper[part].keys() - ours[part].keys() == {"network", "learning_rate"}
+    for part in ours.keys() - {"seeds"}:
+        own = paper[part].keys() - ours[part].keys()
+        assert own <= {"network", "learning_rate"}
+        assert "network" in own
         assert ours[part].keys() < paper[part].keys()
     models = {}
-    for part in ("noise", "dropout"):
+    for part in ("overfitting", "dropout"):
         task = experiments.on_images("cifar10", device="cuda", **paper[part]["network"])
         assert task.device == "cuda"
         with torch.device("meta"):
             models[part] = task.network("batch", 0)
-    kernels = [p for p in models["noise"].parameters() if p.ndim == 4]
+    kernels = [p for p in models["overfitting"].parameters() if p.ndim == 4]
     assert [len(p) for p in kernels] == [64, 128, 256, 256, 512, 512, 512, 512]
     assert kernels[0].shape[1] == 3
     body = [name for name, p in models["dropout"].named_parameters() if p.ndim == 4]
     # 18 in blocks, one before them; the paper's count of 20 adds the linear layer.
     assert sum("shortcut" not in name for name in body) == 19
+
+
+def rounded(interval):
+    return tuple(round(value, 1) for value in interval)
+
+
+def test_what_the_text_says_of_gains(full):
+    fresh, of = full["overfitting"]["fresh"], overfitting.gained
+    assert round(of(fresh, 0.0, "whole batch", "no batch norm").mean, 1) == 0.8
+    kinds = [of(fresh, 0.0, network) for network in overfitting.KINDS]
+    assert not any(interval.separates for interval in kinds)
+    assert rounded(of(fresh, 0.0, overfitting.KINDS)) == (0.1, -0.2, 0.5)
+    assert rounded(of(fresh, 0.3, overfitting.KINDS)) == (-2.0, -2.9, -1.1)
+    assert not of(fresh, 0.3, "whole batch", "no batch norm").separates
+    dropout = of(fresh, 0.3, "no batch norm, dropout")
+    assert rounded(dropout) == (2.0, 1.3, 2.7)
+    assert rounded(of(fresh, 0.3, "no batch norm, L2")) == (1.4, 0.2, 2.7)
+    costs = {name: of(fresh, 0.3, name) for name in (*overfitting.GHOSTS, "borrowed 16")}
+    assert all(interval.high < 0 for interval in costs.values())
+    assert [round(interval.mean, 1) for interval in costs.values()] == [
+        -3.2,
+        -2.3,
+        -1.7,
+        -1.5,
+        -2.9,
+    ]
+    assert not of(fresh, 0.3, "injected 16").separates
+    assert rounded(of(fresh, 0.3, "injected 16", "ghost 16")) == (1.7, 0.7, 2.8)
+    assert round(of(fresh, 0.3, "batch of 16", "gradients of 16").mean, 1) == -2.4
+    assert not of(fresh, 0.3, "gradients of 16").separates
+
+
+def test_what_the_text_says_of_regularisers(full):
+    fresh, of = full["overfitting"]["fresh"], overfitting.gained
+    for level in (0.0, 0.3):
+        for how in ("dropout", "L2"):
+            plain = (f"no batch norm, {how}", "no batch norm")
+            assert not of(fresh, level, f"whole batch, {how}").separates
+            assert not of(fresh, level, f"whole batch, {how}", less=plain).separates
+            assert abs(of(fresh, level, *plain).mean) < 1 or (level, how) == (0.0, "dropout")
+    assert rounded(of(fresh, 0.0, "whole batch, dropout")) == (-0.1, -0.6, 0.4)
+    assert rounded(of(fresh, 0.3, "whole batch, dropout")) == (0.2, -0.9, 1.3)
+    strengths = fresh.strength.sel(pixel_noise=0.3)
+    assert strengths.sel(network="whole batch, dropout") == 0.8
+    assert strengths.sel(network="no batch norm, L2") == 0.03
+    assert (fresh.strength.isin([0.8, 0.03])).sum() == 2
+
+
+def test_what_the_text_says_of_learning_by_heart(full):
+    found, level = full["overfitting"], {"pixel_noise": 0.3}
+    by_heart = found["fresh"]["by heart"]
+    low = by_heart.mean("seed") < 0.99
+    assert low.sum() == 2
+    assert low.sel(level).sel(network="no batch norm, L2")
+    assert round(by_heart.sel(level).sel(network="no batch norm, L2").mean().item(), 2) == 0.95
+    diverged = by_heart.sel(pixel_noise=0.0, network="no batch norm, dropout")
+    assert sorted(diverged.values)[0] < 0.2
+    assert sorted(diverged.values)[1] > 0.99
+    losses = found["curves"]["test loss"].sel(level).sel(network="whole batch", steps=[100, 600])
+    assert losses.round(2).values.tolist() == [0.74, 0.88]
+    for noise in (0.0, 0.3):
+        curves = found["curves"].accuracy.sel(pixel_noise=noise)
+        best = curves.isel(network=int(curves.sel(steps=600).argmax("network")))
+        assert round(100 * float(best.sel(steps=600) - best.sel(steps=300)), 1) == 0.4
+
+
+def test_what_the_text_says_of_fitting_again(full):
+    fresh = full["refitting"]["fresh"]
+    for level in (0.0, 0.3):
+        one = 100 * fresh.sel(pixel_noise=level, drop=True)
+        interval = studies.difference(one["fitted accuracy"], one["accuracy"], looked_at=2)
+        assert -0.3 < interval.low < 0 < interval.high < 0.3
+    found = full["dropout"].sel(place="before batch norms", keep=0.3).mean("seed")
+    none = full["dropout"].sel(place="before batch norms", keep=1.0).mean("seed")
+    assert found["loss"] - found["fitted loss"] < (found["loss"] - none["loss"]) / 2
+    assert abs(found["fitted accuracy"] - found["accuracy"]) < 0.005
