@@ -21,6 +21,7 @@ import xarray as xr
 from scipy import stats
 
 from bncore import arguments as check
+from bncore.lab import _grids
 from bncore.lab.sweep import sweep
 
 Call = Callable[..., Mapping[str, object]]
@@ -63,7 +64,7 @@ def study(
         are not named.
     """
     runs = sweep(run, {**grid, "seed": list(seeds)}, store=store, n_jobs=n_jobs)
-    return _dataset(runs, axes or {}).drop_vars("ran")
+    return _grids.dataset(runs, axes or {}).drop_vars("ran")
 
 
 def tuned(
@@ -125,13 +126,13 @@ def tuned(
 
     kept = runs(arms, rates)
     for _ in range(extensions):
-        found = _dataset(kept, axes or {})
-        beyond = _beyond(found, score, over, smaller)
+        found = _grids.dataset(kept, axes or {})
+        beyond = _grids.beyond(found, score, over, smaller)
         if not beyond:
             break
         for case, rate in beyond:
             kept += runs({name: [value] for name, value in case.items()}, [rate])
-    return _dataset(kept, axes or {})
+    return _grids.dataset(kept, axes or {})
 
 
 def best(
@@ -160,8 +161,8 @@ def best(
     ValueError
         If there is no such score or axis.
     """
-    at = _place_of_best(found, score, over, smaller)
-    ran = _ran(found, over)
+    at = _grids.place_of_best(found, score, over, smaller)
+    ran = _grids.was_run(found, over)
     first, last = (
         ran.argmax(over),
         ran.sizes[over] - 1 - ran[{over: slice(None, None, -1)}].argmax(over),
@@ -211,7 +212,7 @@ def until_done(
     for _ in range(check.positive_integer("doublings", doublings) + 1):
         found.append(runs(steps).expand_dims(steps=[steps]))
         medians = best(found[-1].isel(steps=0), score, smaller=smaller, over=over)[score]
-        now = float(_worst_last(medians.median("seed"), smaller).min())
+        now = float(_grids.worst_last(medians.median("seed"), smaller).min())
         if before is not None and before - now < gain:
             whole = xr.concat(found, "steps", join="outer")
             return whole.assign(ran=whole.ran.fillna(False).astype(bool))
@@ -250,12 +251,16 @@ def confirmed(
     if used := sorted(set(seeds) & set(chosen.seed.values.tolist())):
         raise ValueError(f"seeds has {used[0]}, which chose the rates, expected fresh ones")
     kept = []
-    for case in _cases(chosen[over]):
+    for case in _grids.cases(chosen[over]):
         arm = {name: [value] for name, value in case.items()}
         rate = chosen[over].sel(case).item()
         kept += sweep(run, {**arm, over: [rate], "seed": seeds}, store=store, n_jobs=n_jobs)
-    found = _dataset(kept, axes or {})
-    return found.isel({over: _ran(found, over).argmax(over)}).reset_coords(over).drop_vars("ran")
+    found = _grids.dataset(kept, axes or {})
+    return (
+        found.isel({over: _grids.was_run(found, over).argmax(over)})
+        .reset_coords(over)
+        .drop_vars("ran")
+    )
 
 
 def at_best_rates(
@@ -362,81 +367,3 @@ def rounded(found: xr.Dataset, digits: int = 4) -> xr.Dataset:
         return np.vectorize(lambda value: float(f"{value:.{digits}g}"), otypes=[float])(values)
 
     return found.map(lambda array: array if array.dtype == bool else xr.apply_ufunc(short, array))
-
-
-def _dataset(runs, axes):
-    """Runs as a dataset over all values of their parameters, numbers in order; ``ran`` says which."""
-    values = {}
-    for name in runs[0].parameters:
-        seen = list(dict.fromkeys(one.parameters[name] for one in runs))
-        values[name] = seen if isinstance(seen[0], str) or name == "seed" else sorted(seen)
-    shape = tuple(map(len, values.values()))
-    first = {name: np.asarray(value) for name, value in runs[0].result.items()}
-    arrays = {name: np.full((*shape, *part.shape), np.nan) for name, part in first.items()}
-    ran = np.zeros(shape, bool)
-    for one in runs:
-        at = tuple(values[name].index(value) for name, value in one.parameters.items())
-        ran[at] = True
-        if set(one.result) != set(first):
-            raise ValueError(
-                f"the run with {one.parameters} returns {', '.join(one.result)}, expected "
-                f"{', '.join(first)}, as the first one does"
-            )
-        for name, array in arrays.items():
-            part, own = np.asarray(one.result[name]), tuple(axes.get(name, ()))
-            if part.shape != first[name].shape or part.ndim != len(own):
-                raise ValueError(
-                    f"{name} has shape {part.shape} in the run with {one.parameters}, expected "
-                    f"{first[name].shape} with the axes {own}: name them by axes="
-                )
-            array[at] = part
-    found = {name: ((*values, *axes.get(name, ())), array) for name, array in arrays.items()}
-    return xr.Dataset({**found, "ran": (tuple(values), ran)}, coords=values)
-
-
-def _ran(found, over):
-    """Whether each arm was run at each rate."""
-    if "ran" in found:
-        return found.ran.any("seed")
-    return xr.ones_like(found[over], bool)
-
-
-def _worst_last(scores, smaller):
-    """The scores such that smaller is better, infinite where there is no number."""
-    return (scores if smaller else -scores).fillna(np.inf)
-
-
-def _place_of_best(found, score, over, smaller):
-    for name, known in ((score, found.data_vars), (over, found.dims), ("seed", found.dims)):
-        if name not in known:
-            raise ValueError(
-                f"found lacks {name!r}, expected it among {', '.join(map(str, known))}"
-            )
-    medians = _worst_last(found[score], smaller).median("seed")
-    return medians.where(_ran(found, over), np.inf).argmin(over)
-
-
-def _cases(array):
-    """Each combination of the coordinates of an array, by name."""
-    names = array.dims
-    for values in itertools.product(*(array[name].values.tolist() for name in names)):
-        yield dict(zip(names, values, strict=True))
-
-
-def _beyond(found, score, over, smaller):
-    """The arms whose best rate is at an end of their grid, each with the rate beyond it."""
-    at, ran = _place_of_best(found, score, over, smaller), _ran(found, over)
-    result = []
-    for case in _cases(at):
-        tried = found[over].values[ran.sel({k: v for k, v in case.items() if k in ran.dims}).values]
-        chosen = found[over].values[at.sel(case).item()]
-        if chosen == tried[0]:
-            result.append((case, _short(tried[0] ** 2 / tried[1])))
-        elif chosen == tried[-1]:
-            result.append((case, _short(tried[-1] ** 2 / tried[-2])))
-    return result
-
-
-def _short(rate):
-    """Three digits, as people write rates."""
-    return float(f"{rate:.3g}")
