@@ -47,7 +47,8 @@ def command(
     run : callable
         From a configuration to results as ``save`` takes them; without ``run_paper`` it also takes
         the folder or None as a second argument. If it takes ``store``, it gets a folder beside
-        `path` in which to keep finished runs, so that it goes on after an interruption.
+        `path` in which to keep finished runs, so that it goes on after an interruption; the reduced
+        run, whose fixed arguments differ, gets none.
     configuration, reduced : mapping
         Of the recorded run, and of the part of it that a test repeats.
     paper : mapping
@@ -82,7 +83,7 @@ def command(
         takes = "store" in inspect.signature(call).parameters
         return functools.partial(call, store=store) if takes else call
 
-    run = stored(run)
+    run, without_store = stored(run), run
     if options.cache is not None and not options.paper:
         parser.error("--cache is the folder of the images that --paper downloads: give both")
     if options.paper:
@@ -94,7 +95,12 @@ def command(
     if options.other is not None:
         stored(options.other)()
     else:
-        save(path, configuration=configuration, full=run(configuration), reduced=run(reduced))
+        save(
+            path,
+            configuration=configuration,
+            full=run(configuration),
+            reduced=without_store(reduced),
+        )
 
 
 def save(

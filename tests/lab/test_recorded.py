@@ -179,7 +179,7 @@ def test_a_run_that_can_be_interrupted_gets_a_folder_for_what_is_finished(tmp_pa
             tmp_path / "recorded.json", run, configuration={}, reduced={}, paper={},
             others={"part": lambda store: seen.append(store)}, arguments=arguments,
         )  # fmt: skip
-    assert seen == [tmp_path / "runs"] * 3
+    assert seen == [tmp_path / "runs", None, tmp_path / "runs"]
 
 
 @pytest.mark.parametrize(("arguments", "folder"), [((), None), (("--cache", "images"), "images")])
