@@ -1,8 +1,8 @@
 """What single chapters need besides the mathematics: claims, exercises and longer figures.
 
 `ledger` runs a chapter's claims, or all of them; `check` judges a learner's answer to an exercise.
-Both find the modules `<wing>/<chapter>/claims.py` and `exercises.py` by their names, and a chapter
-that asks for its own imports no other.
+Both find the modules `<wing>/<chapter>/claims.py` and `exercises.py` by their names, where there are
+several `claims_of_this.py` as well, and a chapter that asks for its own imports no other.
 """
 
 import importlib
@@ -67,7 +67,7 @@ def _require(chapter: str) -> None:
 
 
 def discover(kind: str, chapter: str | None = None) -> None:
-    """Import the module called `kind` of one chapter, or of every chapter that has one.
+    """Import the modules called `kind`, or `kind_` and more, of one chapter or of every one.
 
     Raises
     ------
@@ -79,12 +79,14 @@ def discover(kind: str, chapter: str | None = None) -> None:
             discover(kind, name)
         return
     _require(chapter)
-    if kind not in [found.name for found in pkgutil.iter_modules([str(_folder(chapter))])]:
-        return
-    found = importlib.import_module(f"{__name__}.{chapter.replace('/', '.')}.{kind}")
+    package = f"{__name__}.{chapter.replace('/', '.')}"
+    inside = sorted(found.name for found in pkgutil.iter_modules([str(_folder(chapter))]))
+    parts = [f"{package}.{name}" for name in inside if f"{name}_".startswith(f"{kind}_")]
+    for part in parts:
+        importlib.import_module(part)
     for entry in exercises.REGISTRY.values() if kind == "exercises" else ():
         begin = f"{chapter.split('/')[1].replace('_', '-')}-"
-        if entry.reference.__module__ == found.__name__ and not entry.name.startswith(begin):
+        if entry.reference.__module__ in parts and not entry.name.startswith(begin):
             raise ValueError(
                 f"an exercise of {chapter} is called {entry.name!r}, expected a name that begins "
                 f"with {begin!r}: by that `check` finds it"

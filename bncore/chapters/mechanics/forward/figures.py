@@ -201,6 +201,36 @@ def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
     return fig
 
 
+def arrivals(found: xr.Dataset, horizon: int) -> matplotlib.figure.Figure:
+    """Steps to a training loss against the initial gain: median over seeds, and their range.
+
+    `found` is "by_loss" of the recorded run; runs that did not arrive stand at the horizon.
+    """
+    fig, rows = style.axes(len(PANELS), height=6.4, sharex=True)
+    looks = {
+        "batch": ("batch norm", NORMALISED, "-", "o"),
+        "none": ("no batch norm", PLAIN, "--", "s"),
+    }
+    steps = found.loss_score.clip(max=horizon)
+    for ax, kind in zip(rows, PANELS, strict=True):
+        for normalization, (name, colour, line, marker) in looks.items():
+            one = steps.sel(kind=kind, normalization=normalization)
+            ax.fill_between(
+                one.gain, one.min("seed"), one.max("seed"), color=colour, alpha=0.15, linewidth=0
+            )
+            ax.plot(
+                one.gain, one.median("seed"), color=colour, linestyle=line, marker=marker,
+                markersize=6, label=name,
+            )  # fmt: skip
+        ax.axhline(horizon, color=style.MUTED, linestyle=":")
+        ax.set(xscale="log", yscale="log", ylim=(30, 1.5 * horizon), ylabel=f"steps, {kind}")
+        style.legend_above(ax)
+    rows[-1].set(xlabel="gain of the initial weights", xticks=[1 / 16, 1 / 4, 1, 4, 16])
+    rows[-1].set_xticklabels(["1/16", "1/4", "1", "4", "16"])
+    rows[-1].minorticks_off()
+    return fig
+
+
 def _moments(values):
     mean = f"{values.mean():.1f}".replace("-0.0", "0.0").replace("-", "−")
     return f"mean {mean}, standard deviation {values.std():.1f}"

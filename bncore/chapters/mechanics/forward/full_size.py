@@ -1,23 +1,69 @@
-"""The recorded runs of the forward chapter: deep networks at every learning rate, trained to the end.
+"""The recorded runs of the forward chapter: deep networks at every learning rate, from every start.
 
-``make full CHAPTER=mechanics/forward`` writes recorded.json again, in an hour on one core; if
-it is interrupted, it goes on where it was. With ``--paper`` the same code trains ``PAPER`` instead, the
-network of Ioffe and Szegedy's first figure on MNIST, and writes paper.json. It needs the internet once,
-to download MNIST. It has not been run here: no chapter, figure or claim rests on it.
+``make full CHAPTER=mechanics/forward`` writes recorded.json again, in an hour and a half on one core;
+if it is interrupted, it goes on where it was. ``python -m bncore.chapters.full mechanics/forward
+--starts`` repeats one of PARTS and keeps the rest. With ``--paper`` the same code trains ``PAPER``
+instead, the network of Ioffe and Szegedy's first figure on MNIST, and writes paper.json. It needs the
+internet once, to download MNIST. It has not been run here: no chapter, figure or claim rests on it.
 """
 
 from functools import partial
 from pathlib import Path
 
-from bncore.chapters.mechanics.forward import experiments
-from bncore.lab import studies
+from bncore.chapters.mechanics.forward import benefits, experiments
+from bncore.lab import recorded, studies
 
-CONFIGURATION = {
+RATES = {
     "networks": list(experiments.NETWORKS),
     "learning_rates": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0],
     "seeds": [0, 1, 2, 3, 4],
     "fresh_seeds": list(range(5, 15)),
     "moments": [100, 300, 1000, 3000, 10_000],
+}
+ARRIVAL = {
+    "normalizations": ["none", "batch"],
+    "learning_rates": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+    "seeds": [0, 1, 2],
+    "fresh_seeds": list(range(5, 15)),
+    "horizon": 1000,
+}
+CONSTANTS = {
+    "momentum": [0.01, 0.1, 0.5],
+    "eps": [1e-5, 1e-3, 1e-1],
+    "learning_rates": [0.03, 0.1, 0.3],
+    "seeds": [0, 1, 2],
+    "fresh_seeds": list(range(5, 15)),
+}
+CONFIGURATION = {
+    **RATES,
+    "starts": {
+        **ARRIVAL,
+        "kinds": ["sigmoid", "ReLU"],
+        "gains": [1 / 16, 1 / 4, 3**-0.5, 2**0.5, 4.0, 16.0],
+    },
+    "convolutional": {
+        **ARRIVAL,
+        "kinds": ["convolutional"],
+        "gains": [2**0.5],
+        "learning_rates": [0.1, 0.3, 1.0],
+        "seeds": [0, 1],
+        "horizon": 600,
+    },
+    "learned": {
+        **ARRIVAL,
+        "kinds": ["sigmoid", "ReLU"],
+        "normalizations": ["batch", "batch, γ and β fixed"],
+        "gains": [1.0],
+    },
+    "saturation": {
+        "normalizations": ["none", "batch"],
+        "learning_rates": [0.03, 0.3, 3.0],
+        "seeds": [0, 1],
+        "moments": [100, 300, 1000, 3000],
+    },
+    "constants": {**CONSTANTS, "steps": 500, "batch_size": 8},
+    "constants_early": {**CONSTANTS, "steps": 50, "batch_size": 64},
+    "seconds": {"kinds": list(benefits.KINDS), "repeats": 500},
 }
 REDUCED = {
     "networks": ["sigmoid, batch norm", "ReLU, gain √2"],
@@ -25,9 +71,42 @@ REDUCED = {
     "seeds": [0, 1],
     "fresh_seeds": [2, 3],
     "moments": [20, 60],
+    "starts": {
+        **ARRIVAL,
+        "kinds": ["sigmoid", "ReLU"],
+        "gains": [2.0],
+        "learning_rates": [0.03, 0.1, 0.3],
+        "seeds": [0, 1],
+        "fresh_seeds": [2, 3],
+        "horizon": 60,
+    },
+    "convolutional": {
+        **ARRIVAL,
+        "kinds": ["convolutional"],
+        "gains": [2**0.5],
+        "learning_rates": [0.1, 0.3, 1.0],
+        "seeds": [0],
+        "fresh_seeds": [1],
+        "horizon": 30,
+    },
+    "saturation": {
+        "normalizations": ["none", "batch"],
+        "learning_rates": [0.3, 3.0],
+        "seeds": [0],
+        "moments": [20, 60],
+    },
+    "constants": {
+        "momentum": [0.01, 0.1],
+        "eps": [1e-5, 1e-3],
+        "learning_rates": [0.03, 0.1, 0.3],
+        "seeds": [0],
+        "fresh_seeds": [1, 2],
+        "steps": 60,
+        "batch_size": 8,
+    },
 }
 PAPER = {
-    **CONFIGURATION,
+    **RATES,
     "fresh_seeds": list(range(5, 10)),
     "moments": [100, 1000, 10_000, 50_000],
     "widths": [784, 100, 100, 100, 10],
@@ -38,16 +117,24 @@ AXES = {"accuracy": ("steps",)}
 
 
 def run(configuration: dict, cache=None, store=None) -> dict:
-    """Test accuracy of each network at each rate, and at its best rate on fresh seeds.
+    """Every part of the configuration: the accuracies of ``by_rate``, and one for each of PARTS.
 
     Parameters
     ----------
     configuration : dict
-        As ``CONFIGURATION``; grids go on beyond an end at which a network is best.
+        As ``CONFIGURATION``, with any of PARTS; grids go on beyond an end at which a network is best.
     cache : path, optional
         Folder of the images that are downloaded, as in ``data.openml``.
     store : path, optional
         Folder in which finished runs are kept.
+    """
+    parts = {name: part for name, part in PARTS.items() if name in configuration}
+    found = {name: part(configuration[name], _within(store, name)) for name, part in parts.items()}
+    return {**by_rate(configuration, cache, store), **found}
+
+
+def by_rate(c, cache=None, store=None):
+    """Test accuracy of each network at each rate, and at its best rate on fresh seeds.
 
     Returns
     -------
@@ -55,7 +142,6 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         "tuning" and "fresh": accuracies by network, learning rate, seed and number of steps; the
         second at the rate at which the median of the last accuracy is best.
     """
-    c = configuration
     widths = tuple(c.get("widths", experiments.WIDTHS))
     one = partial(
         experiments.accuracies, moments=c["moments"], widths=widths,
@@ -69,3 +155,94 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         name: studies.rounded(some.assign_coords(steps=c["moments"]))
         for name, some in found.items()
     }
+
+
+def arrivals(c, store=None):
+    """Steps to a training loss and to a test accuracy, by kind, normalisation and initial gain.
+
+    Returns
+    -------
+    dict
+        "tuning"; "by_loss" and "by_accuracy": fresh seeds at the rate that gets there in the fewest,
+        the second at that of the first where none gets there.
+    """
+    one = partial(benefits.arrival, horizon=c["horizon"])
+    arms = {"kind": c["kinds"], "normalization": c["normalizations"], "gain": c["gains"]}
+    found = studies.at_best_rates(
+        one, arms, c["learning_rates"], c["seeds"], c["fresh_seeds"], "loss_score",
+        smaller=True, store=store,
+    )  # fmt: skip
+    chosen = studies.best(found["tuning"], "accuracy_score", smaller=True)
+    arrives = chosen.accuracy_score.median("seed") <= c["horizon"]
+    rates = chosen.learning_rate.where(arrives, found["fresh"].learning_rate)
+    chosen = chosen.assign(learning_rate=rates)
+    by_accuracy = studies.confirmed(one, chosen, c["fresh_seeds"], store=store)
+    return {
+        "tuning": studies.rounded(found["tuning"].drop_vars("rises")),
+        "by_loss": studies.rounded(found["fresh"].drop_vars("accuracy_score")),
+        "by_accuracy": studies.rounded(by_accuracy[["accuracy_score", "learning_rate"]]),
+    }
+
+
+def saturation(c, store=None):
+    """Shares of saturated sigmoids, by normalisation, learning rate, seed and number of steps."""
+    grid = {"normalization": c["normalizations"], "learning_rate": c["learning_rates"]}
+    axes = {"share": ("steps",), "accuracy": ("steps",)}
+    one = partial(benefits.saturation, moments=c["moments"])
+    found = studies.study(one, grid, c["seeds"], axes=axes, store=store)
+    return studies.rounded(found.assign_coords(steps=c["moments"]), 3)
+
+
+def constants(c, store=None):
+    """Test accuracies by momentum and eps: "tuning", and "fresh" of the best pair and of DEFAULTS.
+
+    Of those on fresh seeds the pairs under "best" and in DEFAULTS count.
+    """
+    one = partial(benefits.with_constants, steps=c["steps"], batch_size=c["batch_size"])
+    arms = {"momentum": c["momentum"], "eps": c["eps"]}
+    tuning = studies.tuned(
+        one, arms, c["learning_rates"], c["seeds"], "accuracy", smaller=False, store=store
+    )
+    chosen = studies.best(tuning, "accuracy", smaller=False)
+    at = chosen["accuracy"].median("seed").argmax(...)
+    best = {name: chosen[name].values[at[name].item()].item() for name in arms}
+    pairs = [best, *benefits.DEFAULTS.values()]
+    some = {name: sorted({pair[name] for pair in pairs} & set(arms[name])) for name in arms}
+    fresh = studies.confirmed(one, chosen.sel(some), c["fresh_seeds"], store=store)
+    return {"tuning": studies.rounded(tuning), "fresh": studies.rounded(fresh), "best": best}
+
+
+def seconds(c, store=None):
+    """Median seconds of a training step, by kind, without batch norm ("none") and with it."""
+    return {kind: benefits.step_seconds(kind, c["repeats"]) for kind in c["kinds"]}
+
+
+PARTS = {
+    "starts": arrivals,
+    "convolutional": arrivals,
+    "learned": arrivals,
+    "saturation": saturation,
+    "constants": constants,
+    "constants_early": constants,
+    "seconds": seconds,
+}
+
+
+def _within(store, name):
+    return None if store is None else Path(store) / name
+
+
+def _repeat(name):
+    def repeat(store=None):
+        kept = recorded.load(PATH)
+        full = {**kept["full"], name: PARTS[name](CONFIGURATION[name], _within(store, name))}
+        reduced = kept["reduced"]
+        if name in REDUCED:
+            reduced = {**reduced, name: PARTS[name](REDUCED[name])}
+        recorded.save(PATH, configuration=CONFIGURATION, full=full, reduced=reduced)
+
+    repeat.__doc__ = f"repeat the part {name!r} of the recorded run, and keep the rest as it is"
+    return repeat
+
+
+OTHERS = {name: _repeat(name) for name in PARTS}

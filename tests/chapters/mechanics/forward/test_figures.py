@@ -73,3 +73,15 @@ def test_the_figure_of_seeds_has_one_line_a_run():
     history = experiments.percentile_run(None, data.digits(), steps=20, every=10)
     ax = figures.by_seed({"plain": [history], "normalised": [history, history]}).axes[0]
     assert len(ax.lines) == 1 + 2 + 1
+
+
+def test_the_figure_of_arrivals_shows_medians_by_gain_and_the_horizon_where_none_arrives():
+    found = recorded.load(full_size.PATH)["full"]["starts"]["by_loss"]
+    for ax, kind in zip(figures.arrivals(found, 700).axes, figures.PANELS, strict=True):
+        normalised, plain, horizon = ax.lines
+        assert set(horizon.get_ydata()) == {700}
+        for line, name in ((normalised, "batch"), (plain, "none")):
+            table = found.loss_score.sel(kind=kind, normalization=name)
+            np.testing.assert_array_equal(line.get_xdata(), found.gain)
+            expected = np.median(np.minimum(table.values, 700), axis=1)
+            np.testing.assert_array_equal(line.get_ydata(), expected)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from bncore.chapters.mechanics.forward import experiments, full_size
+from bncore.chapters.mechanics.forward import benefits, experiments, full_size
 from bncore.lab import recorded, studies
 
 
@@ -23,12 +24,27 @@ def test_the_record_is_of_this_configuration(record):
     assert set(c["learning_rates"]) <= set(tuning.learning_rate.values.tolist())
 
 
+def datasets(found, name=""):
+    """The datasets of a run, by the names of the parts that they stand in."""
+    if isinstance(found, xr.Dataset):
+        return {name: found}
+    parts = [
+        datasets(one, f"{name} {key}")
+        for key, one in found.items()
+        if isinstance(found, dict) and not isinstance(one, float)
+    ]
+    return {key: value for part in parts for key, value in part.items()}
+
+
 def test_a_part_of_the_record_can_be_run_again(record):
     """Another processor rounds differently, and training amplifies that: some images of 449."""
-    found = full_size.run(full_size.REDUCED)
-    for name, kept in record["reduced"].items():
-        assert found[name].accuracy.dims == kept.accuracy.dims
-        np.testing.assert_allclose(found[name].accuracy, kept.accuracy, rtol=0, atol=15 / 449)
+    found, kept = (datasets(run) for run in (full_size.run(full_size.REDUCED), record["reduced"]))
+    assert found.keys() == kept.keys()
+    for name, old in kept.items():
+        for quantity in {"accuracy", "share", "loss_score", "accuracy_score"} & set(old.data_vars):
+            new, scale = found[name][quantity], 100 if "score" in quantity else 1
+            assert new.dims == old[quantity].dims
+            np.testing.assert_allclose(new, old[quantity], rtol=0, atol=scale * 15 / 449)
 
 
 def test_the_best_rates_lie_inside_their_grids_and_the_best_network_is_done(record):
@@ -69,3 +85,46 @@ def test_runs_of_the_papers_size_take_images_as_rows(monkeypatch):
     found = full_size.run(full_size.PAPER | small, "somewhere")
     assert set(asked) == {("mnist", "somewhere")}
     assert found["fresh"].accuracy.shape == (1, 1, 2)
+
+
+ARRIVALS = ("starts", "convolutional", "learned")
+
+
+@pytest.mark.parametrize("part", ARRIVALS)
+def test_arms_that_arrive_do_so_at_a_rate_inside_their_grid(record, part):
+    """To the test accuracy those from the best gain, which alone are compared."""
+    c, found = full_size.CONFIGURATION[part], record["full"][part]
+    assert found["tuning"].kind.values.tolist() == c["kinds"]
+    assert found["tuning"].normalization.values.tolist() == c["normalizations"]
+    assert found["tuning"].gain.values.tolist() == sorted(c["gains"])
+    for score, fresh in (("loss_score", "by_loss"), ("accuracy_score", "by_accuracy")):
+        chosen = studies.best(found["tuning"], score, smaller=True)
+        medians = chosen[score].median("seed")
+        arrives = medians <= c["horizon"]
+        assert arrives.any("gain").sel(normalization="batch").all()
+        counts = arrives if score == "loss_score" else medians == medians.min("gain")
+        counts = counts & arrives
+        assert not (chosen.at_an_end & counts).any()
+        rates = found[fresh].learning_rate
+        np.testing.assert_array_equal(rates.where(arrives), chosen.learning_rate.where(arrives))
+        assert found[fresh].seed.values.tolist() == c["fresh_seeds"]
+
+
+@pytest.mark.parametrize("part", ["constants", "constants_early"])
+def test_the_constants_that_are_compared_are_the_best_and_the_defaults(record, part):
+    found = record["full"][part]
+    chosen = studies.best(found["tuning"], "accuracy", smaller=False)
+    medians = chosen["accuracy"].median("seed")
+    assert medians.sel(found["best"]) == medians.max()
+    for one in (found["best"], *benefits.DEFAULTS.values()):
+        fresh = found["fresh"].sel(one)
+        assert fresh.seed.values.tolist() == full_size.CONFIGURATION[part]["fresh_seeds"]
+        assert fresh.learning_rate == chosen.learning_rate.sel(one)
+        assert not chosen.at_an_end.sel(one)
+
+
+def test_steps_with_and_without_batch_norm_are_timed(record):
+    seconds = record["full"]["seconds"]
+    assert list(seconds) == full_size.CONFIGURATION["seconds"]["kinds"]
+    for one in seconds.values():
+        assert 0.2 < one["batch"] / one["none"] < 20
