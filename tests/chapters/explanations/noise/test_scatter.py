@@ -53,6 +53,8 @@ def test_the_share_of_noise_among_normal_values_is_the_exact_one():
     )
     found = scatter.share_of_noise(normal(2000), 8)
     assert found == pytest.approx(exact, rel=0.1)
+    moved = scatter.share_of_noise(3 * normal(2000) + 5, 8)
+    assert moved == pytest.approx(found, rel=1e-9)
 
 
 def test_independent_pixels_count_as_examples():
