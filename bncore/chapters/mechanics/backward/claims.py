@@ -31,31 +31,29 @@ def chain_rule():
     r"""The chain rule through $\hat x_i$, $\sigma_B^2$ and $\mu_B$, in six partial derivatives,
     gives the gradients of the loss with respect to $x_i$, $\gamma$ and $\beta$.
     """
-    eps = 1e-5
-    worst = dict.fromkeys(("x", "gamma", "beta"), 0.0)
+    names, errors = ("x", "gamma", "beta"), []
     for x, dy, gamma in _cases(100):
-        m = len(x)
-        mean, var = x.mean(axis=0), x.var(axis=0)
-        dx_hat = dy * gamma
-        dvar = (dx_hat * (x - mean)).sum(axis=0) * -0.5 * (var + eps) ** -1.5
-        dmean = -dx_hat.sum(axis=0) / np.sqrt(var + eps) + dvar * (-2 * (x - mean)).mean(axis=0)
-        dx = dx_hat / np.sqrt(var + eps) + dvar * 2 * (x - mean) / m + dmean / m
-        dgamma = (dy * (x - mean) / np.sqrt(var + eps)).sum(axis=0)
-        printed = dict(zip(worst, (dx, dgamma, dy.sum(axis=0)), strict=True))
-        oracle = dict(zip(worst, _autograd(x, dy, gamma, eps), strict=True))
-        for name in worst:
-            scale = np.abs(oracle[name]).max() + np.abs(dx_hat).max() / np.sqrt(var.min() + eps)
-            error = np.abs(printed[name] - oracle[name]).max() / scale
-            worst[name] = max(worst[name], error)
-    yield from [
-        at_most(
-            1e-11,
-            error,
-            f"largest relative error of the gradient of `{name}` over 100 random batches, "
-            "against automatic differentiation",
-        )
-        for name, error in worst.items()
-    ]
+        centred, s2, dx_hat = x - x.mean(axis=0), x.var(axis=0) + 1e-5, dy * gamma
+        dvar = (dx_hat * centred).sum(axis=0) * -0.5 * s2**-1.5
+        dmean = -dx_hat.sum(axis=0) / np.sqrt(s2) + dvar * (-2 * centred).mean(axis=0)
+        dx = dx_hat / np.sqrt(s2) + (dvar * 2 * centred + dmean) / len(x)
+        dgamma = (dy * centred / np.sqrt(s2)).sum(axis=0)
+        floor, oracle = np.abs(dx_hat).max() / np.sqrt(s2.min()), _autograd(x, dy, gamma, 1e-5)
+        pairs = zip((dx, dgamma, dy.sum(axis=0)), oracle, strict=True)
+        errors.append([_relative(ours, theirs, floor) for ours, theirs in pairs])
+    what = "largest relative error of the gradient of `{}` over 100 random batches, against "
+    for name, error in zip(names, np.max(errors, axis=0), strict=True):
+        yield at_most(1e-11, error, what.format(name) + "automatic differentiation")
+
+
+def _gradients_of_weights(a, eps, count=50):
+    """Gradients of BN((aW)u) with respect to aW, with variances of Wu of 1, and their floors."""
+    for x, dy, gamma in _cases(count, seed=1):
+        u = np.random.default_rng(len(x)).normal(size=(len(x), 3))
+        weight = np.linalg.lstsq(u, x, rcond=None)[0] + 0.1
+        weight /= (u @ weight).std(axis=0)
+        floor = np.abs(u).max() * np.abs(dy * gamma).max()
+        yield u.T @ _autograd(u @ (a * weight), dy, gamma, eps)[0], floor
 
 
 @claim("ioffe2015, Section 3.3", "depends")
@@ -65,18 +63,8 @@ def weight_scale():
     """
 
     def worst(a, eps):
-        errors = []
-        for x, dy, gamma in _cases(50, seed=1):
-            u = np.random.default_rng(len(x)).normal(size=(len(x), 3))
-            weight = np.linalg.lstsq(u, x, rcond=None)[0] + 0.1
-            weight /= (u @ weight).std(axis=0)
-
-            def gradient(scale, u=u, weight=weight, dy=dy, gamma=gamma):
-                return u.T @ _autograd(u @ (scale * weight), dy, gamma, eps)[0]
-
-            floor = np.abs(u).max() * np.abs(dy * gamma).max()
-            errors.append(_relative(a * gradient(a), gradient(1.0), floor))
-        return max(errors)
+        pairs = zip(_gradients_of_weights(a, eps), _gradients_of_weights(1.0, eps), strict=True)
+        return max(_relative(a * scaled, plain, floor) for (scaled, _), (plain, floor) in pairs)
 
     what = "largest relative difference over 50 batches with variances of $Wu$ of 1"
     yield under("the variance of $aWu$ stays far above $\\varepsilon$")
@@ -96,9 +84,7 @@ def _nodes(x, dy, gamma, eps):
     var = ((x - mean) ** 2).mean(0)
     x_hat = (x - mean) / torch.sqrt(var + eps)
     loss = ((gamma * x_hat + beta) * torch.tensor(dy)).sum()
-    nodes = {
-        "x_hat": x_hat, "var": var, "mean": mean, "x": x, "gamma": gamma, "beta": beta
-    }  # fmt: skip
+    nodes = {"x_hat": x_hat, "var": var, "mean": mean, "x": x, "gamma": gamma, "beta": beta}
     gradients = torch.autograd.grad(loss, list(nodes.values()))
     return {name: value.numpy() for name, value in zip(nodes, gradients, strict=True)}
 
@@ -112,29 +98,21 @@ def summary():
     r"""Six lines give the gradient at every node: $\hat x_i$, $\sigma_B^2$, $\mu_B$, $x_i$,
     $\gamma$ and $\beta$.
     """
-    eps, worst = 1e-5, {}
+    errors = []
     for x, dy, gamma in _cases(100, seed=2):
-        m, s2 = len(x), x.var(axis=0) + eps
-        centred = x - x.mean(axis=0)
-        lines = {"x_hat": dy * gamma}
-        lines["var"] = (lines["x_hat"] * centred * (-1 / 2) * s2**-1.5).sum(axis=0)
-        lines["mean"] = (lines["x_hat"] * -1 / np.sqrt(s2)).sum(axis=0) + lines["var"] * (
-            -2 * centred
-        ).sum(axis=0) / m
-        lines["x"] = lines["x_hat"] / np.sqrt(s2) + lines["var"] * 2 * centred / m
-        lines["x"] = lines["x"] + lines["mean"] / m
-        lines["gamma"] = (dy * centred / np.sqrt(s2)).sum(axis=0)
-        lines["beta"] = dy.sum(axis=0)
-        oracle = _nodes(x, dy, gamma, eps)
-        for name, line in lines.items():
-            floor = np.abs(dy * gamma).max() / np.sqrt(s2.min()) if name == "x" else 0
-            worst[name] = max(worst.get(name, 0), _relative(line, oracle[name], floor))
-    yield from [
-        at_most(
-            1e-10, error, f"largest relative error of the line for `{name}` over 100 random batches"
-        )
-        for name, error in worst.items()
-    ]
+        m, s2, centred = len(x), x.var(axis=0) + 1e-5, x - x.mean(axis=0)
+        line = {"x_hat": dy * gamma}
+        line["var"] = (line["x_hat"] * centred * (-1 / 2) * s2**-1.5).sum(axis=0)
+        line["mean"] = (line["x_hat"] * -1 / np.sqrt(s2)).sum(axis=0)
+        line["mean"] = line["mean"] + line["var"] * (-2 * centred).sum(axis=0) / m
+        line["x"] = line["x_hat"] / np.sqrt(s2) + line["var"] * 2 * centred / m + line["mean"] / m
+        line["gamma"] = (dy * centred / np.sqrt(s2)).sum(axis=0)
+        line["beta"] = dy.sum(axis=0)
+        oracle, floor = _nodes(x, dy, gamma, 1e-5), np.abs(dy * gamma).max() / np.sqrt(s2.min())
+        errors.append([_relative(line[n], oracle[n], floor * (n == "x")) for n in line])
+    what = "largest relative error of the line for `{}` over 100 random batches"
+    for name, error in zip(line, np.max(errors, axis=0), strict=True):
+        yield at_most(1e-10, error, what.format(name))
 
 
 @claim("encyclopaedia, Backpropagation", "holds", lost=True)
@@ -373,34 +351,47 @@ def cached():
     )
 
 
+def _common_shift(held):
+    """Shares of the gradient that shift the whole batch, over 50 batches.
+
+    With `held` the statistics enter as constants, which the gradient does not see.
+    """
+    for x, dy, gamma in _cases(50, seed=12):
+        inputs = torch.tensor(x, requires_grad=True)
+        mean, var = inputs.mean(0), inputs.var(0, unbiased=False)
+        if held:
+            mean, var = mean.detach(), var.detach()
+        y = torch.tensor(gamma) * (inputs - mean) / torch.sqrt(var + 1e-5)
+        (dx,) = torch.autograd.grad(y, inputs, torch.tensor(dy))
+        share = torch.abs(dx.sum(0)) / torch.abs(dx).sum(0).clamp_min(1e-300)
+        yield from share[torch.abs(dx).sum(0) > 1e-3].tolist()
+
+
 @claim("cs682slides, How Batch Normalization is added", "holds")
 def gradient_sees():
     """Normalisation is added as a layer, so that the gradient can see the normalisation and make
     adjustments.
     """
-
-    def blind_push(held):
-        shares = []
-        for x, dy, gamma in _cases(50, seed=12):
-            inputs = torch.tensor(x, requires_grad=True)
-            mean, var = inputs.mean(0), inputs.var(0, unbiased=False)
-            if held:
-                mean, var = mean.detach(), var.detach()
-            y = torch.tensor(gamma) * (inputs - mean) / torch.sqrt(var + 1e-5)
-            (dx,) = torch.autograd.grad(y, inputs, torch.tensor(dy))
-            share = torch.abs(dx.sum(0)) / torch.abs(dx).sum(0).clamp_min(1e-300)
-            shares.extend(share[torch.abs(dx).sum(0) > 1e-3].tolist())
-        return np.array(shares)
-
     yield at_most(
         1e-9,
-        blind_push(False).max(),
+        max(_common_shift(held=False)),
         "largest share of the gradient that shifts the whole batch, which cannot change "
         "the output, over 50 batches",
     )
     yield at_least(
         0.1,
-        blind_push(True).mean(),
+        np.mean(list(_common_shift(held=True))),
         "mean of that share where the statistics enter as constants, which the gradient "
         "does not see",
     )
+
+
+@claim("sharad, Examples", "holds")
+def affine_false():
+    """With affine=False, batch norm has no parameters to learn, neither BatchNorm1d nor BatchNorm2d."""
+    for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+        layer = kind(120, affine=False)
+        learned = sum(parameter.numel() for parameter in layer.parameters())
+        yield at_most(
+            0, learned, f"numbers that {kind.__name__} of 120 features hands to an optimiser"
+        )

@@ -80,7 +80,35 @@ def shares_on_digits(sizes, seed, steps):
     return np.array(shares)
 
 
-def hidden_on_digits(hidden, seed, steps=300):
+HIDDEN = {
+    "nothing": (),
+    "variance": ("variance",),
+    "mean": ("mean",),
+    "both": ("mean", "variance"),
+}
+
+
+def loss_with_hidden(hidden, steps, learning_rate, seed):
+    """The training loss, averaged over the last 15 steps, of ``hidden_on_digits``.
+
+    Parameters
+    ----------
+    hidden : str
+        One of ``HIDDEN``.
+    steps, learning_rate, seed
+        As in ``hidden_on_digits``.
+
+    Returns
+    -------
+    dict
+        "loss", in nats, NaN once training has diverged; and "growth", the length of all hidden weights
+        over that at the start.
+    """
+    losses, lengths, _ = hidden_on_digits(HIDDEN[hidden], seed, steps, learning_rate)
+    return {"loss": losses[-15:].mean(), "growth": lengths[-1] / lengths[0]}
+
+
+def hidden_on_digits(hidden, seed, steps=300, learning_rate=0.5):
     """Train on the digits with the named statistics hidden from the gradient.
 
     Parameters
@@ -91,6 +119,7 @@ def hidden_on_digits(hidden, seed, steps=300):
         Of the data's split, the network and the batches.
     steps : int
         Gradient steps.
+    learning_rate : float
 
     Returns
     -------
@@ -109,7 +138,7 @@ def hidden_on_digits(hidden, seed, steps=300):
         model,
         split,
         steps,
-        learning_rate=0.5,
+        learning_rate=learning_rate,
         seed=seed,
         record={"length": gradients.hidden_weight_length},
         every=20,
@@ -150,9 +179,7 @@ def difference_errors(steps):
         "central": [(loss(h) - loss(-h)) / (2 * h) for h in steps],
         "complex step": [_complex_step(x, direction, gamma, beta, h) for h in steps],
     }
-    errors = {
-        name: np.abs(np.array(values) / exact - 1) for name, values in numerical.items()
-    }  # fmt: skip
+    errors = {name: np.abs(np.array(values) / exact - 1) for name, values in numerical.items()}
     second, third = _higher_derivatives(x, direction, gamma, beta)
     rounding = np.finfo(float).eps * abs(loss(0)) / steps
     predicted = {

@@ -20,12 +20,26 @@ NODES = {
     "y": (5.0, 2.5),
     "ℓ": (5.0, 0.5),
 }
-EDGES = [
-    ("x", "μ"), ("x", "σ²"), ("μ", "σ²"), ("x", "x̂"), ("μ", "x̂"), ("σ²", "x̂"),
-    ("x̂", "y"), ("γ", "y"), ("β", "y"), ("y", "ℓ"),
-]  # fmt: skip
-SYMBOLS = {"x": "$x$", "μ": r"$\mu$", "σ²": r"$\sigma^2$", "x̂": r"$\hat x$", "γ": r"$\gamma$",
-           "β": r"$\beta$", "y": "$y$", "ℓ": r"$\ell$"}  # fmt: skip
+LEADS_TO = {
+    "x": ("μ", "σ²", "x̂"),
+    "μ": ("σ²", "x̂"),
+    "σ²": ("x̂",),
+    "x̂": ("y",),
+    "γ": ("y",),
+    "β": ("y",),
+    "y": ("ℓ",),
+}
+EDGES = [(tail, head) for tail, heads in LEADS_TO.items() for head in heads]
+SYMBOLS = {
+    "x": "$x$",
+    "μ": r"$\mu$",
+    "σ²": r"$\sigma^2$",
+    "x̂": r"$\hat x$",
+    "γ": r"$\gamma$",
+    "β": r"$\beta$",
+    "y": "$y$",
+    "ℓ": r"$\ell$",
+}
 STEPS = ["forward", "∂ℓ/∂y", "∂ℓ/∂β", "∂ℓ/∂γ", "∂ℓ/∂x̂", "∂ℓ/∂σ²", "∂ℓ/∂μ", "∂ℓ/∂x"]
 FORMULAS = {
     "forward": r"$\hat x_i=(x_i-\mu)/\sqrt{\sigma^2+\varepsilon}$,   $y_i=\gamma\hat x_i+\beta$",
@@ -94,17 +108,30 @@ def graph(step, values):
         start, end = (head, tail) if passed or now else (tail, head)
         ax.add_patch(
             FancyArrowPatch(
-                NODES[start], NODES[end], arrowstyle="-|>", mutation_scale=18, color=colour,
-                shrinkA=19, shrinkB=19, linewidth=4 if now else 2,
+                NODES[start],
+                NODES[end],
+                arrowstyle="-|>",
+                mutation_scale=18,
+                color=colour,
+                shrinkA=19,
+                shrinkB=19,
+                linewidth=4 if now else 2,
                 linestyle="-" if now or not passed else (0, (4, 1.5)),
             )
-        )  # fmt: skip
+        )
     for name, (a, b) in NODES.items():
         now = name == node and step != "forward"
         colour = style.COLOR["highlight"] if now else style.BLUE if name in done else style.MUTED
         edge = style.MUTED if step == "forward" else colour
-        ax.plot(a, b, "o", markersize=34, markeredgecolor=edge, markerfacecolor=style.PAPER,
-                markeredgewidth=4 if now else 2)  # fmt: skip
+        ax.plot(
+            a,
+            b,
+            "o",
+            markersize=34,
+            markeredgecolor=edge,
+            markerfacecolor=style.PAPER,
+            markeredgewidth=4 if now else 2,
+        )
         ax.text(a, b, SYMBOLS[name], ha="center", va="center", fontsize=18)
     ax.text(5, -1.25, FORMULAS[step], ha="center", va="center", fontsize=16)
     if step != "forward":
@@ -129,11 +156,22 @@ def surviving(m, draws=4000):
     density = stats.beta((m - 2) / 2, 1)
     fig, ax = style.axes(height=3.6)
     edges = np.linspace(0, 1, 26)
-    ax.hist(share, edges, density=True, color=style.COLOR["measured"], alpha=0.45,
-            label=f"measured, mean {share.mean():.3f}")  # fmt: skip
+    ax.hist(
+        share,
+        edges,
+        density=True,
+        color=style.COLOR["measured"],
+        alpha=0.45,
+        label=f"measured, mean {share.mean():.3f}",
+    )
     grid = np.linspace(0.002, 1, 300)
-    ax.plot(grid, density.pdf(grid), color=style.COLOR["predicted"], linestyle="--",
-            label=f"predicted, mean {(m - 2) / m:.3f}")  # fmt: skip
+    ax.plot(
+        grid,
+        density.pdf(grid),
+        color=style.COLOR["predicted"],
+        linestyle="--",
+        label=f"predicted, mean {(m - 2) / m:.3f}",
+    )
     ax.axvline((m - 2) / m, ymax=0.72, color=style.COLOR["highlight"], linestyle=":")
     top = max(3.2, 1.25 * (m - 2) / 2)
     ax.set(xlim=(0, 1), ylim=(0, top), ylabel="density", title=f"batch of {m}")
@@ -162,9 +200,13 @@ def leaking(eps):
     above.set_xlabel(r"value in the batch, $x_i$ (standard deviation 1)")
     above.legend(loc="upper left")
     grid = np.logspace(-5, 2, 100)
-    below.semilogx(grid, grid / (1 + grid),
-                   color=style.COLOR["predicted"], linestyle="--",
-                   label=r"predicted, $\varepsilon/(\sigma^2+\varepsilon)$")  # fmt: skip
+    below.semilogx(
+        grid,
+        grid / (1 + grid),
+        color=style.COLOR["predicted"],
+        linestyle="--",
+        label=r"predicted, $\varepsilon/(\sigma^2+\varepsilon)$",
+    )
     measured = float((dx * dy).sum() / (dy**2).sum())
     below.plot(eps, measured, "s", color=style.COLOR["measured"], markersize=10, label="measured")
     below.set(ylim=(-0.05, 1.05), ylabel="share that leaks")

@@ -53,7 +53,7 @@ def zero_mean_unit_variance():
     )
 
 
-@claim("sharad, Slide 14", "depends")
+@claim("sharad, Examples", "depends")
 def unit_deviation_with_epsilon():
     r"""With $\varepsilon$ added to the variance, the normalised data have mean zero and standard
     deviation one.
@@ -201,7 +201,7 @@ def epsilon_arbitrarily_small():
     yield at_most(0.1, largest(1e-12), f"{what}, ε = 1e-12")
 
 
-@claim("sharad, Slide 14", "misprinted")
+@claim("sharad, Examples", "misprinted")
 def deviation_plus_epsilon():
     r"""The function subtracts the mean and divides by the standard deviation plus a small
     $\varepsilon$.
@@ -224,7 +224,7 @@ def deviation_plus_epsilon():
     yield at_most(1e-6, mended, what)
 
 
-@claim("sharad, Slide 15", "depends")
+@claim("sharad, Examples", "depends")
 def affine_false_fixes_statistics():
     """In torch, `affine=False` means that the data's mean and variance are fixed during training."""
     generator = torch.Generator().manual_seed(0)
@@ -250,7 +250,7 @@ def affine_false_fixes_statistics():
     )
 
 
-@claim("sharad, Slide 8", "holds")
+@claim("sharad, Parameters and Working", "holds")
 def four_parameters():
     r"""A batch norm layer has two learnable parameters, $\beta$ and $\gamma$, and two that are not
     learned but saved with its state, the moving averages of mean and variance; so a network with
@@ -278,7 +278,7 @@ def four_parameters():
     )
 
 
-@claim("sharad, Slide 20", "depends")
+@claim("sharad, Limitations", "depends")
 def non_linear():
     """Batch norm adds a non-linear transformation to the network."""
     layer = torch.nn.BatchNorm1d(6, dtype=torch.float64)

@@ -1,14 +1,22 @@
 """Gradient descent on least squares: as it runs, and as the eigenvalues of X'X / n foretell it.
 
-The loss is f(w) = ||Xw - y||² / 2n, with Hessian X'X / n.
+The loss is f(w) = ||Xw - y||² / 2n, with Hessian X'X / n. And small networks on scaled inputs.
 """
 
+import math
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.special import expit
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
+
+from bncore.lab import data, networks, probes, training
+from bncore.mechanics import scaling
 
 
 def with_intercept(
@@ -16,6 +24,53 @@ def with_intercept(
 ) -> Float[np.ndarray, "samples columns"]:
     """The design [1, X] of a linear model with an intercept."""
     return np.column_stack([np.ones(len(X)), X])
+
+
+@cache
+def tables() -> dict[str, Float[np.ndarray, "samples features"]]:
+    """Tables of scikit-learn, in the units in which they come."""
+    pixels = load_digits().data / 16
+    return {
+        "diabetes": load_diabetes(scaled=False).data,
+        "breast cancer": load_breast_cancer().data,
+        "wine": load_wine().data,
+        "iris": load_iris().data,
+        "digits": pixels[:, pixels.std(axis=0) > 0],
+    }
+
+
+def standardised(X: Float[np.ndarray, "samples features"]) -> Float[np.ndarray, "samples features"]:
+    """Each feature with mean 0 and variance 1."""
+    return scaling.Standardization.fit(X).apply(X)
+
+
+def min_max(X: Float[np.ndarray, "samples features"]) -> Float[np.ndarray, "samples features"]:
+    """Each feature from 0 to 1."""
+    return scaling.MinMax.fit(X).apply(X)
+
+
+def correlation(X: Float[np.ndarray, "samples d"]) -> Float[np.ndarray, "d d"]:
+    """The correlation matrix of the features."""
+    return np.corrcoef(X, rowvar=False)
+
+
+def off_diagonal(matrix: Float[np.ndarray, "d d"]) -> float:
+    """The largest absolute entry off the diagonal."""
+    return float(np.abs(matrix - np.diag(np.diag(matrix))).max())
+
+
+def largest_step(X: Float[np.ndarray, "samples features"]) -> float:
+    """The step 2 / lambda_max, beyond which gradient descent on the design X diverges."""
+    return 2 / (np.linalg.norm(X, 2) ** 2 / len(X))
+
+
+def growth(
+    X: Float[np.ndarray, "samples features"], y: Float[np.ndarray, "samples"], step: float
+) -> float:
+    """Factor of the excess loss in 20 steps on centred targets, from weights of 0.001."""
+    y = y - y.mean()
+    loss = excess_loss(X, y, descend(X, y, step, 20, np.full(X.shape[1], 1e-3)))
+    return loss[-1] / loss[0]
 
 
 def extreme_eigenvalues(H: Float[np.ndarray, "d d"]) -> tuple[float, float]:
@@ -175,32 +230,132 @@ def logistic_descent(
     return W
 
 
-def network_losses(
+def scale_of_hidden(trained: bool, seed: int) -> float:
+    """How far deviations of hidden features are from 1, scaled as they were 300 steps before.
+
+    One hidden layer of 8 tanh units on the diabetes table, by gradient descent on 300 patients; the
+    largest distance over the units, on the others. Without `trained` the first layer stands still.
+    """
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    inputs, target = standardised(X), ((y - y.mean()) / y.std())[:, None]
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(10, 8)) / 3, rng.normal(size=(8, 1))
+    order = rng.permutation(len(inputs))
+    seen, held_out = order[:300], order[300:]
+    fitted = scaling.Standardization.fit(np.tanh(inputs[seen] @ first))
+    for _ in range(300):
+        hidden = np.tanh(inputs[seen] @ first)
+        error = (hidden @ second - target[seen]) / len(seen)
+        slope = (error @ second.T) * (1 - hidden**2)
+        second = second - 0.3 * hidden.T @ error
+        if trained:
+            first = first - 0.3 * inputs[seen].T @ slope
+    scaled = fitted.apply(np.tanh(inputs[held_out] @ first))
+    return float(np.abs(scaled.std(axis=0) - 1).max())
+
+
+def network_loss(
     X: Float[np.ndarray, "samples features"],
     labels: Float[np.ndarray, "samples"],
-    rates: Sequence[float],
-    seeds: int = 3,
+    rate: float,
+    seed: int,
     steps: int = 300,
     hidden: int = 16,
-) -> Float[np.ndarray, "rates seeds"]:
+) -> float:
     """Logistic loss of a tanh network with one hidden layer after full-batch gradient descent.
 
     The weights that a seed draws have variance 1 over the number of inputs; what is not finite is
     infinite.
     """
-    losses = np.full((len(rates), seeds), np.inf)
-    for i, rate in enumerate(rates):
-        for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            W = rng.normal(size=(X.shape[1], hidden)) / np.sqrt(X.shape[1])
-            v, a, b = rng.normal(size=hidden) / np.sqrt(hidden), np.zeros(hidden), 0.0
-            for _ in range(steps):
-                h = np.tanh(X @ W + a)
-                error = (expit(h @ v + b) - labels) / len(X)
-                slope = np.outer(error, v) * (1 - h**2)
-                W, a = W - rate * X.T @ slope, a - rate * slope.sum(axis=0)
-                v, b = v - rate * h.T @ error, b - rate * error.sum()
-            scores = np.tanh(X @ W + a) @ v + b
-            loss = (np.logaddexp(0, scores) - labels * scores).mean()
-            losses[i, seed] = loss if np.isfinite(loss) else np.inf
-    return losses
+    rng = np.random.default_rng(seed)
+    W = rng.normal(size=(X.shape[1], hidden)) / np.sqrt(X.shape[1])
+    v, a, b = rng.normal(size=hidden) / np.sqrt(hidden), np.zeros(hidden), 0.0
+    for _ in range(steps):
+        h = np.tanh(X @ W + a)
+        error = (expit(h @ v + b) - labels) / len(X)
+        slope = np.outer(error, v) * (1 - h**2)
+        W, a = W - rate * X.T @ slope, a - rate * slope.sum(axis=0)
+        v, b = v - rate * h.T @ error, b - rate * error.sum()
+    scores = np.tanh(X @ W + a) @ v + b
+    loss = float((np.logaddexp(0, scores) - labels * scores).mean())
+    return loss if np.isfinite(loss) else np.inf
+
+
+def whitened_or_not(
+    table: str, inputs: str, steps: int, learning_rate: float, seed: int
+) -> dict[str, float]:
+    """Loss of ``network_loss`` on a table of two classes, its inputs "raw" or "whitened".
+
+    The tables are breast cancer, and wine with one class of three against the others.
+    """
+    if table == "breast cancer":
+        X, labels = load_breast_cancer(return_X_y=True)
+    else:
+        X, labels = load_wine(return_X_y=True)
+        labels = labels == 1
+    if inputs == "whitened":
+        X = scaling.ZCAWhitening.fit(X).apply(X)
+    return {"loss": network_loss(X, labels.astype(float), learning_rate, seed, steps)}
+
+
+def skewed_table(source: str, seed: int) -> data.Split:
+    """Raw inputs far from normal, in two classes.
+
+    "breast cancer" is the table of scikit-learn, split by the seed. The others are 3000 rows of ten
+    independent log-normal features exp(2z), of which the seed draws the classes: by whether a
+    weighted "product" of them exceeds 1, with exponents from N(0, 1), or a weighted "sum" its median,
+    with weights from (0, 1).
+    """
+    rng = np.random.default_rng(seed)
+    if source == "breast cancer":
+        X, y = load_breast_cancer(return_X_y=True)
+        order = rng.permutation(len(X))
+        X, y, train = X[order], y[order], 426
+    else:
+        z, train = rng.normal(size=(3000, 10)), 1000
+        X = np.exp(2 * z)
+        if source == "product":
+            y = z @ rng.normal(size=10) > 0
+        else:
+            total = X @ rng.random(10)
+            y = total > np.median(total)
+    x, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y, dtype=torch.int64)
+    return data.Split(x[:train], y[:train], x[train:], y[train:])
+
+
+def scaled_first(
+    source: str, first: str, learning_rate: float, seed: int, *, moments: Sequence[int]
+) -> dict[str, Any]:
+    """Train a network on a ``skewed_table`` that is scaled in one of four ways before.
+
+    "nothing"; "batch norm" as the network's first layer; "z-score"; and "logarithm", of each feature
+    plus its smallest positive value, and then the z-score. Two hidden layers of 32 ReLU units, He's
+    weights, batches of 64.
+
+    Returns
+    -------
+    dict
+        "accuracy" on the test rows after each number of steps in `moments`, and "last" of them.
+    """
+    split = skewed_table(source, seed)
+    x_train, x_test = split.x_train.double().numpy(), split.x_test.double().numpy()
+    if first == "logarithm":
+        least = np.min(x_train, axis=0, where=x_train > 0, initial=np.inf)
+        x_train, x_test = np.log(x_train + least), np.log(x_test + least)
+    if first in ("logarithm", "z-score"):
+        fitted = scaling.Standardization.fit(x_train)
+        x_train, x_test = fitted.apply(x_train), fitted.apply(x_test)
+    split = split._replace(
+        x_train=torch.tensor(x_train, dtype=torch.float32),
+        x_test=torch.tensor(x_test, dtype=torch.float32),
+    )
+    features = x_train.shape[1]
+    model = networks.mlp((features, 32, 32, 2), "relu", gain=2**0.5, seed=seed)
+    if first == "batch norm":
+        model = torch.nn.Sequential(torch.nn.BatchNorm1d(features), *model)
+    record, every = {"accuracy": probes.test_accuracy}, math.gcd(*moments)
+    history = training.train(
+        model, split, max(moments), 64, learning_rate, seed, record, every=every
+    )
+    found = dict(zip(history.steps.tolist(), history.records["accuracy"], strict=True))
+    return {"accuracy": np.array([found[step] for step in moments]), "last": found[max(moments)]}

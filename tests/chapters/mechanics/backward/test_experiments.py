@@ -54,3 +54,10 @@ def test_numerical_derivatives_err_as_predicted():
     np.testing.assert_allclose(errors["forward"][2:], predicted["forward"][2:], rtol=0.02)
     np.testing.assert_allclose(errors["central"][3:], predicted["central"][3:], rtol=0.02)
     assert errors["complex step"][0] < 24 * EPS  # a sum of 24 terms
+
+
+def test_the_loss_with_hidden_statistics_is_the_mean_of_the_last_steps():
+    losses, lengths, _ = experiments.hidden_on_digits(("mean",), 0, steps=20, learning_rate=0.1)
+    found = experiments.loss_with_hidden("mean", 20, 0.1, 0)
+    assert found == {"loss": losses[5:].mean(), "growth": lengths[-1] / lengths[0]}
+    assert found != experiments.loss_with_hidden("nothing", 20, 0.1, 0)

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
 
 from bncore.chapters.mechanics.scaling import experiments
 from bncore.mechanics import scaling
@@ -192,5 +194,52 @@ def test_the_network_takes_the_steps_of_torch_sgd(seed):
         optimiser.zero_grad()
         loss(model(inputs), labels).backward()
         optimiser.step()
-    found = experiments.network_losses(X, labels.numpy(), [0.1], seeds=1, steps=3, hidden=3)
-    assert found.item() == pytest.approx(loss(model(inputs), labels).item(), rel=1e-9)
+    found = experiments.network_loss(X, labels.numpy(), 0.1, 0, steps=3, hidden=3)
+    assert found == pytest.approx(loss(model(inputs), labels).item(), rel=1e-9)
+
+
+@given(seeds)
+def test_beyond_the_largest_step_descent_diverges(seed):
+    X, y = data(seed)
+    limit = experiments.largest_step(X)
+    assert limit == pytest.approx(2 / np.linalg.eigvalsh(X.T @ X / len(X))[-1], rel=len(X) * EPS)
+    assert experiments.growth(X, y, 0.9 * limit) < 1
+    assert experiments.growth(X, y, 30 * limit) > 1
+
+
+def test_a_scaling_of_hidden_features_holds_while_they_stand_still():
+    assert experiments.scale_of_hidden(False, 0) < 0.2 < experiments.scale_of_hidden(True, 0)
+
+
+def test_whitened_inputs_are_those_of_the_package():
+    X, labels = load_wine(return_X_y=True)
+    white = scaling.ZCAWhitening.fit(X).apply(X)
+    wanted = experiments.network_loss(white, (labels == 1).astype(float), 0.3, 1, steps=5)
+    assert experiments.whitened_or_not("wine", "whitened", 5, 0.3, 1) == {"loss": wanted}
+    assert experiments.whitened_or_not("wine", "raw", 5, 0.3, 1)["loss"] != wanted
+
+
+def test_the_classes_of_log_normal_rows_follow_a_product_or_a_sum():
+    for source, features in (("product", np.log), ("sum", lambda x: x)):
+        split = experiments.skewed_table(source, seed=0)
+        x, y = (torch.cat(part).double().numpy() for part in (split[::2], split[1::2]))
+        assert abs(np.log(x).std() - 2) < 0.05
+        # A linear rule of the right features separates them, of the others it does not.
+        right, wrong = (
+            _fitted(design(x), y)
+            for design in (features, np.log if source == "sum" else lambda x: x)
+        )
+        assert right > 0.95 > wrong
+
+
+def _fitted(X, y):
+    X = scaling.Standardization.fit(X).apply(X)
+    return LogisticRegression(C=1e4, max_iter=2000).fit(X, y).score(X, y)
+
+
+def test_each_way_to_scale_gives_the_network_other_inputs():
+    found = [
+        experiments.scaled_first("sum", first, 0.03, 0, moments=[10, 20])["last"]
+        for first in ("nothing", "batch norm", "z-score", "logarithm")
+    ]
+    assert len(set(found)) == 4

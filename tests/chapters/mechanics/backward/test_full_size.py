@@ -1,0 +1,36 @@
+"""The recorded runs of the backward chapter."""
+
+import numpy as np
+import pytest
+
+from bncore.chapters.mechanics.backward import experiments, full_size
+from bncore.lab import recorded, studies
+
+
+@pytest.fixture(scope="module")
+def record():
+    return recorded.load(full_size.PATH)
+
+
+def test_the_record_is_of_this_configuration(record):
+    c = full_size.CONFIGURATION
+    assert record["configuration"] == c
+    for name, seeds in (("tuning", c["seeds"]), ("fresh", c["fresh_seeds"])):
+        found = record["full"][name]
+        assert found.hidden.values.tolist() == c["hidden"] == list(experiments.HIDDEN)
+        assert found.steps.values.tolist() == c["steps"]
+        assert found.seed.values.tolist() == seeds
+
+
+def test_a_part_of_the_record_can_be_run_again(record):
+    """Another processor rounds differently, and training amplifies that."""
+    found = full_size.run(full_size.REDUCED)
+    for name, kept in record["reduced"].items():
+        np.testing.assert_allclose(found[name].loss, kept.loss, rtol=0.1)
+        np.testing.assert_allclose(found[name].growth, kept.growth, rtol=0.05)
+
+
+def test_the_best_rates_lie_inside_their_grids(record):
+    chosen = studies.best(record["full"]["tuning"], "loss", smaller=True)
+    assert not chosen.at_an_end.any()
+    assert record["full"]["fresh"].learning_rate.equals(chosen.learning_rate)

@@ -1,0 +1,83 @@
+"""Training with other statistics than the batch's, and inputs that change."""
+
+import numpy as np
+import pytest
+import torch
+
+from bncore.chapters.mechanics.inference import experiments
+from bncore.lab import data
+from bncore.mechanics import transform
+
+EPS = float(np.finfo(np.float32).eps)
+
+
+def test_a_batch_of_the_whole_training_set_has_its_statistics():
+    size = len(data.digits().x_train)
+    found = [
+        experiments.trained_with(statistics, size, 0.3, 0, moments=[2, 10])
+        for statistics in ("batch", "whole training set")
+    ]
+    # The rows come in another order, so that sums round differently: some images of 449.
+    for name in ("kept", "exact"):
+        assert found[0][name].shape == (2,)
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=0, atol=4 / 449)
+    assert found[0]["last"] == found[0]["kept"][-1]
+
+
+def test_statistics_make_a_difference_with_small_batches():
+    found = [
+        experiments.trained_with(statistics, 4, 0.1, 0, moments=[30])["last"]
+        for statistics in experiments.STATISTICS
+    ]
+    assert len(set(found)) == 3
+
+
+def test_running_averages_are_moved_and_then_taken_for_constants():
+    generator = torch.Generator().manual_seed(0)
+    layer = experiments.RunningNorm(3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    x = (4 + 3 * torch.randn(8, 3, generator=generator)).requires_grad_()
+    dy = torch.randn(8, 3, generator=generator)
+    y = layer(x)
+    y.backward(dy)
+    mean, var = 0.1 * x.detach().mean(0), 0.9 + 0.1 * x.detach().var(0)
+    torch.testing.assert_close(layer.running_mean, mean)
+    torch.testing.assert_close(layer.running_var, var)
+    arrays = (part.detach().double().numpy() for part in (x, mean, var, layer.weight, layer.bias))
+    expected, cache = transform.forward_fixed(*arrays)
+    dx = transform.backward_fixed(dy.double().numpy(), cache).dx
+    np.testing.assert_allclose(y.detach(), expected, rtol=0, atol=32 * EPS * np.abs(expected).max())
+    np.testing.assert_allclose(x.grad, dx, rtol=0, atol=32 * EPS * np.abs(dx).max())
+    before = layer.running_mean.clone()
+    layer.eval()(x)
+    assert layer.running_mean.equal(before)
+
+
+@pytest.mark.parametrize("kind", experiments.INPUTS[1:])
+@pytest.mark.parametrize("seed", range(3))
+def test_made_inputs_have_mean_0_variance_1_and_three_classes(kind, seed):
+    split = experiments.inputs(kind, seed)
+    x = torch.cat([split.x_train, split.x_test]).double().numpy()
+    # 50 000 values: five standard errors; the variance of an exponential's square is 8.
+    assert abs(x.mean()) < 5 / 50_000**0.5
+    assert abs(x.var() - 1) < 5 * (8 / 50_000) ** 0.5
+    assert abs((x**3).mean() - {"normal": 0, "skewed": 2}[kind]) < 0.5
+    assert split.y_train.bincount(minlength=3).min() > 75
+
+
+def test_inputs_change_by_contrast_by_brightness_and_by_noise():
+    x = torch.linspace(-1, 1, 10_000)
+    found = {name: experiments.changed(x, name, 0.5, seed=0) for name in experiments.CHANGES}
+    torch.testing.assert_close(found["contrast"], 0.3 * x)
+    torch.testing.assert_close(found["brightness"], x + 0.5)
+    noise = (found["noise"] - x) / 0.5
+    assert abs(noise.mean()) < 0.05 > abs(noise.std() - 1)
+
+
+def test_what_a_change_costs_is_the_accuracy_that_is_lost():
+    found = experiments.under_changes("skewed", "batch", 0.1, 0, steps=60)
+    assert found["lost"].shape == found["moved"].shape == (len(experiments.CHANGES),)
+    assert 0.5 < found["accuracy"] <= 1
+    assert (found["accuracy"] - found["lost"] >= 0).all()
+    assert (found["moved"] > 0.1).all()

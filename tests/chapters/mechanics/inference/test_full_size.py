@@ -1,0 +1,49 @@
+"""The recorded runs of the inference chapter."""
+
+import numpy as np
+import pytest
+
+from bncore.chapters.mechanics.inference import full_size
+from bncore.lab import recorded, studies
+
+
+@pytest.fixture(scope="module")
+def record():
+    return recorded.load(full_size.PATH)
+
+
+PARTS = {"statistics": "last", "equal_cost": "last", "changes": "accuracy"}
+
+
+def test_the_record_is_of_this_configuration(record):
+    c = full_size.CONFIGURATION
+    assert record["configuration"] == c
+    for part in PARTS:
+        for name, seeds in (("tuning", c["seeds"]), ("fresh", c["fresh_seeds"])):
+            found = record["full"][part][name]
+            assert found.seed.values.tolist() == seeds
+            for axis in set(c[part]) - {"moments", "steps"}:
+                assert found[axis].values.tolist() == c[part][axis]
+
+
+def test_a_part_of_the_record_can_be_run_again(record):
+    """Another processor rounds differently, and training amplifies that: some images of 449."""
+    found = full_size.run(full_size.REDUCED)
+    for part, kept in record["reduced"].items():
+        for name in ("tuning", "fresh"):
+            score = PARTS[part]
+            np.testing.assert_allclose(found[part][name][score], kept[name][score], atol=0.04)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_best_rates_lie_inside_their_grids(record, part):
+    chosen = studies.best(record["full"][part]["tuning"], PARTS[part], smaller=False)
+    assert not chosen.at_an_end.any()
+    assert record["full"][part]["fresh"].learning_rate.equals(chosen.learning_rate)
+
+
+def test_the_best_statistics_are_done(record):
+    """Half a point a doubling is what still counts."""
+    kept = record["full"]["statistics"]["fresh"].kept.median("seed")
+    best = kept.isel(statistics=kept.isel(steps=-1, drop=True).argmax("statistics"))
+    assert (best.isel(steps=-1, drop=True) - best.isel(steps=-2, drop=True) < 0.005).all()
