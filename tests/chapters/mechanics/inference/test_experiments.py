@@ -80,4 +80,5 @@ def test_what_a_change_costs_is_the_accuracy_that_is_lost():
     assert found["lost"].shape == found["moved"].shape == (len(experiments.CHANGES),)
     assert 0.5 < found["accuracy"] <= 1
     assert (found["accuracy"] - found["lost"] >= 0).all()
+    assert found["lost"][-1] > 0.05, "noise costs"
     assert (found["moved"] > 0.1).all()
