@@ -177,12 +177,11 @@ def summary(record):
             for other, count in counts.items():
                 ratio = against(fresh, data, loss, other)
                 count[_standing(ratio)] += 1
-    lines = [f"gdnp is{'':9} " + "  ".join(f"{other:>16}" for other in counts)]
+    lines = [f"{'gdnp is':14}" + "".join(f"{other:>{len(other) + 2}}" for other in counts)]
     for standing in counts[METHODS[1]]:
-        lines.append(
-            f"{standing:16} " + "  ".join(f"{one[standing]:16}" for one in counts.values())
-        )
-    lines.append(f"time of an iteration over one of descent: {min(times):.0f} to {max(times):.0f}")
+        cells = (f"{count[standing]:{len(other) + 2}}" for other, count in counts.items())
+        lines.append(f"{standing:14}" + "".join(cells))
+    lines.append(f"time of an iteration over descent's: {min(times):.0f}-{max(times):.0f}")
     return "\n".join(lines)
 
 

@@ -251,7 +251,7 @@ def recorded_ratio(found, name, when, at=None):
 
 
 ROWS = (
-    ("step of rate 0.3", "change", RATE),
+    ("step, rate 0.3", "change", RATE),
     ("move of 0.1 %", "moved", 0.001),
     ("move of 1 %", "moved", 0.01),
     ("move of 10 %", "moved", 0.1),
@@ -262,11 +262,11 @@ ROWS = (
 
 def table(found):
     """Ratios of ``recorded_ratio`` and their intervals as text, before training and later."""
-    lines = [f"{'':17} {'before training':16}  from step {EVERY}"]
+    lines = [f"{'':15} {'at first':13}  step {EVERY} on"]
     for words, name, at in ROWS:
         cells = (
-            "{:3.1f} ({:.1f} to {:.1f})".format(*np.exp(recorded_ratio(found, name, when, at)))
+            "{:.1f} ({:.1f}-{:.1f})".format(*np.exp(recorded_ratio(found, name, when, at)))
             for when in LABELS["when"]
         )
-        lines.append("{:17} {:16}  {}".format(words, *cells))
+        lines.append("{:15} {:13}  {}".format(words, *cells))
     return "\n".join(lines)
