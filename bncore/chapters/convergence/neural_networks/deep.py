@@ -255,18 +255,18 @@ ROWS = (
     ("move of 0.1 %", "moved", 0.001),
     ("move of 1 %", "moved", 0.01),
     ("move of 10 %", "moved", 0.1),
-    ("2nd derivatives", "blocks", None),
+    ("2nd derivative", "blocks", None),
     ("free of scale", "relative_blocks", None),
 )
 
 
 def table(found):
     """Ratios of ``recorded_ratio`` and their intervals as text, before training and later."""
-    lines = [f"{'':15} {'at first':13}  step {EVERY} on"]
+    lines = [f"{'':14} {'at first':13} step {EVERY} on"]
     for words, name, at in ROWS:
         cells = (
             "{:.1f} ({:.1f}-{:.1f})".format(*np.exp(recorded_ratio(found, name, when, at)))
             for when in LABELS["when"]
         )
-        lines.append("{:15} {:13}  {}".format(words, *cells))
+        lines.append("{:14} {:13} {}".format(words, *cells))
     return "\n".join(lines)

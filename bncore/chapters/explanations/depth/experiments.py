@@ -281,22 +281,35 @@ def stacked(count, layers, width, batch_size, seed, scale=1.0):
     He's initialisation. The inputs are such that without batch norm the pre-activations of every
     layer have mean square scale^2; over the batch, those of the first layer have that variance.
     """
-    left = iter([True] * count)
+    model = _placed(range(1, count + 1), layers, width, seed)
+    x = scale / 2 * white(batch_size, width, seed)
+    return gradient_norms.gradient_norms(model, x, seed).signals[1:-1]
+
+
+def one_among(place, layers, width, batch_size, seed, scale=1.0):
+    """What one batch norm, in the layer `place`, makes of the squared gradient at the first layer.
+
+    That with it over that without, times the variance over the batch of what it sees, mean of the
+    units: the factor by which it would divide a gradient. Networks and inputs as in ``stacked``.
+    """
+    x = scale / 2 * white(batch_size, width, seed)
+    model = _placed((), layers, width, seed)
+    variance = preactivations(model, layers, x)[place - 1].var(axis=0).mean()
+    norms = [
+        gradient_norms.gradient_norms(one, x, seed).signals[1]
+        for one in (_placed((place,), layers, width, seed), model)
+    ]
+    return variance * norms[0] / norms[1]
+
+
+def _placed(places, layers, width, seed):
+    """A ReLU network with batch norm in these layers and He's initialisation."""
+    numbers = iter(range(1, layers + 1))
 
     def normalization(features):
-        return nn.BatchNorm1d(features, TINY) if next(left, False) else nn.Identity()
+        return nn.BatchNorm1d(features, TINY) if next(numbers) in places else nn.Identity()
 
-    norms = gradients(
-        "relu",
-        layers,
-        width,
-        batch_size,
-        seed,
-        normalization=normalization,
-        gain=2**0.5,
-        scale=scale / 2,
-    )
-    return norms.signals
+    return network("relu", layers, width, seed, normalization=normalization, gain=2**0.5)
 
 
 def asymmetry(activation, layers, width, batch_size, seed):
