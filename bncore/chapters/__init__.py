@@ -108,7 +108,9 @@ def ledger(chapter: str | None = None) -> Ledger:
     """
     discover("claims", chapter)
     chosen = [entry for entry in claims.REGISTRY.values() if chapter in (None, entry.chapter)]
-    titles = {}
+    from bncore.chapters import statements
+
+    titles, seen = {}, {one.source for one in statements.read()}
     if chapter is None:
         from bncore.chapters.contents import TITLES as titles
 
@@ -117,7 +119,7 @@ def ledger(chapter: str | None = None) -> Ledger:
     watched = os.environ.get("BNCORE_FACE", "live") == "live"
     bar = tqdm(chosen, desc="Judging claims", delay=2, leave=False) if watched else chosen
     judged = [(entry, entry.evidence()) for entry in bar]
-    return Ledger(judged, whole_book=chapter is None, titles=titles)
+    return Ledger(judged, whole_book=chapter is None, titles=titles, seen=seen)
 
 
 def check(name: str, answer: object) -> exercises.Result:

@@ -10,7 +10,7 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -26,6 +26,10 @@ SYMBOLS = {
     "untestable": "–",
 }
 LOST = "the source at hand lost this formula in conversion; it is derived anew"
+RETOLD_MARK = (
+    '<span class="bn-retold" title="the text of this source was not at hand; the statement is as '
+    'others retell it">, retold</span>'
+)
 
 _INLINE = re.compile(
     r"\$(?P<math>[^$]+)\$(?P<closing>[.,;:!?)\]]*)|`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\*(?P<em>[^*]+)\*"
@@ -44,11 +48,14 @@ class Ledger:
         Whether this is the ledger of the book, which has a summary, filters and chapters to unfold.
     titles : mapping of str to str
         What a chapter is called; by default what its name says.
+    seen : collection of str, optional
+        Sources whose text was at hand. The rows of others say that they are retold.
     """
 
     entries: Sequence[tuple[Claim, Evidence]]
     whole_book: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
+    seen: Collection[str] | None = None
 
     def __repr__(self) -> str:
         width = max((len(claim.id) for claim, _ in self.entries), default=0)
@@ -67,7 +74,7 @@ class Ledger:
         """
         if not self.whole_book:
             count = _count(evidence.verdict for _, evidence in self.entries)
-            return f'<div class="bn-ledger">{_table(self.entries, count)}</div>'
+            return f'<div class="bn-ledger">{_table(self.entries, count, self.seen)}</div>'
         wings: dict[str, dict[str, list]] = {}
         for claim, evidence in self.entries:
             chapters = wings.setdefault(claim.chapter.split("/")[0], {})
@@ -115,7 +122,7 @@ class Ledger:
             f'<details class="bn-chapter"><summary><h4>{title}</h4> '
             f'<span class="bn-count">{count}</span></summary>'
             f'<p class="bn-from" id="{_anchor(chapter)}">Chapter {link}</p>'
-            f"{_table(entries, f'Claims of {title}')}</details>"
+            f"{_table(entries, f'Claims of {title}', self.seen)}</details>"
         )
 
     def _title(self, chapter: str) -> str:
@@ -151,13 +158,18 @@ def _anchor(chapter: str) -> str:
     return f"claims-of-{escape(chapter.replace('/', '-'))}"
 
 
-def _table(entries: Sequence[tuple[Claim, Evidence]], caption: str) -> str:
+def _table(
+    entries: Sequence[tuple[Claim, Evidence]], caption: str, seen: Collection[str] | None
+) -> str:
     # Roles are spelled out: on a phone the rows are cards, and no table to a browser.
     head = "".join(
         f'<th scope="col" role="columnheader">{name}</th>'
         for name in ("Verdict", "Claim", "Source")
     )
-    rows = "".join(_row(claim, evidence) for claim, evidence in entries)
+    rows = "".join(
+        _row(claim, evidence, seen is not None and claim.key not in seen)
+        for claim, evidence in entries
+    )
     return (
         f'<table class="bn-claims" role="table"><caption>{caption}</caption>'
         f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
@@ -165,7 +177,7 @@ def _table(entries: Sequence[tuple[Claim, Evidence]], caption: str) -> str:
     )
 
 
-def _row(claim: Claim, evidence: Evidence) -> str:
+def _row(claim: Claim, evidence: Evidence, retold: bool) -> str:
     verdict = evidence.verdict
     source = _link(claim.key, f"bibliography.html#cite-{claim.key}")
     return (
@@ -176,7 +188,8 @@ def _row(claim: Claim, evidence: Evidence) -> str:
         f'<div class="bn-statement">{_anchors(claim)}{inline(claim.statement)}</div>'
         f"{_condition(evidence)}{_lost(claim)}"
         f"{_details(claim, evidence)}</th>"
-        f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}</td></tr>'
+        f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}'
+        f"{RETOLD_MARK if retold else ''}</td></tr>"
     )
 
 

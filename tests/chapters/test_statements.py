@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bncore.chapters import WINGS, discover, names
+from bncore.chapters import WINGS, discover, ledger, names
 from bncore.chapters.statements import Statement, read
 from bncore.page.claims import REGISTRY
 
@@ -67,3 +67,12 @@ def test_a_statement_is_read_as_it_is_written(source):
     found = [one for one in STATEMENTS if one.source == source]
     assert text.count("[[statement]]") == len(found)
     assert all(isinstance(one, Statement) for one in found)
+
+
+def test_no_misprint_is_laid_to_the_charge_of_a_text_that_was_not_seen():
+    misprinted = {entry.key for entry in REGISTRY.values() if entry.verdict == "misprinted"}
+    assert misprinted <= SOURCES
+
+
+def test_the_ledger_says_which_sources_were_at_hand():
+    assert ledger("mechanics/backward").seen == SOURCES

@@ -270,6 +270,14 @@ def test_a_lost_formula_is_said_to_be_lost_and_old_ids_still_lead_to_the_row():
     assert 'id="claim-older"' in row
 
 
+def test_a_source_that_was_not_at_hand_is_said_to_be_retold():
+    (entry, evidence), *_ = entries()
+    for seen, retold in ((None, False), ({entry.key}, False), ({"another"}, True)):
+        for whole_book in (False, True):
+            html = Ledger([(entry, evidence)], whole_book=whole_book, seen=seen).html()
+            assert (", retold" in Tree(html).text) == retold
+
+
 def test_code_shows_without_pygments_and_a_name_without_code(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pygments", None)
     assert "yield good" in Tree(Ledger(entries()).html()).text
