@@ -9,7 +9,9 @@ from bncore.mechanics import projection, textbook
 WIDTHS = [64, 32, 32, 10]
 
 
-def drifting_bias(steps, rate=0.1, *, seen, output_bias=False, factor=1.0, divide=False):
+def drifting_bias(
+    steps, rate=0.1, *, seen, output_bias=False, factor=1.0, divide=False, relu=False
+):
     """Train the bias b of x = factor u + b through a normalisation, towards fixed targets.
 
     Parameters
@@ -21,11 +23,13 @@ def drifting_bias(steps, rate=0.1, *, seen, output_bias=False, factor=1.0, divid
     seen : bool
         Whether the gradient sees that the mean depends on b.
     output_bias : bool
-        Whether a shift after the normalisation is trained too.
+        Whether a shift of the output is trained too.
     factor : float
         Deviation of the values before the bias.
     divide : bool
         Whether the normalisation divides by the deviation, as a constant.
+    relu : bool
+        Whether a ReLU stands between the normalisation and the output.
 
     Returns
     -------
@@ -38,10 +42,12 @@ def drifting_bias(steps, rate=0.1, *, seen, output_bias=False, factor=1.0, divid
     for _ in range(steps):
         x = u + b
         s = x.std() if divide else 1.0
-        error = (x - x.mean()) / s + beta - target
+        x_hat = (x - x.mean()) / s
+        error = (np.maximum(x_hat, 0) if relu else x_hat) + beta - target
         path.append(b)
         losses.append((error**2).mean() / 2)
-        dx = (error - error.mean() if seen else error) / (len(u) * s)
+        dx_hat = error * (x_hat > 0) if relu else error
+        dx = (dx_hat - dx_hat.mean() if seen else dx_hat) / (len(u) * s)
         b -= rate * dx.sum()
         beta -= rate * error.mean() * output_bias
     return np.array(path), np.array(losses)

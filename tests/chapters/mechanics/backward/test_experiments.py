@@ -23,6 +23,19 @@ def test_the_bias_drifts_on_a_line_unless_the_gradient_or_a_shift_takes_the_leve
     np.testing.assert_allclose(settles, expected, rtol=0, atol=rounding)
 
 
+def test_behind_a_relu_a_trained_shift_settles_and_the_bias_drifts_on():
+    path, losses = experiments.drifting_bias(1000, seen=False, output_bias=True, relu=True)
+    rng = np.random.default_rng(8)
+    u, target = rng.normal(size=16), rng.normal(1.0, 1.0, size=16)
+    x_hat = u - u.mean()
+    error = np.maximum(x_hat, 0) - target
+    error -= error.mean()
+    rounding = 1000 * 16 * EPS * np.abs(path).max()
+    drift = -0.1 * error[x_hat > 0].sum() / 16
+    np.testing.assert_allclose(path[-1] - path[-2], drift, rtol=0, atol=rounding)
+    np.testing.assert_allclose(losses[-1], (error**2).mean() / 2, rtol=rounding)
+
+
 def test_a_division_by_the_deviation_multiplies_the_drift():
     plain, _ = experiments.drifting_bias(2, seen=False, factor=0.1)
     divided, _ = experiments.drifting_bias(2, seen=False, factor=0.1, divide=True)
