@@ -1,6 +1,12 @@
 """One run of each of the chapter's studies, from a case to numbers by name."""
 
+from functools import cache
+
+import numpy as np
+import xarray as xr
+
 from bncore.chapters.explanations.smoothness import experiments, spectra
+from bncore.explanations import landscape
 from bncore.lab import data, training
 
 # Axes of what the runs return, as in ``studies.study``.
@@ -74,6 +80,34 @@ def summary(found):
         "relative": found.smoothness("relative")[0],
         "change": found.relative_change("relative")[0, :, 1],
     }
+
+
+@cache
+def starts(depth, seeds, kinds=experiments.KINDS[:2]):
+    """Logarithm of the effective smoothness in absolute units before training, of one kind over another.
+
+    Parameters
+    ----------
+    depth : int
+    seeds : range
+        As in ``walk_run``, which measures the same at its first record.
+    kinds : pair of str
+
+    Returns
+    -------
+    DataArray over seed
+    """
+    found = []
+    for seed in seeds:
+        x, y = _batch(data.digits(seed))
+        first, second = (
+            landscape.along_gradient(
+                experiments.network(kind, depth, seed), x, y, experiments.RATES
+            ).smoothness
+            for kind in kinds
+        )
+        found.append(np.log(first / second))
+    return xr.DataArray(found, {"seed": list(seeds)}, ["seed"])
 
 
 def ends_run(kind, depth, learning_rate, seed, *, steps):

@@ -60,6 +60,24 @@ def quadratics(count, seed=0, convex=False, largest=20):
         yield Quadratic(y, H, rng.normal(size=m), float(rng.normal()))
 
 
+def preserving(count, seed=0, convex=True):
+    """Random losses whose H preserves the relative norms of the gradients, with gamma > 0.
+
+    With v = g/|g| and u = d/|d|, the gradients behind and in front of the batch norm, u'Hu = v'Hv: a
+    random H, to which a multiple of ww' is added, w being u or v less its part along the other.
+    With ``convex`` H is positive definite, otherwise it has both signs or is negative.
+    """
+    for case in quadratics(count, seed, convex):
+        case = case._replace(gamma=abs(case.gamma))
+        g, d = case.g, case.slope()
+        v, u = g / np.linalg.norm(g), d / np.linalg.norm(d)
+        apart = u @ case.H @ u - v @ case.H @ v
+        w = v - (v @ u) * u if apart > 0 else u - (v @ u) * v
+        H = case.H + abs(apart) / (w @ w) ** 2 * np.outer(w, w)
+        if convex or np.linalg.eigvalsh(H)[0] < 0:
+            yield case._replace(H=H, b=g - H @ case.z)
+
+
 def worst_inputs(t, m=8, seed=0):
     """Squared weight gradients of a unit whose inputs have norm 1, spread t along the weights.
 
@@ -185,35 +203,38 @@ def mean_direction(units, m=4096, seed=0):
     return tuple(float(np.linalg.eigvalsh(Z.T @ Z / m)[-1]) for Z in (X, centred))
 
 
-def tighter(count=100, seed=0):
-    """How the printed bound on the squared gradient moves as the gradient correlates with the batch.
+def squared_slopes(cosines, count=100, m=16, seed=0):
+    """Squared gradients in front of a batch norm layer, by automatic differentiation.
+
+    The loss is half the squared distance of the layer's output to targets, which are such that the
+    gradient there has a given cosine with the normalised values, beside a level of its own.
 
     Parameters
     ----------
-    count, seed : int
-        Number of random batches with random gradients, and their seed.
+    cosines : sequence of float
+    count, m, seed : int
+        Random features, size of the batch, and the seed of both.
 
     Returns
     -------
-    ndarray of shape (count, 8)
-        The bound, relative to that of a gradient without correlation, for cosines of 0 to 0.9 at one
-        length of the gradient and one level.
+    ndarray of shape (len(cosines), count)
+        For each feature, relative to the same without correlation.
     """
-    rng, found = np.random.default_rng(seed), []
-    for case in quadratics(count, seed):
-        m = len(case.y)
-        y_hat = smoothness.normalise(case.y[:, None])[0][:, 0]
-        rest = rng.normal(size=m)
-        rest -= rest.mean() + y_hat * (rest @ y_hat) / m
-        rest /= np.linalg.norm(rest)
-        level = rng.normal() * np.ones(m) / m**0.5
-        bounds = []
-        for cosine in np.linspace(0, 0.9, 8):
-            g = cosine * y_hat / m**0.5 + (1 - cosine**2) ** 0.5 * rest + level
-            terms = smoothness.squared_gradient(case.y[:, None], g[:, None], np.array([case.gamma]))
-            bounds.append(terms.passed[0])
-        found.append(np.array(bounds) / bounds[0])
-    return np.array(found)
+    rng = np.random.default_rng(seed)
+    y = torch.tensor(rng.normal(size=(m, count)), requires_grad=True)
+    layer = nn.BatchNorm1d(count, eps=1e-30, dtype=torch.float64)
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(seed))
+    y_hat, _ = smoothness.normalise(y.detach().numpy())
+    rest = rng.normal(size=(m, count))
+    rest -= rest.mean(axis=0) + y_hat * (rest * y_hat).mean(axis=0)
+    rest /= np.linalg.norm(rest, axis=0)
+    level, squares = rng.normal(size=count), []
+    for cosine in (0, *cosines):
+        g = cosine * y_hat / m**0.5 + (1 - cosine**2) ** 0.5 * rest + level
+        z = layer(y)
+        loss = ((z - (z.detach() - torch.tensor(g))) ** 2).sum() / 2
+        squares.append((torch.autograd.grad(loss, y)[0] ** 2).sum(dim=0).numpy())
+    return np.array(squares[1:]) / squares[0]
 
 
 def curvature_at_spread(scale, count=100, seed=0):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.explanations.smoothness import experiments, runs, spectra
+from bncore.chapters.explanations.smoothness import experiments, records, runs, spectra
 from bncore.explanations import landscape, spectrum
-from bncore.lab import data, training
+from bncore.lab import data, studies, training
 
 SINGLE = float(np.finfo(np.float32).eps)
 
@@ -39,3 +39,19 @@ def test_spectra_are_those_of_the_networks_that_were_trained(steps):
     # Lanczos' method in float32 repeats few digits.
     np.testing.assert_allclose(density["nodes"], ours.nodes, rtol=0.01, atol=1e-3)
     np.testing.assert_allclose(density["weights"], ours.weights, rtol=0.01, atol=1e-3)
+
+
+def test_starts_are_the_first_records_of_the_walks():
+    kept = records.ratios(10, "absolute").sel(record=0, seed=[3, 4])
+    found = runs.starts(10, range(3, 5))
+    # The record keeps three digits of each smoothness.
+    np.testing.assert_allclose(found, np.log(kept), rtol=0, atol=0.011)
+    assert found.seed.values.tolist() == [3, 4]
+
+
+def test_ten_layers_start_rougher_with_batch_norm_on_other_seeds_as_the_chapter_says():
+    start = runs.starts(10, range(20, 50))
+    found = studies.difference(start, 0 * start, looked_at=76)
+    rougher = [round(np.exp(-end), 1) for end in (found.high, found.mean, found.low)]
+    assert rougher == [1.2, 1.6, 2.2]
+    assert (start < 0).sum() == 24

@@ -96,10 +96,25 @@ def test_the_mean_direction_is_as_stiff_as_predicted(units):
     assert rest < centred < 1.3 * rest
 
 
-def test_the_bound_falls_with_the_square_of_the_cosine():
-    expected = 1 - np.linspace(0, 0.9, 8) ** 2
-    found = single.tighter(20, seed=3)
-    np.testing.assert_allclose(found, np.tile(expected, (20, 1)), rtol=0, atol=20 * 64 * EPS)
+def test_the_squared_gradient_in_front_falls_with_the_square_of_the_cosine():
+    cosines = np.linspace(-0.9, 0.9, 7)
+    found = single.squared_slopes(cosines, 20, seed=3)
+    expected = np.tile(1 - cosines[:, None] ** 2, (1, 20))
+    # Sums of 16 values, beside a level that is taken away.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=16 * 64 * EPS)
+
+
+@pytest.mark.parametrize("convex", [True, False])
+def test_relative_norms_are_preserved(convex):
+    count = 0
+    for case in single.preserving(40, seed=5, convex=convex):
+        d, g, values = case.slope(), case.g, np.linalg.eigvalsh(case.H)
+        assert case.gamma > 0
+        assert (values[0] > 0) == convex
+        quotients = [v @ case.H @ v / (v @ v) for v in (d, g)]
+        assert abs(quotients[0] - quotients[1]) < 1000 * EPS * np.abs(values).max()
+        count += 1
+    assert count > 30
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0])
