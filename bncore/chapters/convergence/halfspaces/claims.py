@@ -296,7 +296,9 @@ def acceleration():
 
 @claim("encyclopaedia, Learning halfspace problem", "holds")
 def not_gaussian():
-    """GDNP can speed up optimization, as experiments show, where the inputs are not Gaussian, too."""
+    """GDNP can speed up optimization, as experiments show, where the inputs are not Gaussian, too.
+    (Told in iterations, as the theory does; one of GDNP costs several of gradient descent.)
+    """
     record = recorded.load(full_size.PATH)["full"]["0.0001"]
     data, loss = race.largest_lead(record["tuning"])
     ratio = race.against(record["fresh"], data, loss, "gradient descent")
