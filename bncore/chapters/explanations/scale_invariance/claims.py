@@ -310,14 +310,30 @@ def exponential_rate():
 
 @claim("liarora2020, Abstract", "holds")
 def decay_added():
-    """In a toy example, batch norm alone reaches the global minimum, but convergence fails when it
-    is used together with weight decay.
+    """In a toy example, weight decay alone and batch norm alone reach the global minimum, but
+    convergence fails when they are used together. (The minimum is that of the loss with its
+    penalty, and the toy one unit on targets that it can meet; with both, the infimum is 0.)
     """
     decays = np.array([0.0, 0.03, 0.1])
-    loss = experiments.decayed(np.full(3, 0.1), decays, 3000, noise=0, batch=64).loss[-1000:]
-    what = "loss in the last 1000 of 3000 steps of full-batch descent; the least possible is 0"
-    yield at_most(1e-20, loss[:, 0].max(), f"largest {what}, batch norm alone")
-    yield at_least(1e-4, loss[:, 1:].min(), f"smallest {what}, with weight decay 0.03 and 0.1")
+
+    def late(kind):
+        run = experiments.decayed(np.full(3, 0.1), decays, 3000, noise=0, batch=64, kind=kind)
+        penalty = decays / 2 * run.length[:-1] ** 2
+        angle = np.arccos(np.clip(run.cosine, -1, 1))
+        return run.loss[-1000:], penalty[-1000:], angle[-1000:]
+
+    loss, penalty, angle = late(experiments.Linear)
+    least = [experiments.least_with_penalty(decay, batch=64) for decay in decays]
+    what = "{} in the last 1000 of 3000 steps of full-batch descent, {}"
+    excess, turn = "largest loss and penalty less their least", "angle of a step"
+    alone = "weight decay alone, 0.03 and 0.1"
+    yield at_most(1e-12, (loss + penalty - least)[:, 1:].max(), what.format(excess, alone))
+    yield at_most(1e-7, angle[:, 1:].max(), what.format(f"largest {turn}", alone))
+    loss, _, angle = late(experiments.Unit)
+    yield at_most(1e-12, loss[:, 0].max(), what.format("largest loss", "batch norm alone"))
+    yield at_most(1e-7, angle[:, 0].max(), what.format(f"largest {turn}", "batch norm alone"))
+    yield at_least(1e-4, loss[:, 1:].min(), what.format("least loss without the penalty", "both"))
+    yield at_least(0.01, angle[:, 1:].min(), what.format(f"least {turn}", "both"))
 
 
 @claim("wan2021, Abstract", "holds")

@@ -83,6 +83,16 @@ class Unit(NamedTuple):
         return (error**2).mean(axis=0) / 2, dx.T @ self.inputs / len(x)
 
 
+class Linear(Unit):
+    """The same unit without batch norm: linear, of inputs less their mean."""
+
+    def value_and_gradient(self, w):
+        """Losses and gradients of weights of shape (runs, inputs)."""
+        inputs = self.inputs - self.inputs.mean(axis=0)
+        error = inputs @ w.T - self.targets[:, np.newaxis]
+        return (error**2).mean(axis=0) / 2, error.T @ inputs / len(inputs)
+
+
 def plane(count=40, seed=3):
     """A unit with two inputs, the first of deviation 1 and the second of deviation 2."""
     rng = np.random.default_rng(seed)
@@ -137,7 +147,7 @@ class Decayed(NamedTuple):
     loss: np.ndarray
 
 
-def decayed(rates, decays, steps, momentum=0.0, batch=32, noise=1.0, inputs=10, seed=0):
+def decayed(rates, decays, steps, momentum=0.0, batch=32, noise=1.0, inputs=10, seed=0, kind=Unit):
     """Train one unit on fresh batches, or on one batch over and over, with weight decay.
 
     Parameters
@@ -153,6 +163,7 @@ def decayed(rates, decays, steps, momentum=0.0, batch=32, noise=1.0, inputs=10, 
     inputs : int
     seed : int
         Of teacher, start and batches, which all runs share.
+    kind : {Unit, Linear}
     """
     rng = np.random.default_rng(seed)
     teacher, start = rng.normal(size=(2, inputs))
@@ -166,7 +177,7 @@ def decayed(rates, decays, steps, momentum=0.0, batch=32, noise=1.0, inputs=10, 
         if noise:
             u = rng.normal(size=(batch, inputs))
             clean = u @ teacher
-        unit = Unit(u, clean + noise * rng.normal(size=batch) if noise else clean)
+        unit = kind(u, clean + noise * rng.normal(size=batch) if noise else clean)
         loss, gradient = unit.value_and_gradient(w)
         velocity = momentum * velocity + gradient + decays * w
         after = w - rates * velocity
@@ -190,6 +201,18 @@ def curvature_at_the_goal(batch, inputs=10, seed=0):
     S = np.cov(rng.normal(size=(batch, inputs)), rowvar=False, bias=True)
     square = t @ S @ t
     return np.linalg.eigvalsh((S - np.outer(S @ t, S @ t) / square) / square)[-1]
+
+
+def least_with_penalty(decay, batch, inputs=10, seed=0):
+    """Least loss plus penalty of the linear unit of ``decayed`` without noise.
+
+    The loss is half (w - t)'S(w - t), with t the weights that meet the targets, so it is half
+    decay t'S (S + decay I)^-1 t.
+    """
+    rng = np.random.default_rng(seed)
+    t, _ = rng.normal(size=(2, inputs))
+    S = np.cov(rng.normal(size=(batch, inputs)), rowvar=False, bias=True)
+    return decay * t @ S @ np.linalg.solve(S + decay * np.eye(inputs), t) / (t @ S @ t) / 2
 
 
 def split_parameters(model, x):

@@ -34,6 +34,33 @@ def test_the_unit_against_torch(eps):
         np.testing.assert_allclose(gradients, expected.numpy(), rtol=0, atol=rounding)
 
 
+def test_the_linear_unit_against_torch():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        unit = experiments.Linear(rng.normal(size=(9, 3)), rng.normal(size=9))
+        w = rng.normal(size=(4, 3))
+        values, gradients = unit.value_and_gradient(w)
+        ws = torch.tensor(w, requires_grad=True)
+        x = torch.tensor(unit.inputs) @ ws.T
+        losses = ((x - x.mean(0) - torch.tensor(unit.targets)[:, None]) ** 2).mean(0) / 2
+        (expected,) = torch.autograd.grad(losses.sum(), ws)
+        rounding = 9 * EPS * (1 + x.abs().max().item()) ** 2
+        np.testing.assert_allclose(values, losses.detach().numpy(), rtol=0, atol=rounding)
+        rounding *= 1 + np.abs(unit.inputs).max()
+        np.testing.assert_allclose(gradients, expected.numpy(), rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_descent_on_the_linear_unit_reaches_the_least_loss_with_its_penalty(seed):
+    decays = np.array([0.03, 0.1, 1.0])
+    run = experiments.decayed(
+        np.full(3, 0.1), decays, 2000, noise=0, batch=64, seed=seed, kind=experiments.Linear
+    )
+    found = run.loss[-1] + decays / 2 * run.length[-2] ** 2
+    least = [experiments.least_with_penalty(decay, 64, seed=seed) for decay in decays]
+    np.testing.assert_allclose(found, least, rtol=64 * 10 * EPS)  # sums over examples and inputs
+
+
 def test_the_circle_bounds_are_reached_and_kept():
     unit = experiments.plane()
     curvature, slope, drop = experiments.circle_bounds(unit)
