@@ -184,21 +184,44 @@ def epsilon_any_small_constant():
 @claim("encyclopaedia, Transformation", "depends")
 def epsilon_arbitrarily_small():
     r"""$\varepsilon$ is an arbitrarily small constant that keeps the division stable."""
-    values = np.random.default_rng(4).uniform(50, 150, size=200).astype(np.float32)
-    constant = np.tile(values, (32, 1))
+    rng, tiny = np.random.default_rng(4), 1e-30
+    constant = np.tile(rng.uniform(50, 150, size=200), (32, 1))
+    varying = constant + rng.normal(size=constant.shape)
 
-    def largest(eps):
-        centred = constant - constant.mean(axis=0)
-        return np.abs(centred / np.sqrt(np.square(centred).mean(axis=0) + np.float32(eps))).max()
+    def normalised(x, eps):
+        layer = torch.nn.BatchNorm1d(200, eps=eps)
+        return layer(torch.tensor(x, dtype=torch.float32)).detach().double().numpy()
 
     what = (
-        "largest normalised value, exactly 0, of features that are constant over a batch of 32: "
-        "200 values of 50 to 150 in single precision"
+        f"torch's layer, single precision, ε = {tiny:g}, 32 values of 200 features near 50 to 150"
     )
-    yield under("$\\varepsilon$ is far above the square of the mean's rounding error")
-    yield at_most(0.1, largest(1e-5), f"{what}, ε = 0.00001")
-    yield otherwise("it is not")
-    yield at_most(0.1, largest(1e-12), f"{what}, ε = 1e-12")
+    yield under("every feature varies over the batch, far beyond rounding")
+    apart = np.abs(normalised(varying, tiny).std(axis=0) - 1)
+    yield at_most(
+        1e-5, apart.max(), f"largest difference of a standard deviation from 1, {what}, σ about 1"
+    )
+    yield otherwise("some features are constant")
+    yield at_most(
+        1,
+        np.abs(normalised(constant, tiny)).max(),
+        f"largest normalised value, exactly 0: {what}, σ = 0 "
+        f"(ε = 0.00001: {np.abs(normalised(constant, 1e-5)).max():.2f})",
+    )
+
+
+@claim("sharad, Examples", "holds")
+def denominator_never_zero():
+    r"""With a small $\varepsilon$ added to the variance, the denominator of the normalisation is never
+    zero.
+    """
+    for precision in (torch.float32, torch.float64):
+        x = (2 ** torch.arange(-50, 50, dtype=precision)).repeat(32, 1)
+        variance = x.var(dim=0, correction=0).max().item()
+        yield at_most(0, variance, "largest variance of 100 constant features, powers of 2")
+        for eps in (1e-3, 1e-5, torch.finfo(precision).tiny):
+            y = torch.nn.functional.batch_norm(x, None, None, training=True, eps=eps)
+            words = f"share of finite values, torch's batch norm of these, {x.dtype}, ε = {eps:.0e}"
+            yield at_least(1, y.isfinite().double().mean().item(), words)
 
 
 @claim("sharad, Examples", "misprinted")
@@ -373,14 +396,3 @@ def scale_invariance():
     )
     yield otherwise("it does not")
     yield at_most(1e-2, change(0.1, 1e-3), f"{what}, a = 0.1, ε = 0.001")
-
-
-@claim("cs682slides, Better accuracy and faster", "misprinted")
-def percentile_labels():
-    """In the figure of a neuron's activations over time, the top line is the 15th percentile and
-    the bottom line the 85th.
-    """
-    gaps = [np.percentile(x, 15) - np.percentile(x, 85) for _, x in _batches(100)]
-    yield at_least(0, min(gaps), "smallest 15th − 85th percentile, 100 batches")
-    yield corrected("The top line is the 85th percentile and the bottom line the 15th.")
-    yield at_most(0, max(gaps), "largest 15th − 85th percentile, 100 batches")

@@ -5,7 +5,7 @@ from scipy import stats
 
 from bncore.chapters.mechanics.forward import experiments
 from bncore.lab import data, networks, probes, training
-from bncore.page.claims import at_least, at_most, claim, otherwise, under
+from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
 
 
 def _distance_to_normal(x):
@@ -13,6 +13,18 @@ def _distance_to_normal(x):
     law = stats.norm.cdf(np.sort((x - x.mean(axis=0)) / x.std(axis=0), axis=0))
     steps = np.arange(len(x) + 1)[:, None] / len(x)
     return np.maximum(np.abs(law - steps[1:]), np.abs(law - steps[:-1])).max(axis=0)
+
+
+@claim("cs682slides, Better accuracy and faster", "misprinted")
+def percentile_labels():
+    """In the figure of a neuron's activations over time, the top line is the 15th percentile and
+    the bottom line the 85th.
+    """
+    batches = np.random.default_rng(0).gamma(2, size=(100, 50))
+    gaps = np.percentile(batches, 15, axis=1) - np.percentile(batches, 85, axis=1)
+    yield at_least(0, min(gaps), "smallest 15th − 85th percentile, 100 batches")
+    yield corrected("The top line is the 85th percentile and the bottom line the 15th.")
+    yield at_most(0, max(gaps), "largest 15th − 85th percentile, 100 batches")
 
 
 @claim("cs682slides, Why Batch Normalization is good?", "fails")

@@ -27,12 +27,16 @@ ARRIVAL = {
     "fresh_seeds": list(range(5, 15)),
     "horizon": 1000,
 }
-CONSTANTS = {
-    "momentum": [0.01, 0.1, 0.5],
-    "eps": [1e-5, 1e-3, 1e-1],
-    "learning_rates": [0.03, 0.1, 0.3],
-    "seeds": [0, 1, 2],
-    "fresh_seeds": list(range(5, 15)),
+STEADINESS = {
+    "gains": {"sigmoid": 4.0, "ReLU": 2**0.5},
+    "best_rates": {
+        "sigmoid": {"none": 1.0, "batch": 3.0},
+        "ReLU": {"none": 0.1, "batch": 1.0},
+    },
+    "seeds": list(range(100, 140)),
+    "rates": {"sigmoid": [0.3, 1.0, 3.0, 10.0], "ReLU": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]},
+    "seeds_of_rates": list(range(100, 110)),
+    "horizon": 1000,
 }
 CONFIGURATION = {
     **RATES,
@@ -61,8 +65,16 @@ CONFIGURATION = {
         "seeds": [0, 1],
         "moments": [100, 300, 1000, 3000],
     },
-    "constants": {**CONSTANTS, "steps": 500, "batch_size": 8},
-    "constants_early": {**CONSTANTS, "steps": 50, "batch_size": 64},
+    "steadiness": STEADINESS,
+    "constants": {
+        "momentum": [0.01, 0.1, 0.5],
+        "eps": [1e-5, 1e-3, 1e-1],
+        "learning_rates": [0.03, 0.1, 0.3],
+        "seeds": [0, 1, 2],
+        "fresh_seeds": list(range(5, 15)),
+        "steps": 500,
+        "batch_size": 8,
+    },
     "seconds": {"kinds": list(benefits.KINDS), "repeats": 500},
 }
 REDUCED = {
@@ -94,6 +106,14 @@ REDUCED = {
         "learning_rates": [0.3, 3.0],
         "seeds": [0],
         "moments": [20, 60],
+    },
+    "steadiness": {
+        "gains": {"ReLU": 2**0.5},
+        "best_rates": {"ReLU": {"none": 0.1, "batch": 1.0}},
+        "seeds": [2, 3],
+        "rates": {"ReLU": [0.1, 0.3]},
+        "seeds_of_rates": [2],
+        "horizon": 60,
     },
     "constants": {
         "momentum": [0.01, 0.1],
@@ -193,6 +213,36 @@ def saturation(c, store=None):
     return studies.rounded(found.assign_coords(steps=c["moments"]), 3)
 
 
+def steadiness(c, store=None):
+    """Rises and peaks of the loss, as from ``benefits.arrival``, by kind and normalisation.
+
+    Returns
+    -------
+    dict
+        "at_best": ``rises`` at the gains and rates that arrive first in the part "starts".
+        "over_rates": ``peak`` from the same gains, over the rates from the lowest at which both
+        networks arrive there.
+    """
+
+    def arm(kind, normalization, rates, seeds, keep):
+        one = partial(benefits.arrival, kind, normalization, c["gains"][kind], horizon=c["horizon"])
+        place = None if store is None else Path(store) / kind / normalization
+        found = studies.study(one, {"learning_rate": rates}, seeds, store=place)
+        return studies.rounded(found[[keep, "loss_score"]])
+
+    at_best = {
+        kind: {name: arm(kind, name, [rate], c["seeds"], "rises") for name, rate in arms.items()}
+        for kind, arms in c["best_rates"].items()
+    }
+    over_rates = {
+        kind: {
+            name: arm(kind, name, rates, c["seeds_of_rates"], "peak") for name in ("none", "batch")
+        }
+        for kind, rates in c["rates"].items()
+    }
+    return {"at_best": at_best, "over_rates": over_rates}
+
+
 def constants(c, store=None):
     """Test accuracies by momentum and eps: "tuning", and "fresh" of the best pair and of DEFAULTS.
 
@@ -222,8 +272,8 @@ PARTS = {
     "convolutional": arrivals,
     "learned": arrivals,
     "saturation": saturation,
+    "steadiness": steadiness,
     "constants": constants,
-    "constants_early": constants,
     "seconds": seconds,
 }
 

@@ -1,5 +1,7 @@
 """The recorded runs of the forward chapter."""
 
+import itertools
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -110,15 +112,43 @@ def test_arms_that_arrive_do_so_at_a_rate_inside_their_grid(record, part):
         assert found[fresh].seed.values.tolist() == c["fresh_seeds"]
 
 
-@pytest.mark.parametrize("part", ["constants", "constants_early"])
-def test_the_constants_that_are_compared_are_the_best_and_the_defaults(record, part):
-    found = record["full"][part]
+def test_steadiness_is_measured_at_the_best_gains_and_rates_and_where_both_train(record):
+    c, starts = full_size.CONFIGURATION["steadiness"], record["full"]["starts"]
+    chosen = studies.best(starts["tuning"], "loss_score", smaller=True)
+    assert set(c["seeds"]).isdisjoint(chosen.seed.values)
+    medians = starts["tuning"].loss_score.median("seed").dropna("learning_rate")
+    for kind, arms in c["best_rates"].items():
+        both = []
+        for name, rate in arms.items():
+            one = chosen.sel(kind=kind, normalization=name)
+            gain = one.loss_score.median("seed").idxmin("gain").item()
+            assert gain == c["gains"][kind]
+            assert rate == one.learning_rate.sel(gain=gain)
+            at = medians.sel(kind=kind, normalization=name, gain=gain)
+            both.append(at <= c["horizon"])
+            rises = record["full"]["steadiness"]["at_best"][kind][name].rises
+            assert rises.seed.values.tolist() == c["seeds"]
+            assert rises.learning_rate == rate
+            peak = record["full"]["steadiness"]["over_rates"][kind][name].peak
+            assert peak.seed.values.tolist() == c["seeds_of_rates"]
+            assert peak.learning_rate.values.tolist() == c["rates"][kind]
+        rates = medians.learning_rate.values
+        lowest = rates[(both[0] & both[1]).values].min()
+        assert c["rates"][kind] == rates[rates >= lowest].tolist()
+
+
+def test_the_constants_that_are_compared_are_the_best_and_the_defaults(record):
+    found = record["full"]["constants"]
     chosen = studies.best(found["tuning"], "accuracy", smaller=False)
     medians = chosen["accuracy"].median("seed")
     assert medians.sel(found["best"]) == medians.max()
+    pairs = itertools.product(found["fresh"].momentum.values, found["fresh"].eps.values)
+    fresh_pairs = [{"momentum": momentum, "eps": eps} for momentum, eps in pairs]
     for one in (found["best"], *benefits.DEFAULTS.values()):
+        assert one in fresh_pairs
+    for one in fresh_pairs:
         fresh = found["fresh"].sel(one)
-        assert fresh.seed.values.tolist() == full_size.CONFIGURATION[part]["fresh_seeds"]
+        assert fresh.seed.values.tolist() == full_size.CONFIGURATION["constants"]["fresh_seeds"]
         assert fresh.learning_rate == chosen.learning_rate.sel(one)
         assert not chosen.at_an_end.sel(one)
 
