@@ -216,12 +216,16 @@ def average_deviation():
     and standard deviation.
     """
     rng = np.random.default_rng(0)
+    weights = 0.1 * 0.9 ** np.arange(200)
 
     def shortfall(m):
-        averaged = rng.normal(size=(20_000, m)).std(axis=1).mean()
-        return 1 - averaged
+        averaged = weights @ rng.normal(size=(200, 1000, m)).std(axis=2)
+        return 1 - averaged.mean()
 
-    what = "how much too small the averaged standard deviation is, as a fraction"
+    what = (
+        "how much too small the standard deviation is, as a fraction, averaged with momentum 0.1 over "
+        "200 batches, mean of 1000 features"
+    )
     yield under("batches are large")
     yield at_most(0.03, shortfall(64), f"{what}, normal data, $m = 64$")
     yield otherwise("they are small: average unbiased variances, and take the root at the end")
@@ -253,8 +257,14 @@ def renormalization():
 
 @claim("readingnotes, Tips for using batch normalization, 6", "holds")
 def batch_noise():
-    """Normalising with a batch's own statistics adds noise to its values."""
+    """Normalising with a batch's own statistics, which are not those of all data and differ from
+    batch to batch, adds noise to its values.
+    """
     batches = np.random.default_rng(0).normal(size=(4000, 32))
+    for name, values in (("mean", batches.mean(axis=1)), ("variance", batches.var(axis=1))):
+        yield at_least(
+            0.1, values.std(), f"standard deviation of the {name} of 4000 random batches of 32"
+        )
     batches[:, 0] = 1.0
     x_hat = (1 - batches.mean(axis=1)) / batches.std(axis=1)
     yield at_least(
@@ -317,7 +327,7 @@ def variance_of_zero():
 @claim("sharad, Practical Tips", "fails")
 def momentum_and_epsilon():
     r"""Momentum and $\varepsilon$ both have an influence on the mean and the variance that batch
-    norm averages.
+    norm averages. (Of one layer: the next layer meets other inputs under another $\varepsilon$.)
     """
     x = torch.randn(50, 32, 4, generator=torch.Generator().manual_seed(0))
 
