@@ -388,11 +388,12 @@ def scale_invariance():
         return max(_moved(_x_hat(a * z, eps), _x_hat(z, eps)) / np.abs(z).max() for z in units)
 
     what = "largest change of the output over the largest input, 100 batches, variance of $Wu$ 1"
-    yield under("the variance of $aWu$ stays far above $\\varepsilon$")
+    yield under("$a > 0$, and the variance of $aWu$ stays far above $\\varepsilon$")
     yield at_most(
         1e-2,
         max(change(a, 1e-5) for a in (0.1, 3.0, 1000.0)),
         f"{what}, a = 0.1, 3 and 1000, ε = 0.00001",
     )
-    yield otherwise("it does not")
-    yield at_most(1e-2, change(0.1, 1e-3), f"{what}, a = 0.1, ε = 0.001")
+    yield otherwise("$a < 0$, or the variance comes near $\\varepsilon$")
+    for a, eps in ((-3.0, 1e-5), (0.1, 1e-3)):
+        yield at_most(1e-2, change(a, eps), f"{what}, a = {a}, ε = {eps:.5f}")
