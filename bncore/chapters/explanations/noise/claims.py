@@ -79,7 +79,8 @@ def law_of_the_deviation():
         measured = 4 * m * draw((draws, m)).std(axis=1).var()
         excess.append(abs(measured / (kurtosis + 2) - 1))
         plain.append(abs(measured / (kurtosis + 3 + 2) - 1))
-        scaled.append(abs(9 * measured / (kurtosis + 2) - 1))
+        wide = 4 * m * (3 * draw((draws, m))).std(axis=1).var()
+        scaled.append(abs(wide / (kurtosis + 2) - 1))
     what = (
         "largest relative error of the variance of $\\sigma_B$, normal, uniform and Laplace values"
     )
@@ -184,10 +185,14 @@ def _gained(level, *networks, **less):
     return overfitting.gained(fresh, level, *networks, **less)
 
 
+def _listed(intervals):
+    return ", ".join(f"{x.mean:.1f} ({x.low:.1f} to {x.high:.1f})" for x in intervals)
+
+
 def _points(first, second):
     return (
-        f"test accuracy, in percentage points, of {first} over {second}, each at its best rate with "
-        "the training set learnt by heart; interval over 16 fresh seeds, for 46 comparisons"
+        f"test accuracy, in percentage points, of {first} over {second}, each at its best rate and "
+        "strength after 600 steps; interval over 16 fresh seeds, for 46 comparisons"
     )
 
 
@@ -201,17 +206,15 @@ def generalizes():
     yield at_least(0, _gained(NOISY, "whole batch", "no batch norm"), what)
 
 
-@claim("ioffe2015, Section 3.4", "undecided")
+@claim("ioffe2015, Section 3.4", "fails")
 def regularizes():
     """In training an example is seen together with the others of its batch, and the network no
     longer gives it a deterministic value. In experiments this is found advantageous to
-    generalisation.
+    generalisation. (Judged: the second sentence, by more of this noise than a whole batch of 128 has.)
     """
     what = _points("six kinds of noise in the statistics, on average,", "the whole batch of 128")
-    yield under(AS_THEY_ARE)
-    yield at_least(0, _gained(CLEAN, overfitting.KINDS), what)
-    yield otherwise(HARD)
-    yield at_least(0, _gained(NOISY, overfitting.KINDS), what)
+    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+        yield at_least(0, _gained(level, overfitting.KINDS), f"{what}, {digits}")
 
 
 @claim("readingnotes, Tips for using batch normalization, 6", "fails")
@@ -230,11 +233,14 @@ def ghost_batches():
     """Statistics over small ghost batches make possible that a large batch generalises better without
     more updates.
     """
-    what = _points("ghost batches of 8, 16, 32 and 64, on average,", "the whole batch of 128")
-    yield under(AS_THEY_ARE)
-    yield at_least(0, _gained(CLEAN, overfitting.GHOSTS), what)
-    yield otherwise(HARD)
-    yield at_least(0, _gained(NOISY, overfitting.GHOSTS), what)
+    found = [_gained(level, ghost) for ghost in overfitting.GHOSTS for level in (CLEAN, NOISY)]
+    what = _points("ghost batches", "the whole batch of 128")
+    yield at_least(
+        0,
+        tuple(np.max(found, axis=0)),
+        f"{what}: the largest of eight, of groups of 8, 16, 32 and 64 on digits and noisy digits: "
+        f"{_listed(found)}",
+    )
 
 
 @claim("encyclopaedia, Internal covariate shift", "undecided")
@@ -269,7 +275,9 @@ def _added(how, level, network, less=None):
 
 @claim("sharad, Advantages", "undecided")
 def can_reduce_regularization():
-    """Batch norm can reduce the need for regularisation by dropout or an L2 penalty."""
+    """Batch norm can reduce the need for regularisation by dropout or an L2 penalty. (Read: in one of
+    the cases tried, or more.)
+    """
     added = [
         _added(how, level, "whole batch", less="no batch norm")
         for how in ("dropout", "L2")
@@ -277,10 +285,10 @@ def can_reduce_regularization():
     ]
     yield at_most(
         0,
-        min(added, key=lambda interval: interval.high),
+        tuple(np.min(added, axis=0)),
         "test accuracy, in percentage points, that a regulariser adds with batch norm, less what it "
-        "adds without: the one of dropout and an L2 penalty on digits and noisy digits whose interval "
-        "reaches least high; 16 fresh seeds, for 46 comparisons",
+        "adds without: the least of dropout on digits and noisy digits and an L2 penalty on both; "
+        f"intervals over 16 fresh seeds, for 46 comparisons: {_listed(added)}",
     )
 
 
@@ -368,7 +376,10 @@ def sampled_batches():
             "and two data sets",
         )
 
+    hottest = "temperature that fits the outputs of the network with running statistics best, {}"
     yield under("the network is too sure of itself, as on digits with noise on every pixel")
+    yield at_least(1, np.min(results["0.3"]["temperature"]), hottest.format("least of eight"))
     yield excess("0.3")
     yield otherwise("it is too cautious already, as on the digits as they are")
+    yield at_most(1, np.max(results["0.0"]["temperature"]), hottest.format("largest of eight"))
     yield excess("0.0")

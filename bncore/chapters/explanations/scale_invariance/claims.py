@@ -206,7 +206,9 @@ def stabilised_growth():
 
 @claim("vanlaarhoven2017, Abstract", "depends")
 def no_regularisation():
-    """L2 regularization has no regularizing effect when combined with normalization."""
+    """L2 regularization has no regularizing effect when combined with normalization. (Read: it does
+    nothing that other learning rates do not do.)
+    """
 
     def apart(what, **settings):
         return at_most(

@@ -142,7 +142,9 @@ def _arrive(kind, normalization):
 
 @claim("cs682slides, Other benefits in practice", "holds")
 def less_careful_start():
-    """With batch norm, training depends less on a careful initialisation."""
+    """With batch norm, training depends less on a careful initialisation. (Judged by the scale of the
+    initial weights.)
+    """
     for kind in ("sigmoid", "ReLU"):
         plain, normalised = _arrive(kind, "none"), _arrive(kind, "batch")
         words = (f"{TUNED}", "one rate for all gains, the best for that, three seeds")
