@@ -235,17 +235,21 @@ def decay_sets_rate():
     """Instead, regularization has an influence on the scale of weights, and thereby on the
     effective learning rate.
     """
-    pairs = [(rate, decay) for rate in (0.1, 1.0) for decay in (0.01, 0.03, 0.1)]
-    rates, decays = np.array(pairs).T
+    rates, decays = np.repeat([0.1, 1.0], 3), np.tile([0.01, 0.03, 0.1], 2)
     run = experiments.decayed(rates, decays, 2000)
-    ratios = []
-    for i, (rate, decay) in enumerate(pairs):
-        slope = np.sqrt((run.gradient[-1000:, i] ** 2).mean())
-        felt = rate / ((1 - rate * decay) * (run.length[-1000:, i] ** 2).mean())
-        ratios.append(felt / effective_rate.equilibrium(rate, decay, float(slope)).effective_rate)
+    square, slope = ((some[-1000:] ** 2).mean(axis=0) for some in (run.length, run.gradient))
+    felt = rates / ((1 - rates * decays) * square)
+    expected = [
+        effective_rate.equilibrium(*map(float, one)).effective_rate
+        for one in zip(rates, decays, np.sqrt(slope), strict=True)
+    ]
+    shrunk, grown = (one.reshape(2, 3)[:, 1:] / one.reshape(2, 3)[:, :-1] for one in (square, felt))
+    what = "of a noisy unit when the decay grows threefold, 0.01 to 0.1, at two rates"
+    yield at_most(1, shrunk.max(), f"largest factor of the squared length {what}")
+    yield at_least(1, grown.min(), f"least factor of the effective rate {what}")
     yield at_most(
         0.05,
-        np.abs(np.array(ratios) - 1).max(),
+        np.abs(felt / expected - 1).max(),
         "largest relative distance of the effective rate of a noisy unit from the "
         "predicted equilibrium, 6 pairs of rate and decay, last 1000 of 2000 steps",
     )
