@@ -201,6 +201,51 @@ def drift_of_step(name, seed, step, count, rate=0.1):
     ndarray of shape (activations,)
         As ``Measured.drift`` at one record.
     """
+    return np.array(
+        [
+            np.mean(np.abs(after[0] - before[0]) / before[1])
+            for before, after in zip(
+                *(map(_moments, seen) for seen in _around_step(name, seed, step, count, rate)),
+                strict=True,
+            )
+        ]
+    )
+
+
+def distance_of_step(name, seed, step, count=None, rate=0.1, sample=256):
+    """How far one training step moves the distributions of the inputs of each activation.
+
+    Kolmogorov's distance of the values of a unit before and after it, for some images and places
+    that are the same for both, averaged over units: between 0 and 1, and not fixed by mean and
+    variance.
+
+    Parameters
+    ----------
+    name, seed, step, count, rate
+        As for ``drift_of_step``; all layers move by default.
+    sample : int
+        Values of each unit at most.
+
+    Returns
+    -------
+    ndarray of shape (activations,)
+    """
+    found = []
+    for seen in zip(*_around_step(name, seed, step, count, rate), strict=True):
+        units = zip(*(values[:: -(-len(values) // sample)].T for values in seen), strict=True)
+        found.append(np.mean([_kolmogorov(*pair) for pair in units]))
+    return np.array(found)
+
+
+def _kolmogorov(*samples):
+    """Largest difference of two empirical distribution functions."""
+    at = np.concatenate(samples)
+    below = [np.searchsorted(np.sort(one), at, side="right") / len(one) for one in samples]
+    return np.abs(below[0] - below[1]).max()
+
+
+def _around_step(name, seed, step, count, rate):
+    """Inputs of all activations before and after one step of the first layers."""
     model, split = _trained(name, seed, step, rate)
     moved, x, y = copy.deepcopy(model), split.x_train[:64], split.y_train[:64]
     chosen = list(layers_of(model, x).values())[:count]
@@ -211,14 +256,7 @@ def drift_of_step(name, seed, step, count, rate=0.1):
         ):
             if name in names:
                 weight -= rate * gradient
-    return np.array(
-        [
-            np.mean(np.abs(after[0] - before[0]) / before[1])
-            for before, after in zip(
-                *(map(_moments, _activations(one, split)) for one in (model, moved)), strict=True
-            )
-        ]
-    )
+    return _activations(model, split), _activations(moved, split)
 
 
 @cache

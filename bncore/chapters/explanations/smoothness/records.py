@@ -92,6 +92,19 @@ def log_ratio(depth, measure, records=LATE, **options):
     return studies.difference(rows, xr.zeros_like(rows), looked_at=75)
 
 
+def earlier_range(depth, kind):
+    """Logarithm of the range of one kind's loss at steps 25 to 100 over that at steps 125 to 200.
+
+    Mean over the seeds with its interval, for the 75 comparisons of ``log_ratio`` and nine more: three
+    ways to part the steps, at three depths.
+    """
+    found = np.log(record()["full"]["walks"]["range"].sel(depth=depth, kind=kind))
+    early, late = (
+        found.sel(record=part).mean("record") for part in (slice(25, 100), slice(125, None))
+    )
+    return studies.difference(early, late, looked_at=84)
+
+
 def mean(values):
     """Mean over the seeds of what was recorded of one network, with an interval for 12 comparisons."""
     return studies.difference(values, xr.zeros_like(values), looked_at=12)

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -77,3 +78,17 @@ def test_a_run_that_diverges_is_measured_as_nan():
     found = measures.measure(task, "no batch norm", 10.0, 0, [0, 11], 0.01, 0.01, drift=False)
     assert np.isfinite(found.norm[0, 1:]).all()
     assert np.isnan(found.norm[1]).all()
+
+
+def test_the_distance_of_a_step_is_kolmogorovs_averaged_over_units(monkeypatch):
+    before, rng = np.arange(10.0), np.random.default_rng(0)
+    first = np.stack([before, before], axis=1), np.stack([before, before + 3], axis=1)
+    second = rng.normal(size=(40, 1)).round(1), rng.normal(1, 2, size=(40, 1)).round(1)
+    around = [list(pair) for pair in zip(first, second, strict=True)]
+    monkeypatch.setattr(measures, "_around_step", lambda *which: around)
+    known = [0.15, stats.ks_2samp(*(one.ravel() for one in second)).statistic]
+    assert measures.distance_of_step(None, 0, 1) == pytest.approx(known, rel=1e-12)
+    halved = measures.distance_of_step(None, 0, 1, sample=20)[1]
+    assert halved == pytest.approx(
+        stats.ks_2samp(*(one.ravel()[::2] for one in second)).statistic, rel=1e-12
+    )
