@@ -215,3 +215,14 @@ def test_the_mean_alone_is_recorded_as_last_at_the_lowest_rate():
     found = records.record()["full"]["tuned"]["rates"].last.isel(learning_rate=0).median("seed")
     for depth in (2, 6, 10):
         assert found.sel(depth=depth).idxmax("kind").item() == "mean only"
+
+
+def test_the_earlier_range_parts_the_records_at_step_100():
+    depth, kind = 6, experiments.KINDS[0]
+    walks = records.record()["full"]["walks"].sel(depth=depth, kind=kind)
+    logs = np.log(walks["range"].transpose("record", "seed").values)
+    assert list(walks.record.values) == [0, 25, 50, 75, 100, 125, 150, 175, 200]
+    by_seed = logs[1:5].mean(axis=0) - logs[5:].mean(axis=0)
+    found = records.earlier_range(depth, kind)
+    assert found.mean == pytest.approx(by_seed.mean(), rel=1e-9)
+    assert found.low < found.mean < found.high
