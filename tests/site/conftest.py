@@ -4,6 +4,8 @@ import functools
 import http.server
 import threading
 
+import lab_server
+import nbformat
 import pytest
 from browser import MISSING, find
 from built import DESKTOP, PHONE, SITE, UNFOLD
@@ -18,7 +20,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def pytest_collection_modifyitems(items):
-    """Keep the tests of one page together: its tabs open once, and close before the next page's."""
+    """Keep the tests of one page together: its tabs open once, and close before the next page's.
+    And those in JupyterLab: it starts once.
+    """
 
     def page(item):
         return getattr(item, "callspec", None) and str(item.callspec.params.get("page", ""))
@@ -27,6 +31,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if name := page(item):
             item.add_marker(pytest.mark.xdist_group(name))
+        elif "jupyterlab" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("jupyterlab"))
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +94,32 @@ def look(chromium, address):
         return tabs[key]
 
     return open_page
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory):
+    """A running JupyterLab: the folder that it serves, and its address."""
+    folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyterlab")
+    with lab_server.serve(folder, home) as address:
+        yield folder, address
+
+
+@pytest.fixture
+def lab(chromium, jupyterlab):
+    """Open a notebook in JupyterLab; nothing has run yet, see `lab_server.run_all`."""
+    folder, address = jupyterlab
+    contexts = []
+
+    def open_notebook(notebook, viewport=DESKTOP, theme="light"):
+        file = f"{len(list(folder.glob('*.ipynb')))}.ipynb"
+        notebook.metadata.setdefault("kernelspec", lab_server.KERNEL)
+        nbformat.write(notebook, folder / file)
+        contexts.append(chromium.new_context(viewport=viewport, color_scheme=theme))
+        return lab_server.open_notebook(contexts[-1], address, file)
+
+    yield open_notebook
+    for context in contexts:
+        context.close()
 
 
 def _open(chromium, url, viewport, theme, javascript=True):
