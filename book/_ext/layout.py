@@ -64,11 +64,9 @@ class Layout:
             "chapter": chapter,
             "chapter_package": chapter_package,
             "module": module,
-            "module_file": f"{code}/{module}.py",
             "package": package,
             "slug": self.name.replace("_", "-"),
             "title": self.title,
-            "up": "../" * self.page.count("/"),
             "words": self.title[0].lower() + self.title[1:],
         }
         self.files = {

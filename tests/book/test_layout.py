@@ -219,5 +219,5 @@ def test_a_page_outside_the_wings_has_its_code_in_its_package(entered):
     package = (entered / "bncore/chapters/front/first/__init__.py").read_text(encoding="utf-8")
     assert "MODULES = ()" in package
     notebook = nbformat.read(entered / "book/first.ipynb", as_version=4)
-    assert any("../bncore/chapters/front" in cell.source for cell in notebook.cells)
+    assert any("{source} bncore.chapters.front.first" in cell.source for cell in notebook.cells)
     assert "bncore.front" not in (entered / "book/api.md").read_text(encoding="utf-8")
