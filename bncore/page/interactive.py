@@ -11,14 +11,16 @@ import inspect
 import os
 import re
 import string
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
 
-from bncore.page import frames, live_face, static_face
+from bncore.page import frames, static_face, still_face
 from bncore.page.labels import label, value_text
 
 
@@ -76,10 +78,17 @@ class Explorer:
             folder, url = os.environ["BNCORE_FRAMES_DIR"], os.environ["BNCORE_FRAMES_URL"]
             html = static_face.html(self, Path(folder), url)
             return {"text/html": html, "text/plain": repr(self)}
-        if face == "text" or not self.grids:
+        if face == "text":
             picture = frames.to_png(self.figure(**self.at(self.initial.values())))
             return {"image/png": picture, "text/plain": repr(self)}
-        return {**live_face.widget(self)._repr_mimebundle_(), "text/plain": repr(self)}
+        if self.grids and find_spec("anywidget"):
+            from bncore.page import live_face  # only here is anywidget needed
+
+            bundle, metadata = live_face.widget(self)._repr_mimebundle_()
+            return {**bundle, "text/plain": repr(self)}, metadata
+        if self.grids:
+            warnings.warn(f"{self.name} cannot move: pip install anywidget", stacklevel=2)
+        return {"text/html": still_face.html(self), "text/plain": repr(self)}
 
     def __repr__(self):
         if not self.grids:

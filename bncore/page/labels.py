@@ -14,13 +14,20 @@ def label(name):
     return GREEK.get(name, name.replace("_", " ").strip())
 
 
+def is_choice(grid):
+    """Whether the values of `grid` are names to choose from, and not the values of a quantity."""
+    return any(isinstance(value, str | bool | np.bool_) for value in grid)
+
+
 def value_text(value):
     """A grid value as people write it: text as it is, whole numbers in full, others to three digits.
 
-    Below 0.00001 and from a million on a power of ten stands for the zeros.
+    Below 0.00001 and from a million on a power of ten stands for the zeros; a truth is yes or no.
     """
-    if isinstance(value, str | bool | np.bool_):
-        return str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
     number = float(value) + 0.0  # plus 0: a zero has no sign
     if number.is_integer() and abs(number) < 1e6:
         text = f"{number:.0f}"

@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from bncore.page.labels import GREEK, label, value_text
+from bncore.page.labels import GREEK, is_choice, label, value_text
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,14 @@ def test_parameters_have_readable_names(name, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(-0.5, "−0.5"), (1e-5, "0.00001"), ("relu", "relu"), (3, "3"), (True, "True")],
+    [
+        (-0.5, "−0.5"),
+        (1e-5, "0.00001"),
+        ("relu", "relu"),
+        (3, "3"),
+        (True, "yes"),
+        (np.False_, "no"),
+    ],
 )
 def test_values_are_written_for_readers(value, text):
     assert value_text(value) == text
@@ -54,3 +61,19 @@ def test_greek_names_are_written_as_their_letters(name):
 )
 def test_numbers_are_written_without_exponents_of_computers(value, text):
     assert value_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("grid", "choice"),
+    [
+        (["relu", "tanh"], True),
+        ([False, True], True),
+        ([np.True_, np.False_], True),
+        (["own rate", 0.1], True),
+        ([0, 1], False),
+        ([0.5, 1.5], False),
+        (list(np.linspace(0, 1, 3)), False),
+    ],
+)
+def test_names_are_chosen_and_quantities_are_moved(grid, choice):
+    assert is_choice(grid) is choice
