@@ -10,6 +10,9 @@ PY := $(BIN)/python
 ENV := $(VENV)/.installed
 SITE := _build/html
 
+# A page shows 64 columns of code whole, a phone nearly so.
+IN_NOTEBOOKS := --line-length 64 --exclude "*.py" book
+
 # One thread each: several chapters, tests or timings run side by side.
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
@@ -46,10 +49,12 @@ site: $(ENV)  ## build the site without serving it
 lint: $(ENV)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --exclude "*.ipynb" .
+	$(BIN)/ruff format --check $(IN_NOTEBOOKS)
 
 format: $(ENV)  ## bring code into style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format --exclude "*.ipynb" .
+	$(BIN)/ruff format $(IN_NOTEBOOKS)
 
 unit: $(ENV)  ## test bncore
 	$(BIN)/pytest tests -n 2 --ignore tests/site

@@ -183,7 +183,7 @@ def _explorer(function, alt, grids):
     _require_fields(alt, grids)
     grids = {key: _grid(key, grids[key]) for key in parameters}
     initial = {key: _start(parameters[key].default, grid) for key, grid in grids.items()}
-    return Explorer(function, grids, initial, alt, inspect.cleandoc(function.__doc__), name)
+    return Explorer(function, grids, initial, alt, " ".join(function.__doc__.split()), name)
 
 
 def _grid(name, values):

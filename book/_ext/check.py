@@ -16,6 +16,9 @@ from record import CannotRecord, Pair
 
 from bncore.chapters import modules
 
+COLUMNS = "--line-length=64"
+"""How wide the code of a notebook is, in the words of the formatter."""
+
 NOTHING_TO_TEST = 5
 """How pytest exits where it finds no test."""
 
@@ -34,6 +37,7 @@ def steps(chapter, root=ROOT):
     return {
         "lint": [*ruff, "check", "--quiet", "."],
         "format": [*ruff, "format", "--quiet", "--check", "--exclude", "*.ipynb", "."],
+        "format of cells": [*ruff, "format", "--quiet", "--check", COLUMNS, notebook],
         "notebook": [*pytest, "--nbval", "--nbval-current-env", notebook],
         "page": ["book/_ext/check.py", "--page", notebook.removesuffix(".ipynb")],
         "tests": [*pytest, *paths_of_tests(chapter, root)],

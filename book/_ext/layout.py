@@ -18,6 +18,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from check import COLUMNS
 from notebooks import ROOT
 from record import MYST, Pair, main, only_text
 
@@ -229,7 +230,8 @@ _ENTRIES = {
 def _bring_into_style(paths, root):
     """Sort imports, whose order depends on the chapter's name, and break lines."""
     code = [path for path in paths if path.endswith(".py")]
-    for command in (["check", "--fix", *paths], ["format", *code]):
+    cells = [path for path in paths if path.endswith(".ipynb")]
+    for command in (["check", "--fix", *paths], ["format", *code], ["format", COLUMNS, *cells]):
         subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet"], cwd=root, check=True)
 
 

@@ -16,6 +16,7 @@ def test_the_steps_cover_lint_modules_claims_exercises_notebook_and_page():
     assert list(commands) == [
         "lint",
         "format",
+        "format of cells",
         "notebook",
         "page",
         "tests",

@@ -170,3 +170,13 @@ def test_a_shown_figure_is_named_after_its_caption(caption, name):
 def test_the_words_of_a_figure_that_does_not_move_are_taken_as_they_are(alt):
     fig, _ = plt.subplots()
     assert show(fig, alt=alt, caption="Look.").describe() == alt
+
+
+def test_where_a_caption_breaks_its_lines_is_of_no_account():
+    def level(level=1):
+        """A level, and what
+        to look for."""
+
+    assert explore(alt="A level of {level}.", level=[1, 2])(level).caption == (
+        "A level, and what to look for."
+    )
