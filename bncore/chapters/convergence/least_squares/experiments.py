@@ -62,6 +62,12 @@ def with_normal_solutions(conditions=(20, 100), dimensions=(10, 50), count=4):
         yield LeastSquares(-problem.S @ solution, problem.S), w
 
 
+def with_any_solutions(conditions=(20, 100), dimensions=(10, 50), count=4):
+    """The same problems, with S^(-1/2) u uniform on the sphere."""
+    for condition, dimension, seed in itertools.product(conditions, dimensions, range(count)):
+        yield random_problem(condition, seed, dimension=dimension)
+
+
 def skewed_data(count, examples=60):
     """Data X and y with skewed features, and weights w."""
     for seed in range(count):
