@@ -341,8 +341,59 @@ def difference(
     ValueError
         If the arrays have other axes or seeds, fewer than two, or a number that is not finite.
     """
-    looked_at = check.positive_integer("looked_at", looked_at)
-    confidence = check.fraction("confidence", confidence)
+    apart = _paired(first, second)
+    n, mean = len(apart), float(apart.mean())
+    t = stats.t.isf(_outside(looked_at, confidence) / 2, n - 1)
+    reach = float(t * apart.std(ddof=1) / n**0.5)
+    return Interval(mean, mean - reach, mean + reach)
+
+
+class MedianInterval(NamedTuple):
+    """A median difference and the ends of its confidence interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def separates(self) -> bool:
+        """Whether 0 lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+def median_difference(
+    first: xr.DataArray, second: xr.DataArray, *, looked_at: int, confidence: float = 0.95
+) -> MedianInterval:
+    """The median of first - second over common seeds, with the exact interval of the sign test.
+
+    The k-th smallest and the k-th largest of the n paired differences, with the largest k for which
+    P(B < k) <= (1 - confidence) / (2 looked_at), B binomial of n and 1/2. It asks nothing of how the
+    differences are distributed: a seed on which one arm diverges counts as one difference, however
+    large.
+
+    Parameters
+    ----------
+    first, second, looked_at, confidence
+        As for ``difference``.
+
+    Raises
+    ------
+    ValueError
+        As ``difference``, or if there are too few seeds for any k.
+    """
+    apart = _paired(first, second)
+    level = 1 - _outside(looked_at, confidence)
+    low, high = map(float, stats.quantile_test(apart, p=0.5).confidence_interval(level))
+    if np.isnan([low, high]).any():
+        raise ValueError(
+            f"first has {len(apart)} seeds, expected more: with so few the interval of a median has no "
+            f"ends at the confidence {level:.4g}"
+        )
+    return MedianInterval(float(np.median(apart)), low, high)
+
+
+def _paired(first, second):
+    """The differences by seed."""
     for name, one in (("first", first), ("second", second)):
         if one.dims != ("seed",):
             raise ValueError(f"{name} has the axes {one.dims}, expected seed alone")
@@ -353,10 +404,13 @@ def difference(
         )
     apart = first.values - second.values
     check.finite("first - second", apart)
-    n, mean = len(apart), float(apart.mean())
-    t = stats.t.isf((1 - confidence) / (2 * looked_at), n - 1)
-    reach = float(t * apart.std(ddof=1) / n**0.5)
-    return Interval(mean, mean - reach, mean + reach)
+    return apart
+
+
+def _outside(looked_at, confidence):
+    """The probability outside one of so many intervals: Bonferroni's."""
+    looked_at = check.positive_integer("looked_at", looked_at)
+    return (1 - check.fraction("confidence", confidence)) / looked_at
 
 
 def rounded(found: xr.Dataset, digits: int = 4) -> xr.Dataset:

@@ -15,6 +15,7 @@ from bncore.lab.studies import (
     best,
     confirmed,
     difference,
+    median_difference,
     rounded,
     study,
     tuned,
@@ -217,6 +218,31 @@ def test_what_cannot_be_paired_is_refused():
     with pytest.raises(ValueError, match="looked_at is 0"):
         difference(one, one, looked_at=0)
     assert not Interval(0.1, -0.1, 0.3).separates
+
+
+@given(st.integers(12, 60), st.integers(1, 50), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_the_interval_of_a_median_is_that_of_the_sign_test(n, looked_at, seed):
+    """A median is outside exactly where a binomial test of the signs about it is significant."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_cauchy(size=n), rng.normal(size=n)
+    found = median_difference(over_seeds(a), over_seeds(b), looked_at=looked_at)
+    apart = np.sort(a - b)
+    assert found.median == np.median(apart)
+    for end, sign in ((found.low, 1), (found.high, -1)):
+        beyond = (sign * apart > sign * end).sum()
+        assert stats.binomtest(beyond, n).pvalue * looked_at > 0.05
+        assert stats.binomtest(beyond + 1, n).pvalue * looked_at <= 0.05
+    if found.low > apart[0]:
+        far = np.where(apart == apart[0], -1e9, apart)
+        assert median_difference(over_seeds(far), over_seeds(0 * b), looked_at=looked_at) == found
+    assert found.separates == (found.low > 0 or found.high < 0)
+
+
+def test_too_few_seeds_for_a_median_are_refused():
+    one = over_seeds([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="first has 3 seeds, expected more"):
+        median_difference(one, 0 * one, looked_at=1)
 
 
 def test_rates_that_make_no_grid_are_refused():
