@@ -66,32 +66,34 @@ def larger_batch():
 @claim("luo2019, Section 2", "depends")
 def law_of_the_deviation():
     r"""The standard deviation of a batch of $M$ values is $\sigma_B\sim
-    N(\sigma_P,\frac{\rho+2}{4M})$, with $\rho$ the kurtosis.
+    N(\sigma_P,\frac{\rho+2}{4M})$, with $\rho$ the kurtosis. (Read: for large $M$, and $\rho$ in excess
+    of a normal distribution's.)
     """
-    rng, m, draws = np.random.default_rng(0), 200, 10_000
+    rng, m, draws = np.random.default_rng(0), 1600, 4000
     laws = {
         "normal": (lambda size: rng.normal(size=size), 0.0),
         "uniform": (lambda size: rng.uniform(-(3**0.5), 3**0.5, size=size), -1.2),
         "Laplace": (lambda size: rng.laplace(scale=0.5**0.5, size=size), 3.0),
     }
-    excess, plain, scaled = [], [], []
-    for draw, kurtosis in laws.values():
-        measured = 4 * m * draw((draws, m)).std(axis=1).var()
-        excess.append(abs(measured / (kurtosis + 2) - 1))
-        plain.append(abs(measured / (kurtosis + 3 + 2) - 1))
-        wide = 4 * m * (3 * draw((draws, m))).std(axis=1).var()
-        scaled.append(abs(wide / (kurtosis + 2) - 1))
-    what = (
-        "largest relative error of the variance of $\\sigma_B$, normal, uniform and Laplace values"
-    )
-    yield under("$\\sigma_P=1$ and $\\rho$ is the excess over a normal distribution's kurtosis")
-    yield at_most(0.1, max(excess), f"{what}, batches of {m}")
-    yield otherwise(
-        "$\\rho$ is the fourth moment of standardised values, or the variance is $\\sigma_P^2$, "
-        "which then belongs in front"
-    )
-    yield at_most(0.1, max(plain), f"{what}, the fourth moment")
-    yield at_most(0.1, max(scaled), f"{what}, variance 9")
+
+    def apart(deviation):
+        found = []
+        for draw, kurtosis in laws.values():
+            law = stats.norm(deviation, np.sqrt((kurtosis + 2) / (4 * m)))
+            drawn = deviation * draw((draws, m)).std(axis=1)
+            found.append(stats.kstest(drawn, law.cdf).statistic)
+        return at_most(
+            0.05,
+            max(found),
+            f"largest difference of the distribution of $\\sigma_B$ in {draws} batches of {m} from the "
+            f"law, normal, uniform and Laplace values with $\\sigma_P={deviation}$",
+        )
+
+    yield under("$\\sigma_P=1$")
+    yield apart(1)
+    yield otherwise("it is not: the law's variance lacks the factor $\\sigma_P^2$")
+    yield apart(3)
+    yield apart(0.3)
 
 
 @claim("li2019, Section 3, dropout before batch norm", "holds")
@@ -121,7 +123,9 @@ def direct_shift():
 
 @claim("li2019, abstract", "depends")
 def wide_layers():
-    """A large feature dimension reduces the variance shift."""
+    """A large feature dimension reduces the variance shift. (Read: a width of 1024 by a tenth or more,
+    against one of 16.)
+    """
     rng = np.random.default_rng(0)
 
     def ratio(mean):
@@ -143,9 +147,9 @@ def wide_layers():
         "ratio of the variances at width 1024 over that at width 16, inputs with correlation 0.2, "
         "$p=0.5$, mean of 40 units"
     )
-    yield under("the weights of a unit have a common sign on average")
+    yield under("inputs are correlated and the weights of a unit have a common sign on average")
     yield at_least(1.1, ratio(1.0), what)
-    yield otherwise("they are of either sign alike, as weights are drawn before training")
+    yield otherwise("weights are of either sign alike, as they are drawn before training")
     yield at_least(1.1, ratio(0.0), what)
 
 
@@ -153,7 +157,7 @@ def wide_layers():
 def posterior():
     """Training with batch norm is approximate inference in a Bayesian model. (Read: for the mean and
     the variance of a unit, the spread over batches of training is the uncertainty that the training
-    data leave.)
+    data leave, within a factor of two.)
     """
 
     def sampled(count, m, z=1.0, draws=20_000):
@@ -165,34 +169,36 @@ def posterior():
             - rng.normal(size=draws) / count**0.5
         ).var()
         batches = rng.permuted(np.tile(values, (draws, 1)), axis=1)[:, :m]
-        return ((z - batches.mean(axis=1)) / batches.std(axis=1)).var() / spread
+        over = ((z - batches.mean(axis=1)) / batches.std(axis=1)).var() / spread
+        return max(over, 1 / over)
 
     what = (
         "variance of a normalised value over batches of 10 from {} normal values, over that of the "
-        "posterior of mean and variance: how far from 1"
+        "posterior of mean and variance, or that over this"
     )
-    yield at_most(0.15, abs(sampled(100, 10) - 1), what.format(100))
-    yield at_most(0.15, abs(sampled(200, 10) - 1), what.format(200))
+    yield at_most(2, sampled(100, 10), what.format(100))
+    yield at_most(2, sampled(200, 10), what.format(200))
 
 
 CLEAN, NOISY = 0.0, 0.3
-AS_THEY_ARE, HARD = "the digits are as they are", "every pixel has noise"
+PLACES = ("after the last one", "before batch norms")
+OVER_SEEDS = f"median and its interval over 16 fresh seeds, for {overfitting.LOOKED_AT} comparisons"
 
 
 def _gained(level, *networks, **less):
-    """Points of test accuracy in the recorded study, with the interval over its fresh seeds."""
+    """Points of test accuracy in the recorded study: median over its fresh seeds, and interval."""
     fresh = experiments.record()["full"]["overfitting"]["fresh"]
     return overfitting.gained(fresh, level, *networks, **less)
 
 
 def _listed(intervals):
-    return ", ".join(f"{x.mean:.1f} ({x.low:.1f} to {x.high:.1f})" for x in intervals)
+    return ", ".join(f"{x.median:.1f} ({x.low:.1f} to {x.high:.1f})" for x in intervals)
 
 
 def _points(first, second):
     return (
         f"test accuracy, in percentage points, of {first} over {second}, each at its best rate and "
-        "strength after 600 steps; interval over 16 fresh seeds, for 46 comparisons"
+        f"strength after 600 steps; {OVER_SEEDS}"
     )
 
 
@@ -200,10 +206,8 @@ def _points(first, second):
 def generalizes():
     """Batch normalization seems to regularise, such that the network generalises better."""
     what = _points("batch norm", "no batch norm")
-    yield under(AS_THEY_ARE)
-    yield at_least(0, _gained(CLEAN, "whole batch", "no batch norm"), what)
-    yield otherwise(HARD)
-    yield at_least(0, _gained(NOISY, "whole batch", "no batch norm"), what)
+    for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
+        yield at_least(0, _gained(level, "whole batch", "no batch norm"), f"{what}, {digits}")
 
 
 @claim("ioffe2015, Section 3.4", "fails")
@@ -226,6 +230,8 @@ def slight_regularization():
         for size in (8, 16, 32, 64):
             what = _points(f"ghost batches of {size}", "the whole batch of 128")
             yield at_least(0, _gained(level, f"ghost {size}"), f"{what}, {digits}")
+        what = _points("ghost batches of 8", "ghost batches of 64")
+        yield at_least(0, _gained(level, "ghost 8", "ghost 64"), f"{what}, {digits}")
 
 
 @claim("hoffer2017, abstract", "undecided")
@@ -262,8 +268,7 @@ def less_demand():
                 0,
                 _added(how, level, "whole batch", less="no batch norm"),
                 f"test accuracy, in percentage points, that {of} adds with batch norm, less what it "
-                f"adds without, {digits}, all at their best rates and strengths; interval over 16 "
-                "fresh seeds, for 46 comparisons",
+                f"adds without, {digits}, all at their best rates and strengths; {OVER_SEEDS}",
             )
 
 
@@ -288,7 +293,7 @@ def can_reduce_regularization():
         tuple(np.min(added, axis=0)),
         "test accuracy, in percentage points, that a regulariser adds with batch norm, less what it "
         "adds without: the least of dropout on digits and noisy digits and an L2 penalty on both; "
-        f"intervals over 16 fresh seeds, for 46 comparisons: {_listed(added)}",
+        f"{OVER_SEEDS}: {_listed(added)}",
     )
 
 
@@ -322,17 +327,22 @@ def masks():
 
 @claim("li2019, Section 5, dropout after all batch norms", "undecided")
 def dropout_last():
-    """Dropout behind the last batch norm causes no variance shift and does no harm."""
-    found = experiments.record()["full"]["dropout"].sel(place="after the last one")
+    """Dropout behind the last batch norm causes no variance shift and does no harm. (No shift is read
+    as less than a tenth of that of the same dropout before batch norms.)
+    """
+    ratio = experiments.record()["full"]["dropout"]["ratio"]
+    ratio = ratio.where(ratio.keep < 1, drop=True)
+    behind, before = (abs(np.log(ratio.sel(place=place)).mean("seed")) for place in PLACES)
     yield at_most(
-        0.02,
-        abs(found["ratio"].mean("seed") - 1).max().item(),
-        "largest distance from 1 of the variance without dropout over the running variance, "
-        "mean over features and eight seeds, seven keep probabilities",
+        0.1,
+        (behind / before).max().item(),
+        "shift of the variance without dropout from the running one, dropout behind the last batch "
+        "norm over dropout before batch norms, mean over features and eight seeds: largest of seven "
+        "keep probabilities (recorded run)",
     )
     what = _points("batch norm with dropout behind the last one", "batch norm alone")
     for level, digits in ((CLEAN, "digits"), (NOISY, "noisy digits")):
-        yield at_least(-0.5, _added("dropout", level, "whole batch"), f"{what}, {digits}")
+        yield at_least(0, _added("dropout", level, "whole batch"), f"{what}, {digits}")
 
 
 @claim("hendrycks2016, abstract", "undecided")

@@ -122,7 +122,7 @@ def shift(mean, pull, keeps, measured):
 
 
 def gained(found, level):
-    """Test accuracy against that of the whole batch, by network: seeds, mean, and interval."""
+    """Test accuracy against that of the whole batch, by network: seeds, median, and interval."""
     networks = [network for network in overfitting.LABELS if network != overfitting.BASE]
     fig, ax = style.axes(height=1.4 + 0.42 * len(networks))
     ax.axvline(0, color=style.MUTED, linewidth=1)
@@ -131,9 +131,9 @@ def gained(found, level):
         color = KINDS.get(network.split()[0], style.INK)
         apart = last.sel(network=network) - last.sel(network=overfitting.BASE)
         ax.plot(apart.values, np.full(apart.size, row), ".", color=color, markersize=4, alpha=0.4)
-        mean, low, high = overfitting.gained(found, level, network)
-        reach = [[mean - low], [high - mean]]
-        ax.errorbar(mean, row, xerr=reach, color=color, fmt="o", capsize=4)
+        median, low, high = overfitting.gained(found, level, network)
+        reach = [[median - low], [high - median]]
+        ax.errorbar(median, row, xerr=reach, color=color, fmt="o", capsize=4)
     ax.set_yticks(range(len(networks)), [overfitting.LABELS[network] for network in networks])
     ax.invert_yaxis()
     ax.set_xlim(-7, 5)  # a network that diverged would leave no room for the others

@@ -38,9 +38,9 @@ def test_the_figure_of_gains_shows_intervals(full, level):
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert len(names) == len(ax.containers) == 13
     row = names.index(overfitting.LABELS["ghost 8"])
-    mean, low, high = overfitting.gained(fresh, level, "ghost 8")
+    median, low, high = overfitting.gained(fresh, level, "ghost 8")
     (point, _, (bar,)) = ax.containers[row]
-    assert point.get_xydata().tolist() == [[mean, row]]
+    assert point.get_xydata().tolist() == [[median, row]]
     np.testing.assert_allclose(bar.get_segments()[0], [[low, row], [high, row]])
 
 
