@@ -204,6 +204,39 @@ def grown(arm, learning_rate, seed):
     return dict(zip(("weights", "gradient"), ratios, strict=True))
 
 
+def turned(optimizer, learning_rate, longer, seed, steps):
+    """The angle by which training turns the hidden layers' weights of a network with batch norm.
+
+    Parameters
+    ----------
+    optimizer : callable
+        From parameters and a learning rate, such as ``torch.optim.Adam``.
+    learning_rate : float
+    longer : float
+        By which the hidden weights are multiplied before; batch norm does not see it.
+    seed, steps : int
+
+    Returns
+    -------
+    float
+        In radians, of all hidden weights as one vector.
+    """
+    make, split_of = task()
+    model, split = make("batch", seed), split_of(seed)
+    hidden, _ = hidden_weights(model)
+    with torch.no_grad():
+        for weight in hidden:
+            weight *= longer
+
+    def direction():
+        whole = torch.cat([weight.detach().double().flatten() for weight in hidden])
+        return whole / whole.norm()
+
+    before = direction()
+    training.train(model, split, steps, 64, learning_rate, seed, optimizer=optimizer)
+    return 2 * torch.asin((direction() - before).norm() / 2).item()
+
+
 def hidden_weights(model):
     """The weights of hidden layers, kernels among them, and all other parameters."""
     named = dict(model.named_parameters())

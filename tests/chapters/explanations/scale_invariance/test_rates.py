@@ -135,6 +135,19 @@ def test_what_grows_is_over_what_was_before():
     assert found["gradient"] == pytest.approx(1, abs=64 * 64 * SINGLE)
 
 
+def test_longer_weights_turn_as_at_a_rate_over_the_square_of_their_length():
+    """The hidden weights of descent, while the rest is still: a power of two rounds nothing."""
+
+    def descent(parameters, lr):
+        return torch.optim.SGD([p for p in parameters if p.ndim > 1 and len(p) == 64], lr)
+
+    for rate, seed in ((0.1, 0), (0.5, 1)):
+        short = rates.turned(descent, rate, 1.0, seed, 3)
+        # Epsilon is 1e-5, beside variances of some 0.1 or more, but for a few units.
+        assert rates.turned(descent, 16 * rate, 4.0, seed, 3) == pytest.approx(short, rel=0.01)
+        assert rates.turned(descent, 1e-9, 4.0, seed, 3) < 1e-6 < short
+
+
 def test_effective_rates_are_those_of_the_hidden_units():
     found = rates.felt(0.5, 0, steps=3, at=[0, 3], widths=[64, 8, 10])["felt"]
     run = experiments.decayed_on_digits(
