@@ -50,13 +50,18 @@ def worst_last(scores, smaller):
 
 def place_of_best(found, score, over, smaller):
     """For each arm, where along ``over`` the median of its score is best."""
+    return _medians(found, score, over, smaller).argmin(over)
+
+
+def _medians(found, score, over, smaller):
+    """The median of the score, such that smaller is better: infinite without a run or a number."""
     for name, known in ((score, found.data_vars), (over, found.dims), ("seed", found.dims)):
         if name not in known:
             raise ValueError(
                 f"found lacks {name!r}, expected it among {', '.join(map(str, known))}"
             )
     medians = worst_last(found[score], smaller).median("seed")
-    return medians.where(was_run(found, over), np.inf).argmin(over)
+    return medians.where(was_run(found, over), np.inf)
 
 
 def cases(array):
@@ -67,15 +72,20 @@ def cases(array):
 
 
 def beyond(found, score, over, smaller):
-    """The arms whose best rate is at an end of their grid, each with the rate beyond it."""
-    at, ran = place_of_best(found, score, over, smaller), was_run(found, over)
+    """The arms whose best rate is at an end of their grid, each with the rate beyond it.
+
+    An arm without a number at any rate counts at both ends: nothing says at which its rates begin.
+    """
+    medians, ran = _medians(found, score, over, smaller), was_run(found, over)
+    at = medians.argmin(over)
     result = []
     for case in cases(at):
         tried = found[over].values[ran.sel({k: v for k, v in case.items() if k in ran.dims}).values]
         chosen = found[over].values[at.sel(case).item()]
-        if chosen == tried[0]:
+        nowhere = medians.sel(case).min() == np.inf
+        if nowhere or chosen == tried[0]:
             result.append((case, short(tried[0] ** 2 / tried[1])))
-        elif chosen == tried[-1]:
+        if nowhere or chosen == tried[-1]:
             result.append((case, short(tried[-1] ** 2 / tried[-2])))
     return result
 

@@ -84,7 +84,7 @@ def tuned(
     """A study of arms over rates that goes on until each arm's best rate lies inside its grid.
 
     Where an arm is best at an end of the grid, its grid goes on beyond that end, by the ratio of the
-    last two rates there.
+    last two rates there. Where its median score is no number at any rate, it goes on at both ends.
 
     Parameters
     ----------

@@ -80,6 +80,27 @@ def test_every_arm_is_run_until_its_best_rate_lies_inside():
     assert found.loss.isnull().sum() == (~found.ran).sum()
 
 
+@settings(max_examples=50)
+@given(st.integers(-9, 7), st.sampled_from([np.nan, np.inf]), st.booleans())
+def test_an_arm_without_a_number_is_looked_for_at_both_ends(place, lost, smaller):
+    """One power of ten alone has a score: the grid, of -2 to 0, grows by one at each end until there."""
+    sign = 1 if smaller else -1
+
+    def run(arm, learning_rate, seed):
+        return {"score": 1.0 if round(np.log10(learning_rate)) == place else sign * lost}
+
+    found = tuned(run, {"arm": ["a"]}, RATES, [0, 1], "score", smaller=smaller, extensions=4)
+    steps = min(4, max(-2 - place, place, 0))
+    left = -2 - steps, steps
+    if left[0] <= place <= left[1] and steps < 4:
+        left = min(left[0], place - 1), max(left[1], place + 1)
+    tried = np.log10(found.learning_rate.values)
+    np.testing.assert_allclose(tried, np.arange(left[0], left[1] + 1), atol=16 * EPS)
+    chosen = best(found, "score", smaller=smaller).sel(arm="a")
+    assert chosen.at_an_end == (not -6 < place < 4)
+    assert np.isfinite(chosen.score).all() == (-6 <= place <= 4)
+
+
 def test_where_the_grid_may_not_go_on_the_end_is_named():
     arms = {"arm": list(BEST)}
     for extensions, named in ((0, ["left", "right"]), (2, ["left", "right"]), (3, [])):
