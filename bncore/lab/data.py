@@ -296,6 +296,36 @@ def standard_images(name: str, cache: str | os.PathLike | None = None) -> Split:
     return standardized(openml(name, cache))
 
 
+def rows(source: str = "digits", seed: int = 0, cache: str | os.PathLike | None = None) -> Split:
+    """Images as rows of pixels: the digits as they are, MNIST or CIFAR-10 standardised.
+
+    Parameters
+    ----------
+    source : {"digits", "mnist", "cifar10"}
+    seed : int
+        Of the digits' split; the other sets are divided as their authors divide them.
+    cache
+        As in ``openml``, whose errors these are too; the digits need none.
+
+    Returns
+    -------
+    Split
+        float32 examples of shape (pixels,); labels 0 to 9.
+
+    Raises
+    ------
+    ValueError
+        If the source is unknown.
+    """
+    if source == "digits":
+        return digits(seed)
+    if source not in OPENML:
+        expected = ", ".join(map(repr, ("digits", *OPENML)))
+        raise ValueError(f"source is {source!r}, expected one of {expected}")
+    split = standard_images(source, cache)
+    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
+
+
 def _test_size(test_fraction, count, things):
     fraction = check.number("test_fraction", test_fraction)
     test = round(count * fraction) if 0 < fraction < 1 else 0

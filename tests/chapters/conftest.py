@@ -1,5 +1,7 @@
 """What the tests of several chapters share."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -12,6 +14,13 @@ from bncore.lab import data, recorded
 def closed_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def record(request):
+    """The recorded run of the chapter in whose folder the test stands."""
+    chapter = request.path.parent.relative_to(Path(__file__).parent).as_posix()
+    return recorded.load(full.path(chapter))
 
 
 @pytest.fixture

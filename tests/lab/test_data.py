@@ -215,6 +215,36 @@ def test_a_test_set_that_leaves_the_range_is_refused():
         data.standardized(split._replace(x_train=torch.tensor([[0.0], [torch.nan]])))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_of_digits_are_the_digits(seed):
+    assert all(map(torch.equal, data.rows("digits", seed, "nowhere"), data.digits(seed)))
+
+
+@pytest.mark.parametrize("name", data.OPENML)
+def test_rows_of_downloaded_images_are_their_standardised_pixels_in_order(monkeypatch, name):
+    rng = np.random.default_rng(0)
+    shape = data.OPENML[name].shape
+    x, y = torch.tensor(rng.random((9, *shape)), dtype=torch.float32), torch.arange(9)
+    asked, split = [], data.Split(x[:6], y[:6], x[6:], y[6:])
+    monkeypatch.setattr(data, "standard_images", lambda *given: asked.append(given) or split)
+    found = data.rows(name, 3, "somewhere")
+    assert asked == [(name, "somewhere")]
+    for images, rows in ((split.x_train, found.x_train), (split.x_test, found.x_test)):
+        assert rows.shape == (len(images), np.prod(shape))
+        channel, down, across = (rng.integers(size) for size in shape)
+        place = (channel * shape[1] + down) * shape[2] + across
+        assert torch.equal(rows[:, place], images[:, channel, down, across])
+    assert torch.equal(found.y_train, split.y_train)
+    assert torch.equal(found.y_test, split.y_test)
+
+
+def test_rows_of_an_unknown_source_are_refused():
+    with pytest.raises(
+        ValueError, match="source is 'letters', expected one of 'digits', 'mnist', 'cifar10'"
+    ):
+        data.rows("letters")
+
+
 def test_standard_images_are_read_once(monkeypatch):
     asked, split = [], data.digit_images()
     monkeypatch.setattr(data, "openml", lambda *arguments: asked.append(arguments) or split)

@@ -165,14 +165,6 @@ def _digits():
     return data.digits()
 
 
-def rows(name="digits", seed=0, cache=None):
-    """The digits, divided by a seed, or standardised images as rows; see ``data.standard_images``."""
-    if name == "digits":
-        return data.digits(seed)
-    split = data.standard_images(name, cache)
-    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
-
-
 def classifier(kind, layers, width, seed, inputs=64):
     """A network for ten classes, of one of ``KINDS``, ReLU with He's initialisation."""
     return residual_mlp(inputs, 10, layers, width, "relu", gain=2**0.5, seed=seed, **KINDS[kind])
@@ -201,7 +193,7 @@ def accuracies(
     batch norm, it takes the statistics of the test set, which is one batch: running averages lag behind
     in a short training. A network that has diverged gets none right.
     """
-    split = data.Split(*(tensor.to(device) for tensor in rows(source, seed, cache)))
+    split = data.Split(*(tensor.to(device) for tensor in data.rows(source, seed, cache)))
     model = classifier(kind, layers, width, seed, split.x_train.shape[1])
     history = train(
         model,

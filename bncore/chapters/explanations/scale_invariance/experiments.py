@@ -13,24 +13,6 @@ WIDTHS = [64, 32, 32, 10]
 GAIN = 2**0.5
 
 
-def rows(name="digits", seed=0, cache=None):
-    """A data set with images as rows of pixels.
-
-    Parameters
-    ----------
-    name : {"digits", "mnist", "cifar10"}
-    seed : int
-        Of the digits' split; the other sets are divided as their authors divide them, and
-        standardised.
-    cache : path, optional
-        Folder of the downloaded files, see ``data.openml``.
-    """
-    if name == "digits":
-        return data.digits(seed)
-    split = data.standard_images(name, cache)
-    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
-
-
 def perceptron(widths):
     """What makes fully connected ReLU networks: a function of normalization and seed.
 

@@ -65,12 +65,12 @@ def task(source="digits", widths=WIDTHS, vgg=None, cache=None):
     """
     if vgg is not None:
         return experiments.vgg(source, **vgg), lambda seed: data.standard_images(source, cache)
-    pixels = experiments.rows(source, cache=cache).x_train.shape[1]
+    pixels = data.rows(source, cache=cache).x_train.shape[1]
     if widths[0] != pixels:
         raise ValueError(
             f"widths[0] is {widths[0]}, expected {pixels}, the pixels of an image of the data set"
         )
-    return experiments.perceptron(widths), lambda seed: experiments.rows(source, seed, cache)
+    return experiments.perceptron(widths), lambda seed: data.rows(source, seed, cache)
 
 
 def trained(

@@ -45,7 +45,7 @@ def accuracies(
     Batches of 64. The seed draws the split of the digits, the weights and the order of the batches. A
     network that has diverged is at chance.
     """
-    split = data.digits(seed) if source == "digits" else _rows(data.standard_images(source, cache))
+    split = data.rows(source, seed, cache)
     model = networks.mlp(widths, **NETWORKS[network], seed=seed)
     record, every = {"accuracy": probes.test_accuracy}, math.gcd(*moments)
     history = training.train(
@@ -53,10 +53,6 @@ def accuracies(
     )
     found = dict(zip(history.steps.tolist(), history.records["accuracy"], strict=True))
     return {"accuracy": np.array([found[step] for step in moments]), "last": found[max(moments)]}
-
-
-def _rows(split: data.Split) -> data.Split:
-    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
 
 
 def percentile_run(

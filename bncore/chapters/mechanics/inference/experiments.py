@@ -57,7 +57,7 @@ def trained_with(
         the network, "exact" with statistics of the whole training set; and "last", the last of "kept".
         A network that has diverged is at chance.
     """
-    split = data.digits(seed) if source == "digits" else _rows(data.standard_images(source, cache))
+    split = data.rows(source, seed, cache)
     norm = RunningNorm if statistics == "running" else "batch"
     model = networks.mlp(widths, "relu", norm, gain=2**0.5, seed=seed)
     descent = torch.optim.SGD(model.parameters(), lr=learning_rate)
@@ -81,10 +81,6 @@ def trained_with(
 
 def _accuracy(model, split):
     return accuracy(model, split.x_test, split.y_test)
-
-
-def _rows(split):
-    return split._replace(x_train=split.x_train.flatten(1), x_test=split.x_test.flatten(1))
 
 
 def inputs(kind: str, seed: int) -> data.Split:

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from bncore.chapters.convergence.halfspaces import acceleration, experiments, figures, full_size
+from bncore.chapters.convergence.halfspaces import acceleration, experiments, figures
 from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace
 from bncore.convergence.quadrature import ACCURACY
-from bncore.lab import recorded
 
 EPS = np.finfo(np.float64).eps
 
@@ -84,10 +83,9 @@ def test_the_bounds_and_the_samples_are_drawn():
     plt.close(fig)
 
 
-def test_the_comparisons_are_drawn_as_they_are_recorded():
-    record = recorded.load(full_size.PATH)["full"]
-    panels = figures.accelerated(record).axes
-    for ax, found in zip(panels, record.values(), strict=True):
+def test_the_comparisons_are_drawn_as_they_are_recorded(record):
+    panels = figures.accelerated(record["full"]).axes
+    for ax, found in zip(panels, record["full"].values(), strict=True):
         cases = [label.get_text().split(", ") for label in ax.get_yticklabels()]
         for marks, other in zip(ax.containers, acceleration.METHODS[1:], strict=True):
             ratios = [acceleration.against(found["fresh"], *case, other) for case in cases]

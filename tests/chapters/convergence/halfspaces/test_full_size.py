@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 
 from bncore.chapters.convergence.halfspaces import acceleration, full_size
-from bncore.lab import recorded, studies
-
-
-@pytest.fixture(scope="module")
-def record():
-    return recorded.load(full_size.PATH)
+from bncore.lab import studies
 
 
 def test_the_record_is_of_this_configuration(record):

@@ -13,13 +13,13 @@ from bncore.chapters.explanations.covariate_shift import (
     readings,
     runs,
 )
-from bncore.lab import recorded, studies, training
+from bncore.lab import studies, training
 
 SINGLE = float(np.finfo(np.float32).eps)
 
 
-def test_the_reduced_run_is_reproduced():
-    kept = recorded.load(readings.PATH)["reduced"]
+def test_the_reduced_run_is_reproduced(record):
+    kept = record["reduced"]
     found = full_size.run(full_size.REDUCED)
     assert found.keys() == kept.keys()
     for network, parts in kept.items():
@@ -35,11 +35,6 @@ def test_the_reduced_run_is_reproduced():
             if "relative" in theirs and part != "layers":
                 start = [some.relative.sel(record=0) for some in (ours, theirs)]
                 np.testing.assert_allclose(*start, rtol=0.05, atol=1000 * SINGLE)
-
-
-def test_the_recorded_configuration_is_the_one_in_the_code():
-    kept = recorded.load(readings.PATH)
-    assert kept["configuration"] == full_size.CONFIGURATION
 
 
 def test_runs_that_were_interrupted_are_not_made_again(tmp_path, monkeypatch):

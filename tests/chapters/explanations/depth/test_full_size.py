@@ -7,16 +7,11 @@ import torch
 from bncore.chapters.explanations.depth import experiments, full_size
 from bncore.explanations import depth
 from bncore.explanations.activation import ACTIVATIONS
-from bncore.lab import data, recorded, studies
+from bncore.lab import data, studies
 
 EPS, SINGLE = (float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
 RATE = 1e-5  # The last decimal with which rates are recorded.
 ACCURACY = 1e-4  # The last decimal with which accuracies are recorded.
-
-
-@pytest.fixture(scope="module")
-def record():
-    return recorded.load(experiments.RECORD)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bncore.chapters.explanations.noise import dropout, experiments, full_size, overfitting
-from bncore.lab import data, networks, probes, recorded, studies
+from bncore.lab import data, networks, probes, studies
 
 DECIMAL = 1e-4  # The last with which numbers are recorded.
 SINGLE = float(np.finfo(np.float32).eps)
@@ -20,8 +20,8 @@ def again():
 
 
 @pytest.fixture(scope="module")
-def reduced():
-    return recorded.load(experiments.RECORD)["reduced"]
+def reduced(record):
+    return record["reduced"]
 
 
 def test_a_part_of_the_sampling_can_be_run_again(again, reduced):
@@ -63,9 +63,9 @@ def test_a_part_of_the_studies_can_be_run_again(again, reduced, part, score):
     assert found.seed.equals(kept.seed)
 
 
-def test_the_record_is_of_the_full_configuration(full):
+def test_the_record_is_of_the_full_configuration(full, record):
     c = full_size.CONFIGURATION
-    assert recorded.load(experiments.RECORD)["configuration"] == c
+    assert record["configuration"] == c
     part, found = c["overfitting"], full["overfitting"]
     assert found["tuning"].network.values.tolist() == part["networks"]
     for name in ("fresh", "curves"):

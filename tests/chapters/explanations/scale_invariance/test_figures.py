@@ -1,20 +1,14 @@
 """The figures of the chapter on scale invariance show what they are given."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from bncore.chapters.explanations.scale_invariance import (
     experiments,
     figures,
-    full_size,
 )
-from bncore.lab import recorded
 
 EPS = np.finfo(np.float64).eps
-
-KEPT = recorded.load(Path(full_size.__file__).with_name("recorded.json"))
 
 
 def test_full_batch_descent_with_decay_ends_at_the_stability_limit():
@@ -48,10 +42,10 @@ def test_the_figure_of_the_balance_ends_at_the_equilibrium():
     ("which", "part", "end"),
     [("all parameters", "one rate", ""), ("hidden weights only", "hidden rate", ", hidden rate")],
 )
-def test_the_figure_of_learning_rates_shows_medians(which, part, end):
-    for steps in KEPT["full"][part].steps.values:
-        above, below = figures.learning_rates(KEPT["full"], which, steps).axes
-        found = KEPT["full"][part].sel(steps=steps, arm=f"batch norm{end}")
+def test_the_figure_of_learning_rates_shows_medians(which, part, end, record):
+    for steps in record["full"][part].steps.values:
+        above, below = figures.learning_rates(record["full"], which, steps).axes
+        found = record["full"][part].sel(steps=steps, arm=f"batch norm{end}")
         found = found.where(found.learning_rate > 0, drop=True)
         loss = found.loss.clip(max=figures.HIGHEST).median("seed")
         np.testing.assert_allclose(above.lines[0].get_xdata(), found.learning_rate)
@@ -61,8 +55,8 @@ def test_the_figure_of_learning_rates_shows_medians(which, part, end):
         )
 
 
-def test_the_figure_of_effective_rates_shows_medians():
-    (ax,) = figures.felt_rates(KEPT["full"]).axes
-    felt = KEPT["full"]["felt"].felt.median("seed")
+def test_the_figure_of_effective_rates_shows_medians(record):
+    (ax,) = figures.felt_rates(record["full"]).axes
+    felt = record["full"]["felt"].felt.median("seed")
     for line, values in zip(ax.lines, felt, strict=True):
         np.testing.assert_allclose(line.get_ydata(), values, rtol=8 * EPS)

@@ -1,23 +1,20 @@
 """The recorded run of the chapter on scale invariance: it repeats, and it says what the chapter says of it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from bncore.chapters.explanations.scale_invariance import experiments, figures, full_size, rates
-from bncore.lab import data, networks, recorded, studies
+from bncore.lab import data, networks, studies
 
 SINGLE = float(np.finfo(np.float32).eps)
 RECORDED = 1e-3 / 2  # Half a unit of the last of four digits, of which the first is at least 1.
-KEPT = recorded.load(Path(full_size.__file__).with_name("recorded.json"))
 
 
-def test_a_part_of_the_record_can_be_run_again():
+def test_a_part_of_the_record_can_be_run_again(record):
     """The same steps, added in another order: up to 300 of them change a loss by less than this."""
     found = full_size.run(full_size.REDUCED)
-    for name, kept in KEPT["reduced"].items():
+    for name, kept in record["reduced"].items():
         again = found[name]
         assert set(again.data_vars) == set(kept.data_vars)
         if ", fresh" in name and not again.learning_rate.equals(kept.learning_rate):
@@ -28,9 +25,9 @@ def test_a_part_of_the_record_can_be_run_again():
             np.testing.assert_allclose(again.accuracy, kept.accuracy, rtol=0, atol=10 / 449)
 
 
-def test_the_recorded_run_is_the_configured_one():
-    c, full = full_size.CONFIGURATION, KEPT["full"]
-    assert KEPT["configuration"] == c
+def test_the_recorded_run_is_the_configured_one(record):
+    c, full = full_size.CONFIGURATION, record["full"]
+    assert record["configuration"] == c
     for name, part in {**c["tuned"], **c["swept"]}.items():
         assert full[name].arm.values.tolist() == part["arms"]
         assert full[name].seed.values.tolist() == c["seeds"]
@@ -41,17 +38,17 @@ def test_the_recorded_run_is_the_configured_one():
 
 @pytest.mark.parametrize("level", ["to 0.1", "to 0.01"])
 @pytest.mark.parametrize("name", full_size.CONFIGURATION["tuned"])
-def test_arms_are_compared_at_best_rates_inside_their_grids_on_fresh_seeds(name, level):
-    chosen = studies.best(KEPT["full"][name], level, smaller=True)
+def test_arms_are_compared_at_best_rates_inside_their_grids_on_fresh_seeds(name, level, record):
+    chosen = studies.best(record["full"][name], level, smaller=True)
     assert not chosen.at_an_end.any()
-    fresh = KEPT["full"][f"{name}, fresh {level}"]
+    fresh = record["full"][f"{name}, fresh {level}"]
     assert fresh.learning_rate.equals(chosen.learning_rate)
     assert fresh.seed.values.tolist() == full_size.CONFIGURATION["fresh_seeds"]
     assert fresh[level].notnull().all()
 
 
-def test_what_the_chapter_says_of_the_recorded_run():
-    full = KEPT["full"]
+def test_what_the_chapter_says_of_the_recorded_run(record):
+    full = record["full"]
     ends = {name: list(figures.spans(full[name])) for name in ("one rate", "hidden rate", "split")}
     assert ends["one rate"][0].split() == ["batch", "norm", "0.01–3.2", "0.1–3.2"]
     assert ends["one rate"][1].split() == ["no", "batch", "norm", "0.032–0.32", "0.32–0.32"]
@@ -92,28 +89,28 @@ def test_what_the_chapter_says_of_the_recorded_run():
         ("no batch norm, normalised start", "no batch norm", (0.29, 0.24, 0.36)),
     ],
 )
-def test_the_chapter_says_how_many_times_the_steps_an_arm_takes(first, second, said):
+def test_the_chapter_says_how_many_times_the_steps_an_arm_takes(first, second, said, record):
     """Each at its best rate; the intervals allow for ten that were looked at."""
     logs = []
     for arm in (first, second):
-        name = next(name for name in ("one rate", "split") if arm in KEPT["full"][name].arm)
-        logs.append(np.log10(KEPT["full"][f"{name}, fresh to 0.01"]["to 0.01"].sel(arm=arm)))
+        name = next(name for name in ("one rate", "split") if arm in record["full"][name].arm)
+        logs.append(np.log10(record["full"][f"{name}, fresh to 0.01"]["to 0.01"].sel(arm=arm)))
     found = 10 ** np.array(studies.difference(*logs, looked_at=10))
     np.testing.assert_allclose(found, said, rtol=0, atol=0.05 if said[0] > 1 else 0.01 / 2)
 
 
 @pytest.mark.parametrize(("rate", "ratio"), [(0.03162, 0.45), (0.1, 0.44), (0.3162, 0.40)], ids=str)
-def test_the_chapter_says_how_far_batch_norm_is_ahead_at_one_rate(rate, ratio):
-    steps = np.log10(KEPT["full"]["one rate"]["to 0.1"].sel(learning_rate=rate))
+def test_the_chapter_says_how_far_batch_norm_is_ahead_at_one_rate(rate, ratio, record):
+    steps = np.log10(record["full"]["one rate"]["to 0.1"].sel(learning_rate=rate))
     arms = (steps.sel(arm=arm) for arm in ("batch norm", "no batch norm"))
     found = 10 ** np.array(studies.difference(*arms, looked_at=3))
     assert found[0] == pytest.approx(ratio, abs=0.01 / 2)
     assert np.abs(found - found[0]).max() < 0.075
 
 
-def test_the_chapter_says_what_the_larger_rate_brings():
+def test_the_chapter_says_what_the_larger_rate_brings(record):
     own, other = (
-        KEPT["full"][f"one rate, {how} to 0.01"]["to 0.01"] for how in ("fresh", "exchanged")
+        record["full"][f"one rate, {how} to 0.01"]["to 0.01"] for how in ("fresh", "exchanged")
     )
     for first, second, said in (
         (other.sel(arm="batch norm"), own.sel(arm="no batch norm"), (0.39, 0.37, 0.41)),
@@ -124,8 +121,10 @@ def test_the_chapter_says_what_the_larger_rate_brings():
 
 
 @pytest.mark.parametrize("level", ["to 0.1", "to 0.01"])
-def test_each_network_is_run_at_the_best_rate_of_the_other(level):
-    fresh, exchanged = (KEPT["full"][f"one rate, {how} {level}"] for how in ("fresh", "exchanged"))
+def test_each_network_is_run_at_the_best_rate_of_the_other(level, record):
+    fresh, exchanged = (
+        record["full"][f"one rate, {how} {level}"] for how in ("fresh", "exchanged")
+    )
     assert exchanged.learning_rate.values.tolist() == fresh.learning_rate.values.tolist()[::-1]
     assert exchanged.seed.equals(fresh.seed)
 
@@ -147,9 +146,9 @@ def test_arms_are_exchanged_at_their_best_rates(monkeypatch):
     assert found["one rate, exchanged to 0.1"]["to 0.1"].values.tolist() == [[2, 2], [2, 2]]
 
 
-def test_the_best_network_is_done():
+def test_the_best_network_is_done(record):
     """Half a point of accuracy a doubling of the steps is what still counts."""
-    found = KEPT["full"]["one rate"].sel(arm="batch norm")
+    found = record["full"]["one rate"].sel(arm="batch norm")
     accuracy = found.accuracy.median("seed")
     before, after = accuracy.isel(steps=-2).max(), accuracy.isel(steps=-1).max()
     doublings = np.log2(found.steps.values[-1] / found.steps.values[-2])

@@ -1,15 +1,9 @@
 """The recorded runs of the backward chapter."""
 
 import numpy as np
-import pytest
 
 from bncore.chapters.mechanics.backward import experiments, full_size
-from bncore.lab import recorded, studies
-
-
-@pytest.fixture(scope="module")
-def record():
-    return recorded.load(full_size.PATH)
+from bncore.lab import studies
 
 
 def test_the_record_is_of_this_configuration(record):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.mechanics.forward import experiments, figures, full_size
-from bncore.lab import data, recorded
+from bncore.chapters.mechanics.forward import experiments, figures
+from bncore.lab import data
 
 EPS = np.finfo(np.float64).eps
 
@@ -57,8 +57,8 @@ def test_the_bound_falls_by_a_quarter_of_the_gain_per_layer():
     np.testing.assert_allclose(bound, [1, 0.5, 0.25, 0.125], rtol=4 * EPS)
 
 
-def test_the_figure_of_learning_rates_shows_medians_over_seeds_at_the_rates_that_were_run():
-    tuning = recorded.load(full_size.PATH)["full"]["tuning"]
+def test_the_figure_of_learning_rates_shows_medians_over_seeds_at_the_rates_that_were_run(record):
+    tuning = record["full"]["tuning"]
     sigmoid, relu = figures.learning_rates(tuning, 1000).axes
     assert (len(sigmoid.lines), len(relu.lines)) == (3, 2)
     for ax, (_, curves) in zip((sigmoid, relu), figures.PANELS.items(), strict=True):
@@ -75,8 +75,8 @@ def test_the_figure_of_seeds_has_one_line_a_run():
     assert len(ax.lines) == 1 + 2 + 1
 
 
-def test_the_figure_of_arrivals_shows_medians_by_gain_and_the_horizon_where_none_arrives():
-    found = recorded.load(full_size.PATH)["full"]["starts"]["by_loss"]
+def test_the_figure_of_arrivals_shows_medians_by_gain_and_the_horizon_where_none_arrives(record):
+    found = record["full"]["starts"]["by_loss"]
     for ax, kind in zip(figures.arrivals(found, 700).axes, figures.PANELS, strict=True):
         normalised, plain, horizon = ax.lines
         assert set(horizon.get_ydata()) == {700}

@@ -7,12 +7,7 @@ import pytest
 import xarray as xr
 
 from bncore.chapters.mechanics.forward import benefits, experiments, full_size
-from bncore.lab import recorded, studies
-
-
-@pytest.fixture(scope="module")
-def record():
-    return recorded.load(full_size.PATH)
+from bncore.lab import studies
 
 
 def test_the_record_is_of_this_configuration(record):

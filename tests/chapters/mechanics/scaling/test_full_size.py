@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from bncore.chapters.mechanics.scaling import experiments, full_size
-from bncore.lab import recorded, studies
-
-
-@pytest.fixture(scope="module")
-def record():
-    return recorded.load(full_size.PATH)
-
+from bncore.lab import studies
 
 PARTS = {"first": ("last", False), "whitened": ("loss", True)}
 
