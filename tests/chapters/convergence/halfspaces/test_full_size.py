@@ -37,6 +37,15 @@ def test_every_method_that_arrives_has_its_best_step_inside_its_grid(record):
         assert found["fresh"].step.equals(chosen.step)
 
 
+def test_the_chapter_says_at_which_steps_descent_arrives_on_breast_cancer(record):
+    found = record["full"]["0.01"]["tuning"].iterations.isel(accuracy=0)
+    found = found.sel({"method": "gradient descent", "data": "breast cancer", "loss": "softplus"})
+    for arrives in (found.notnull().all("seed"), found.notnull().any("seed")):
+        steps = found.step.values[arrives]
+        assert steps.round().tolist()[:: len(steps) - 1] == [46, 132]
+        assert arrives.sel(step=slice(steps[0], steps[-1])).all()
+
+
 def test_a_comparison_is_that_of_geometric_means(record):
     fresh = record["full"]["0.01"]["fresh"]
     found = acceleration.against(fresh, "iris", "huber", "Nesterov")
