@@ -11,13 +11,17 @@ It has not been run here: no chapter, figure or claim rests on it.
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from bncore.chapters.explanations.covariate_shift import experiments, measures
 from bncore.chapters.explanations.covariate_shift.runs import (
     AXES,
+    distance_run,
     loss_run,
     moved_run,
     noise_run,
     percentile_run,
+    returned_run,
     shift_run,
 )
 from bncore.lab import studies
@@ -161,10 +165,10 @@ def run(configuration, cache=None, store=None):
     -------
     dict of str to dict of str to Dataset
         For each network "tuning", "runs", "fresh" and "layers", see ``readings.runs``; of the VGG
-        also "drift" of each activation, "percentiles" of the first seed, and "noise", with stronger
-        noise at the noisy model's rate.
-        Under "moved", where it is asked for, the perceptrons whose inputs are moved: "tuning" and
-        "fresh".
+        also "drift" of each activation, "distances" that one step moves distributions, "percentiles"
+        of the first seed, and "noise", with stronger noise at the noisy model's rate.
+        Under "returned", the VGG with batch norm whose means are moved as without it, and under
+        "moved", where it is asked for, the perceptrons whose inputs are moved: "tuning" and "fresh".
     """
     c, found = configuration, {}
     for network in ("vgg", "linear"):
@@ -181,6 +185,7 @@ def run(configuration, cache=None, store=None):
     vgg["noise"] = studies.rounded(
         studies.study(noise, grid, seeds, axes=axes, store=_folder(store, noise)), 3
     )
+    found["returned"] = _returned(c, vgg["drift"].drift, cache, store)
     return found | ({"moved": _moved(c["moved"], store)} if c["moved"] else {})
 
 
@@ -229,6 +234,7 @@ def _network(c, network, cache, store):
         followed = studies.confirmed(
             one, chosen, c["seeds"][:1], axes=AXES, store=_folder(store, one)
         )
+        found["distances"] = _distances(c, chosen.sel(kind=kinds[:2]), cache, store)
         found["percentiles"] = studies.rounded(followed, 2)
     return found
 
@@ -249,6 +255,35 @@ def _medians(found):
     return found
 
 
+def _returned(c, drift, cache, store):
+    """The VGG whose means are moved as those without batch norm, at each rate, and at the best one."""
+    plain = np.log(np.maximum(drift.sel(kind="no batch norm"), 1e-6)).mean("seed")
+    plain = np.exp(plain).transpose("record", "activation").values.round(4)
+    one = partial(returned_run, drift=plain.tolist(), configuration=c, cache=cache)
+    found = studies.at_best_rates(
+        one,
+        {"times": [1]},
+        c["vgg"]["rates"],
+        c["vgg"]["tuning_seeds"],
+        c["seeds"],
+        "end",
+        smaller=True,
+        extensions=c["extensions"],
+        axes=AXES,
+        store=_folder(store, one),
+    )
+    found["tuning"] = found["tuning"].drop_vars(["steps", "accuracies", "ran"])
+    return {name: studies.rounded(part, 3) for name, part in found.items()}
+
+
+def _distances(c, chosen, cache, store):
+    """How far one step moves the distributions of the VGG, with and without batch norm."""
+    one = partial(distance_run, configuration=c, cache=cache)
+    seeds, folder = c["fresh_seeds"][:10], _folder(store, one)
+    found = studies.confirmed(one, chosen, seeds, axes=AXES, store=folder)
+    return studies.rounded(found.assign_coords(record=c["vgg"]["records"]), 2)
+
+
 def _moved(c, store):
     """Perceptrons whose inputs are moved, at each gain and rate, and at the best rate on other seeds."""
     one = partial(moved_run, steps=c["steps"])
@@ -262,4 +297,5 @@ def _moved(c, store):
         smaller=True,
         store=_folder(store, one),
     )
+    found["tuning"] = found["tuning"].drop_vars("ran")
     return {name: studies.rounded(part, 3) for name, part in found.items()}

@@ -114,7 +114,7 @@ def measure(task, name, rate, seed, records, one_rate, move, *, drift=True):
         *np.moveaxis(columns, 2, 0),
         np.array([others[step] for step in records]),
         np.array(drifts),
-        _accuracies(model, split) if task.loss is cross_entropy else (np.nan, np.nan),
+        accuracies(model, split) if task.loss is cross_entropy else (np.nan, np.nan),
     )
 
 
@@ -172,7 +172,8 @@ def _moments(values):
     return values.mean(axis=0), values.std(axis=0) + 1e-12
 
 
-def _accuracies(model, split):
+def accuracies(model, split):
+    """On the test set, with running statistics and with the batch's, noise included."""
     device = split.x_test.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)  # of the noise, which goes on with the batch's statistics
@@ -201,18 +202,19 @@ def drift_of_step(name, seed, step, count, rate=0.1):
     ndarray of shape (activations,)
         As ``Measured.drift`` at one record.
     """
+    around = (*_trained(name, seed, step, rate), count, rate)
     return np.array(
         [
             np.mean(np.abs(after[0] - before[0]) / before[1])
             for before, after in zip(
-                *(map(_moments, seen) for seen in _around_step(name, seed, step, count, rate)),
+                *(map(_moments, seen) for seen in _around_step(*around)),
                 strict=True,
             )
         ]
     )
 
 
-def distance_of_step(name, seed, step, count=None, rate=0.1, sample=256):
+def distance_of_step(model, split, rate=0.1, count=None, sample=256):
     """How far one training step moves the distributions of the inputs of each activation.
 
     Kolmogorov's distance of the values of a unit before and after it, for some images and places
@@ -221,7 +223,9 @@ def distance_of_step(name, seed, step, count=None, rate=0.1, sample=256):
 
     Parameters
     ----------
-    name, seed, step, count, rate
+    model : nn.Module
+    split : Split
+    rate, count
         As for ``drift_of_step``; all layers move by default.
     sample : int
         Values of each unit at most.
@@ -231,7 +235,7 @@ def distance_of_step(name, seed, step, count=None, rate=0.1, sample=256):
     ndarray of shape (activations,)
     """
     found = []
-    for seen in zip(*_around_step(name, seed, step, count, rate), strict=True):
+    for seen in zip(*_around_step(model, split, count, rate), strict=True):
         units = zip(*(values[:: -(-len(values) // sample)].T for values in seen), strict=True)
         found.append(np.mean([_kolmogorov(*pair) for pair in units]))
     return np.array(found)
@@ -244,9 +248,8 @@ def _kolmogorov(*samples):
     return np.abs(below[0] - below[1]).max()
 
 
-def _around_step(name, seed, step, count, rate):
+def _around_step(model, split, count, rate):
     """Inputs of all activations before and after one step of the first layers."""
-    model, split = _trained(name, seed, step, rate)
     moved, x, y = copy.deepcopy(model), split.x_train[:64], split.y_train[:64]
     chosen = list(layers_of(model, x).values())[:count]
     names = [name for layer in chosen for name in layer]

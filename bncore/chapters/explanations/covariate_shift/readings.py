@@ -60,6 +60,24 @@ def at_loss(level, losses, records, values, window=5):
     )
 
 
+def between(records, values, steps):
+    """Positive values at a few steps, log-linear between them and constant outside.
+
+    Parameters
+    ----------
+    records : sequence of int
+    values : array of shape (records, n)
+        Below 1e-6, taken as that.
+    steps : int
+
+    Returns
+    -------
+    ndarray of shape (steps + 1, n)
+    """
+    logs = np.log(np.maximum(values, 1e-6))
+    return np.exp([np.interp(range(steps + 1), records, column) for column in logs.T]).T
+
+
 @cache
 def record():
     """The recorded run: configuration and results."""

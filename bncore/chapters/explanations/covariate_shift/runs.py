@@ -16,9 +16,12 @@ AXES = {
     "other": ("record", "layer"),
     "drift": ("record", "activation"),
     "accuracies": ("statistics",),
+    "steps": ("level",),
+    "distance": ("record",),
     "percentiles": ("moment", "activation", "quantile"),
 }
 FOLLOWED = (1, 4, 7)  # Activations whose percentiles are kept.
+LEVELS = (0.5, 0.1)  # Losses to which steps are counted.
 EVERY = {"vgg": 1, "linear": 3}  # Layers that are kept, counted from the first.
 
 
@@ -85,6 +88,64 @@ def noise_run(strength, seed, *, learning_rate, configuration, cache=None):
     )
     losses = readings.smoothed(found.losses, configuration["every"])
     return {"losses": losses, "drift": found.drift[0]}
+
+
+def distance_run(kind, learning_rate, seed, *, configuration, cache=None):
+    """Kolmogorov's distance of one step of the VGG, at each record, median over activations."""
+    task, records = task_of(configuration, "vgg", cache), configuration["vgg"]["records"]
+    taken, found = iter(range(task.steps + 1)), []
+
+    def probe(model, split):
+        if next(taken) in records:
+            found.append(np.median(measures.distance_of_step(model, split, learning_rate)))
+        return 0.0
+
+    experiments.train(task, kind, learning_rate, seed, {"all": probe}, every=1)
+    return {"distance": np.array(found)}
+
+
+def returned_run(times, learning_rate, seed, *, drift, configuration, cache=None):
+    """Train the VGG with batch norm, its means moved again as they move without it, layer by layer.
+
+    Parameters
+    ----------
+    times : float
+        How many times as far.
+    learning_rate : float
+    seed : int
+    drift : sequence of shape (records, activations)
+        How far one step moves the mean of an activation's inputs without batch norm, in deviations.
+    configuration, cache
+        As for the other runs.
+
+    Returns
+    -------
+    dict
+        "steps" to the losses ``LEVELS``; "end", the mean loss of the last four windows; "accuracies".
+    """
+    task = task_of(configuration, "vgg", cache)
+    sizes = readings.between(configuration["vgg"]["records"], drift, task.steps)
+    taken = iter(range(task.steps + 1))
+
+    def move(model, split):
+        norms = [part for part in model.modules() if isinstance(part, NoisyBatchNorm)]
+        for norm, size in zip(norms, sizes[next(taken)], strict=True):
+            # Two draws from U(-s, s) are 2s/3 apart on average.
+            norm.shift = 1.5 * times * size
+        return 0.0
+
+    moved = partial(NoisyBatchNorm, shift=0.0, stretch=1.0, jitter=0.0)
+    model, split, history = experiments.train(
+        task, moved, learning_rate, seed, {"moved": move}, every=1
+    )
+    losses = readings.smoothed(history.losses, configuration["every"])
+    return {
+        "steps": np.array(
+            [readings.steps_to(losses, one, configuration["every"]) for one in LEVELS]
+        ),
+        "end": losses[-4:].mean(),
+        "accuracies": np.array(measures.accuracies(model, split)),
+    }
 
 
 def percentile_run(kind, learning_rate, seed, *, configuration, cache=None):

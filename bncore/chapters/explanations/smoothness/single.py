@@ -235,22 +235,3 @@ def squared_slopes(cosines, count=100, m=16, seed=0):
         loss = ((z - (z.detach() - torch.tensor(g))) ** 2).sum() / 2
         squares.append((torch.autograd.grad(loss, y)[0] ** 2).sum(dim=0).numpy())
     return np.array(squares[1:]) / squares[0]
-
-
-def curvature_at_spread(scale, count=100, seed=0):
-    """Curvature along the gradient, in front of a batch norm and without one, for spread-out batches.
-
-    Returns
-    -------
-    ndarray of shape (count, 2)
-        With batch norm and without, for random convex losses whose batch is ``scale`` times as far
-        spread, over the same for the batch as it is.
-    """
-    found = []
-    for case in quadratics(count, seed, convex=True):
-        pair = []
-        for one in (case, case._replace(y=case.y.mean() + scale * (case.y - case.y.mean()))):
-            d, g = one.slope(), one.g
-            pair.append([d @ one.second() @ d / (d @ d), g @ one.H @ g / (g @ g)])
-        found.append(np.abs(np.array(pair[1]) / np.array(pair[0])))
-    return np.array(found)

@@ -171,3 +171,32 @@ def test_moved_inputs_are_recorded_as_slowing_at_the_same_rate_and_weights_too()
     own, same = readings.slowdown(4)
     assert (same > own * 0.6).all()
     assert (same <= own).all()
+
+
+def test_returned_shift_is_recorded_as_slowing_and_as_leaving_the_accuracy():
+    found = readings.record()[1]["returned"]["fresh"].isel(times=0)
+    tuning = readings.record()[1]["returned"]["tuning"].end.isel(times=0).median("seed")
+    assert tuning.learning_rate[tuning.argmin()] == found.learning_rate == 0.1
+    first, second = (found.steps.isel(level=place) for place in (0, 1))
+    assert first.min() == 40
+    assert first.median() == 45
+    assert second.min() == 70
+    assert second.max() == 80
+    assert 0.979 < found.accuracies.min() < found.accuracies.max() < 0.995
+    steps = {
+        name: readings.steps_to(readings.runs("vgg").losses.sel(kind=name).values, 0.5)
+        for name in ("no batch norm", "batch norm")
+    }
+    lost = np.log(first.values / steps["batch norm"]) / np.log(
+        steps["no batch norm"] / steps["batch norm"]
+    )
+    assert 0.4 < lost.min() < lost.max() < 0.55
+
+
+def test_distances_are_recorded_as_larger_with_batch_norm_at_the_first_step_only():
+    found = readings.runs("vgg", "distances").distance
+    ratio = found.sel(kind="batch norm") / found.sel(kind="no batch norm")
+    middle = ratio.median("seed").values
+    assert 1.5 < middle[0] < 2.5
+    assert middle[1:].max() < 0.75
+    assert middle[-1] < 0.25

@@ -31,3 +31,10 @@ def test_where_perceptrons_train_is_counted_over_gains_and_rates():
     rounding = {"rtol": 8 * EPS}
     np.testing.assert_allclose(found["share"], [1 / 6, 4 / 6], **rounding)
     np.testing.assert_allclose(found["largest"], [np.log(0.01) / 2, 0], atol=8 * EPS, **rounding)
+
+
+def test_between_records_a_value_grows_by_a_constant_factor():
+    found = readings.between([1, 5], np.array([[1.0, 4.0], [16.0, 0.0]]), 6)
+    steps = np.clip(np.arange(7), 1, 5)
+    np.testing.assert_allclose(found[:, 0], 2.0 ** (steps - 1), rtol=16 * EPS)
+    np.testing.assert_allclose(found[[0, 6], 1], [4.0, 1e-6], rtol=16 * EPS)

@@ -115,11 +115,3 @@ def test_relative_norms_are_preserved(convex):
         assert abs(quotients[0] - quotients[1]) < 1000 * EPS * np.abs(values).max()
         count += 1
     assert count > 30
-
-
-@pytest.mark.parametrize("scale", [0.5, 3.0])
-def test_the_curvature_behind_a_spread_out_batch_shrinks_with_its_square(scale):
-    normalised, plain = single.curvature_at_spread(scale, 20, seed=2).T
-    # Curvatures along a gradient may be small beside the largest.
-    np.testing.assert_allclose(normalised, scale**-2, rtol=1e6 * EPS)
-    np.testing.assert_allclose(plain, 1, rtol=1e6 * EPS)
