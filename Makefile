@@ -25,7 +25,11 @@ book: site  ## build the book and serve it on localhost
 
 test: $(ENV) browser lint unit notebooks site browse  ## everything that continuous integration runs
 
-lab: $(ENV)  ## open the chapters in JupyterLab
+lab: $(ENV)  ## open a reader's copy of the chapters in JupyterLab
+	$(PY) book/_ext/lab.py notebooks
+	$(BIN)/jupyter-lab --notebook-dir=notebooks
+
+edit: $(ENV)  ## open the chapters' sources in JupyterLab
 	$(BIN)/jupyter-lab --notebook-dir=book
 
 bench: $(ENV)  ## time bncore beside its peers
@@ -89,4 +93,4 @@ endif
 	$(PY) -m pip install --quiet --editable .
 	@touch $@
 
-.PHONY: help book test lab bench record check chapter full site lint format unit coverage notebooks browse browser clean
+.PHONY: help book test lab edit bench record check chapter full site lint format unit coverage notebooks browse browser clean

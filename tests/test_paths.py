@@ -14,7 +14,8 @@ def subjects(file):
     name, folder = file.stem.removeprefix("test_"), file.parent.as_posix()
     if folder == "chapters" and name in ("claims", "exercises"):
         return [f"bncore/chapters/mechanics/forward/{name}.py"]
-    place = "book/_ext" if folder == "book" else f"bncore/{folder}"
+    inner = Path(*file.parts[1:-1]).as_posix()
+    place = f"book/_ext/{inner}" if file.parts[0] == "book" else f"bncore/{folder}"
     words = name.split("_")
     names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
     if name == "init":

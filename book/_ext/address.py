@@ -1,23 +1,15 @@
-"""Where the repository lives: launch buttons, edit links and Colab's set-up cell depend on it.
+"""Where the repository lives: launch buttons, edit links and the notebooks' set-up cells depend on it.
 
 The address comes from GITHUB_REPOSITORY, or from the git remote `origin`; where neither is known the
 pages have no such links.
 """
 
-import copy
 import os
 import re
 import subprocess
 
-import nbformat
-
 LAUNCH_BRANCH = "launch"
-"""The branch on which `publish` keeps the notebooks with their set-up cell, for Colab to open."""
-
-SETUP_CELL = """\
-# Colab has no copy of the book's package: install it.
-%pip install --quiet "bncore[lab,page] @ git+{address}"
-"""
+"""The branch on which `publish` keeps the notebooks' editions, for Colab and Binder to open."""
 
 _REMOTE = re.compile(r"github\.com[:/](?P<repository>[\w.-]+/[\w.-]+?)(\.git)?/?$")
 
@@ -35,22 +27,28 @@ def repository_address(environ=os.environ, root="."):
     if "GITHUB_REPOSITORY" in environ:
         repository = environ["GITHUB_REPOSITORY"]
         return f"https://github.com/{repository}" if repository else None
-    remote = subprocess.run(
-        ["git", "-C", str(root), "remote", "get-url", "origin"],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    ).stdout.strip()
-    match = _REMOTE.search(remote)
+    match = _REMOTE.search(_git(root, "remote", "get-url", "origin"))
     return f"https://github.com/{match['repository']}" if match else None
 
 
-def with_setup_cell(notebook, address):
-    """A copy of `notebook` (as read by nbformat) that installs bncore from `address` first."""
-    prepared = copy.deepcopy(notebook)
-    cell = nbformat.v4.new_code_cell(SETUP_CELL.format(address=address))
-    prepared.cells.insert(1, cell)
-    return prepared
+def site_address(address):
+    """Where GitHub Pages shows the site of the repository at `address`, with a slash at the end."""
+    owner, name = address.removeprefix("https://github.com/").split("/")
+    home = f"{owner.lower()}.github.io"
+    return f"https://{home}/" if name.lower() == home else f"https://{home}/{name}/"
+
+
+def commit(environ=os.environ, root="."):
+    """The commit that is built, from GITHUB_SHA or from git, or None."""
+    if environ.get("GITHUB_SHA"):
+        return environ["GITHUB_SHA"]
+    return _git(root, "rev-parse", "--verify", "--quiet", "HEAD") or None
+
+
+def _git(root, *arguments):
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    return done.stdout.strip()
 
 
 def _configure(app, config):
@@ -74,28 +72,16 @@ def _configure(app, config):
     )
 
 
-def _point_colab_at_the_launch_branch(app, pagename, templatename, context, doctree):
+def _launch_the_editions(app, pagename, templatename, context, doctree):
     for group in context.get("header_buttons", []):
         for button in group.get("buttons", []):
             if button.get("text") == "Colab":
                 button["url"] = button["url"].replace("/blob/main/", f"/blob/{LAUNCH_BRANCH}/")
-
-
-def _write_launch_notebooks(app, exception):
-    address = repository_address(root=app.srcdir)
-    if exception or address is None:
-        return
-    for docname in app.env.found_docs:
-        path = app.env.doc2path(docname)
-        if path.endswith(".ipynb"):
-            prepared = with_setup_cell(nbformat.read(path, as_version=4), address)
-            target = os.path.join(app.outdir, "..", "launch", f"{docname}.ipynb")
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            nbformat.write(prepared, target)
+            if button.get("text") == "Binder":
+                button["url"] = button["url"].replace("/main?", f"/{LAUNCH_BRANCH}?")
 
 
 def setup(app):
     app.connect("config-inited", _configure, priority=100)
-    app.connect("html-page-context", _point_colab_at_the_launch_branch, priority=900)
-    app.connect("build-finished", _write_launch_notebooks)
+    app.connect("html-page-context", _launch_the_editions, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,7 +6,8 @@ that it read when it last ran (modules of bncore, data), Python, and the version
 that it imported: nothing else, so that a new chapter runs alone. Outputs are kept in
 `_build/executed`, frames of interactive figures beside them.
 
-With `execution_only` set, one chapter is kept up to date, and the others are read as they stand.
+With `execution_only` set, one chapter is kept up to date, and the others are read as they stand;
+`NO_CHAPTER` leaves all as they stand.
 """
 
 import functools
@@ -27,6 +28,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent))
 from notebooks import ROOT, read, run_observed
 from observe import file_state, folder_state
+
+NO_CHAPTER = "no chapter"
 
 
 class Store:
