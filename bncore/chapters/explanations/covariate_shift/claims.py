@@ -114,7 +114,7 @@ def uncorrelated():
         yield at_most(
             0.3,
             difference(mean, xr.zeros_like(mean), looked_at=8),
-            f"with batch norm, {'' if sign > 0 else 'less than nothing: minus the '}{what}, mean over six "
+            f"with batch norm{'' if sign > 0 else ', with the sign turned'}: {what}, mean over six "
             "records, for six records and two means",
         )
 

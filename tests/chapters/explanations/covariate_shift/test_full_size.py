@@ -176,7 +176,7 @@ def test_moved_inputs_are_recorded_as_slowing_at_the_same_rate_and_weights_too()
 def test_returned_shift_is_recorded_as_slowing_and_as_leaving_the_accuracy():
     found = readings.record()[1]["returned"]["fresh"].isel(times=0)
     tuning = readings.record()[1]["returned"]["tuning"].end.isel(times=0).median("seed")
-    assert tuning.learning_rate[tuning.argmin()] == found.learning_rate == 0.1
+    assert tuning.idxmin("learning_rate") == found.learning_rate == 0.1
     first, second = (found.steps.isel(level=place) for place in (0, 1))
     assert first.min() == 40
     assert first.median() == 45
