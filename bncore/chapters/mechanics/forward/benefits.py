@@ -128,6 +128,46 @@ def saturation(
     return {name: history.records[name][at] for name in record}
 
 
+def gradient_range(
+    kind: str,
+    normalization: str,
+    gain: float,
+    learning_rate: float,
+    seed: int,
+    *,
+    steps: int,
+    depth: int = 5,
+    every: int = 10,
+) -> dict[str, float]:
+    """How gradients of a fully connected network of this depth grow and shrink in training, in decades.
+
+    Measured is the length of the training loss's gradient with respect to the weights of each hidden
+    layer, every so many steps; what is not finite counts as infinite.
+
+    Returns
+    -------
+    dict
+        "grown": the largest length of any layer over that layer's at the start. "least" and "most":
+        the smallest and the largest length at the first hidden layer over that at the last. "loss" of
+        the last batch.
+    """
+    layers, split = [f"linear{i}" for i in range(1, depth + 1)], data.digits(seed)
+    widths = 64, *[50] * depth, 10
+    model = networks.mlp(widths, KINDS[kind], NORMALIZATIONS[normalization], gain=gain, seed=seed)
+    record = {"lengths": probes.gradient_norms(layers)}
+    history = training.train(model, split, steps, 64, learning_rate, seed, record, every=every)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lengths = np.log10(history.records["lengths"])
+        grown, across = (lengths - lengths[0]).max(), lengths[:, 0] - lengths[:, -1]
+    lost = not np.isfinite(lengths).all()
+    return {
+        "grown": math.inf if lost else float(grown),
+        "least": -math.inf if lost else float(across.min()),
+        "most": math.inf if lost else float(across.max()),
+        "loss": float(history.losses[-1]),
+    }
+
+
 def with_constants(
     momentum: float, eps: float, learning_rate: float, seed: int, *, steps: int, batch_size: int
 ) -> dict[str, float]:

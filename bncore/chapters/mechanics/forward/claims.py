@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 
 from bncore.mechanics import transform
 from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
@@ -35,47 +35,58 @@ def _pixels():
     return pixels[:, pixels.std(axis=0) > 0]
 
 
+TABLES = {
+    "diabetes": lambda: load_diabetes(scaled=False).data,
+    "iris": lambda: load_iris().data,
+    "wine": lambda: load_wine().data,
+    "breast cancer": lambda: load_breast_cancer().data,
+}
+
+
 @claim("encyclopaedia, Transformation", "holds")
 def zero_mean_unit_variance():
     r"""The normalised activation has mean zero and variance one if $\varepsilon$ is left out of
     account.
     """
-    normalised = [_x_hat(x) for _, x in _batches(200)]
-    yield at_most(
-        1e-12,
-        max(np.abs(x.mean(axis=0)).max() for x in normalised),
-        "largest mean of a feature, 200 random batches",
+    rng = np.random.default_rng(0)
+    means, variances = [], []
+    for table in TABLES.values():
+        rows = table()
+        for _ in range(25):
+            batch = torch.tensor(rng.permutation(rows)[:32], dtype=torch.float32)
+            x_hat = torch.nn.functional.batch_norm(batch, None, None, training=True, eps=1e-30)
+            means.append(x_hat.double().mean(0).abs().max().item())
+            varies = batch.double().var(0) > 0
+            apart = x_hat.double().var(0, correction=0)[varies] - 1
+            variances.append(apart.abs().max().item())
+    what = (
+        "100 batches of 32 rows of four tables, torch's batch norm in single precision, ε = 1e-30"
     )
-    yield at_most(
-        1e-12,
-        max(np.abs(x.var(axis=0) - 1).max() for x in normalised),
-        "largest difference of a variance from 1, ε negligible",
-    )
+    yield at_most(1e-3, max(means), f"largest mean of a normalised feature, {what}")
+    yield at_most(1e-3, max(variances), "largest difference of its variance from 1, if it varies")
 
 
 @claim("sharad, Examples", "depends")
 def unit_deviation_with_epsilon():
     r"""With $\varepsilon$ added to the variance, the normalised data have mean zero and standard
-    deviation one.
+    deviation one. (One: to two decimals.)
     """
-    pixels, eps = _pixels(), 1e-3
-    x_hat = _x_hat(pixels, eps)
-    deviation = x_hat.std(axis=0)
-    wide = pixels.var(axis=0) >= 100 * eps
-    yield under("$\\sigma^2 \\ge 100\\,\\varepsilon$")
-    yield at_most(
-        0.005,
-        np.abs(deviation[wide] - 1).max(),
-        "largest difference of a standard deviation from 1, over the digits' pixels "
-        "with σ² ≥ 100 ε, ε = 0.001",
-    )
-    yield at_most(1e-12, np.abs(x_hat.mean(axis=0)).max(), "largest mean of a pixel")
-    yield otherwise("some features vary less")
-    yield at_most(
-        0.005,
-        np.abs(deviation - 1).max(),
-        "largest difference of a standard deviation from 1, over all pixels that vary",
-    )
+    what = "{}, in its own units, ε = 0.00001: largest {} of a normalised feature"
+    for heading, names in (
+        (
+            under("the variance of each feature is far above $\\varepsilon$"),
+            ["diabetes", "iris", "wine"],
+        ),
+        (otherwise("that of some is not"), ["breast cancer"]),
+    ):
+        yield heading
+        for name in names:
+            x_hat = _x_hat(TABLES[name](), 1e-5)
+            apart = np.abs(x_hat.std(axis=0) - 1).max()
+            yield at_most(
+                0.005, apart, what.format(name, "distance from 1 of the standard deviation")
+            )
+            yield at_most(0.005, np.abs(x_hat.mean(axis=0)).max(), what.format(name, "mean"))
 
 
 @claim("ioffe2015, Section 3", "depends")
@@ -100,37 +111,23 @@ def recovers_identity():
     yield at_most(1e-2, population, what)
 
 
-@claim("readingnotes, How to standardize", "holds")
-def gamma_new_deviation():
-    r"""$\beta$ and $\gamma$ are a new mean and a new standard deviation of the standardised input,
-    with $\varepsilon$ arbitrarily small.
-    """
-    rng = np.random.default_rng(6)
-    means, deviations = [], []
-    for _, x in _batches(100):
-        gamma, beta = rng.uniform(0.5, 2, size=6), rng.normal(size=6)
-        y, _ = transform.forward(x, gamma, beta, TINY)
-        means.append(_moved(y.mean(axis=0), beta))
-        deviations.append(_moved(y.std(axis=0), gamma))
-    yield at_most(1e-12, max(means), "largest difference of a mean from β, 100 random batches")
-    yield at_most(1e-12, max(deviations), "the same of a standard deviation from γ")
-
-
 @claim("whatisbn, Normalizing output values", "fails", aliases=["inference-epsilon-variance"])
 def epsilon_mimics_population():
     r"""A population's variance being larger than that of a batch, the little that $\varepsilon$ adds
-    to the variance of each batch helps to take this into account.
+    to the variance of each batch helps to take this into account. (Takes it into account: for most
+    features at least half of the gap is closed, and not overshot by as much.)
     """
-    rng, eps = np.random.default_rng(2), 1e-3
-    normal = rng.normal(size=(50_000, 8))
-
-    def left(deviation):
-        gap = deviation**2 - (deviation * normal).var(axis=1).mean()
-        return abs(gap - eps) / gap
-
-    what = "gap between a population's variance and E[σ_B²] + ε, over that without ε, m = 8"
-    yield at_most(0.9, left(1), f"{what}, population variance 1, ε = 0.001")
-    yield at_most(0.9, left(0.01), f"{what}, population variance 0.0001")
+    pixels, eps, rng = _pixels(), 1e-3, np.random.default_rng(2)
+    variance = pixels.var(axis=0)
+    for m in (8, 32):
+        batches = rng.integers(len(pixels), size=(20_000 // m, m))
+        gap = variance - np.mean([pixels[batch].var(axis=0) for batch in batches], axis=0)
+        yield at_least(
+            0.5,
+            np.mean(np.abs(gap - eps) <= gap / 2),
+            "share of the digits' pixels, of those that vary, for which ε = 0.001 closes half of the gap "
+            f"or more between the population's variance and the mean variance of batches of {m}",
+        )
 
 
 @claim("whatisbn, Normalizing output values", "holds")
@@ -166,19 +163,21 @@ def sample_variance_lower():
 
 @claim("whatisbn, Normalizing output values", "depends")
 def epsilon_any_small_constant():
-    r"""$\varepsilon$ can be any small positive constant, for example 0.001."""
-    pixels = _pixels()
-    small, large = (_x_hat(pixels, eps).std(axis=0) for eps in (1e-5, 1e-3))
-    change = np.abs(1 - large / small)
-    what = "largest relative change of the output's scale from ε = 0.00001 to ε = 0.001"
-    yield under("the variance is far above $\\varepsilon$")
-    yield at_most(
-        1e-2,
-        change[pixels.var(axis=0) >= 0.1].max(),
-        f"{what}, the digits' pixels with σ² ≥ 0.1",
-    )
-    yield otherwise("some features vary little")
-    yield at_most(1e-2, change.max(), f"{what}, all pixels that vary")
+    r"""$\varepsilon$ can be any small positive constant, for example 0.001. (Any: the output is the same
+    to a hundredth.)
+    """
+    what = "{}, in its own units: largest relative change of a feature's output from ε = 0.00001 to 0.001"
+    for heading, names in (
+        (
+            under("the variance of each feature is more than a hundred times $\\varepsilon$"),
+            ["diabetes", "iris"],
+        ),
+        (otherwise("that of some is not"), ["wine", "breast cancer"]),
+    ):
+        yield heading
+        for name in names:
+            small, large = (_x_hat(TABLES[name](), eps).std(axis=0) for eps in (1e-5, 1e-3))
+            yield at_most(1e-2, np.abs(1 - large / small).max(), what.format(name))
 
 
 @claim("encyclopaedia, Transformation", "depends")
@@ -247,32 +246,6 @@ def deviation_plus_epsilon():
     yield at_most(1e-6, mended, what)
 
 
-@claim("sharad, Examples", "depends")
-def affine_false_fixes_statistics():
-    """In torch, `affine=False` means that the data's mean and variance are fixed during training."""
-    generator = torch.Generator().manual_seed(0)
-    layer = torch.nn.BatchNorm1d(102, affine=False)
-    means, variances = [], []
-    for _ in range(100):
-        y = layer(3 + 2 * torch.randn(22, 102, generator=generator))
-        means.append(y.mean(0).abs().max().item())
-        variances.append((y.var(0, unbiased=False) - 1).abs().max().item())
-    yield under("it means the data that leave the layer")
-    yield at_most(1e-3, max(means), "largest mean of an output feature, 100 batches from N(3, 4)")
-    yield at_most(1e-3, max(variances), "largest distance of its variance from 1")
-    yield otherwise("it means the statistics that the layer keeps")
-    yield at_most(
-        1e-3,
-        layer.running_mean.abs().mean().item(),
-        "mean change of the kept means after these batches",
-    )
-    yield at_most(
-        1e-3,
-        (layer.running_var - 1).abs().mean().item(),
-        "mean change of the kept variances",
-    )
-
-
 @claim("sharad, Parameters and Working", "holds")
 def four_parameters():
     r"""A batch norm layer has two learnable parameters, $\beta$ and $\gamma$, and two that are not
@@ -303,7 +276,9 @@ def four_parameters():
 
 @claim("sharad, Limitations", "depends")
 def non_linear():
-    """Batch norm adds a non-linear transformation to the network."""
+    """Batch norm adds a non-linear transformation to the network. (Whether this makes the network harder
+    to interpret, as the sentence concludes, no computation decides.)
+    """
     layer = torch.nn.BatchNorm1d(6, dtype=torch.float64)
     curvature = {True: [], False: []}
     for _, x in _batches(50):

@@ -56,7 +56,12 @@ def accuracies(
 
 
 def percentile_run(
-    normalization: str | None, split: data.Split, steps: int = 600, every: int = 10, seed: int = 0
+    normalization: str | None,
+    split: data.Split,
+    steps: int = 600,
+    every: int = 10,
+    seed: int = 0,
+    learning_rate: float = 1.0,
 ) -> training.History:
     """Train three hidden layers of 100 sigmoids, the architecture of Ioffe and Szegedy's Figure 1.
 
@@ -71,4 +76,23 @@ def percentile_run(
 
     model = networks.mlp((64, 100, 100, 100, 10), "sigmoid", normalization, gain=2.0, seed=seed)
     record = {"accuracy": probes.test_accuracy, "percentiles": percentiles}
-    return training.train(model, split, steps, 60, 1.0, seed, record, every=every)
+    return training.train(model, split, steps, 60, learning_rate, seed, record, every=every)
+
+
+def wandering(
+    normalization: str, learning_rate: float, seed: int, *, steps: int, every: int = 20
+) -> dict[str, float]:
+    """How far the inputs of the last sigmoids of a ``percentile_run`` wander, "batch" or "none".
+
+    Returns
+    -------
+    dict
+        "wandered": range of a unit's median over training, in mean widths of its central 70 percent,
+        the median over the units; "accuracy" on the test set in the end.
+    """
+    norm = "batch" if normalization == "batch" else None
+    split = data.digits(seed)
+    records = percentile_run(norm, split, steps, every, seed, learning_rate).records
+    low, median, high = np.moveaxis(records["percentiles"], -1, 0)
+    far = np.ptp(median, axis=0) / (high - low).mean(axis=0)
+    return {"wandered": float(np.median(far)), "accuracy": float(records["accuracy"][-1])}

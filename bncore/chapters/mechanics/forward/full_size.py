@@ -62,8 +62,25 @@ CONFIGURATION = {
     "saturation": {
         "normalizations": ["none", "batch"],
         "learning_rates": [0.03, 0.3, 3.0],
-        "seeds": [0, 1],
+        "seeds": [0, 1, 2, 3, 4],
         "moments": [100, 300, 1000, 3000],
+    },
+    "wandering": {
+        "normalizations": ["none", "batch"],
+        "learning_rates": [0.3, 1.0, 3.0],
+        "seeds": [0, 1, 2],
+        "fresh_seeds": list(range(5, 15)),
+        "steps": 600,
+    },
+    "gradients": {
+        "networks": {
+            "sigmoid": {"kind": "sigmoid", "gain": 4.0, "depth": 5},
+            "ReLU": {"kind": "ReLU", "gain": 2**0.5, "depth": 5},
+            "ReLU, 30 layers": {"kind": "ReLU", "gain": 2**0.5, "depth": 30},
+        },
+        "learning_rates": {"sigmoid": [10.0], "ReLU": [1.0, 3.0], "ReLU, 30 layers": [1.0, 3.0]},
+        "seeds": list(range(100, 105)),
+        "steps": 300,
     },
     "steadiness": STEADINESS,
     "constants": {
@@ -114,6 +131,19 @@ REDUCED = {
         "rates": {"ReLU": [0.1, 0.3]},
         "seeds_of_rates": [2],
         "horizon": 60,
+    },
+    "wandering": {
+        "normalizations": ["batch"],
+        "learning_rates": [0.3, 1.0, 3.0],
+        "seeds": [0],
+        "fresh_seeds": [1],
+        "steps": 40,
+    },
+    "gradients": {
+        "networks": {"ReLU": {"kind": "ReLU", "gain": 2**0.5, "depth": 5}},
+        "learning_rates": {"ReLU": [0.3]},
+        "seeds": [0],
+        "steps": 20,
     },
     "constants": {
         "momentum": [0.01, 0.1],
@@ -243,6 +273,27 @@ def steadiness(c, store=None):
     return {"at_best": at_best, "over_rates": over_rates}
 
 
+def wandering(c, store=None):
+    """How far inputs of sigmoids wander: "tuning", and "fresh" seeds at the most accurate rates."""
+    found = studies.at_best_rates(
+        partial(experiments.wandering, steps=c["steps"]),
+        {"normalization": c["normalizations"]}, c["learning_rates"], c["seeds"], c["fresh_seeds"],
+        "accuracy", smaller=False, store=store,
+    )  # fmt: skip
+    return {name: studies.rounded(one) for name, one in found.items()}
+
+
+def gradients(c, store=None):
+    """Ranges of gradients in training, by network, normalisation and learning rate."""
+    found = {}
+    for name, network in c["networks"].items():
+        one = partial(benefits.gradient_range, **network, steps=c["steps"])
+        grid = {"normalization": ["none", "batch"], "learning_rate": c["learning_rates"][name]}
+        place = None if store is None else Path(store) / name
+        found[name] = studies.rounded(studies.study(one, grid, c["seeds"], store=place))
+    return found
+
+
 def constants(c, store=None):
     """Test accuracies by momentum and eps: "tuning", and "fresh" of the best pair and of DEFAULTS.
 
@@ -273,6 +324,8 @@ PARTS = {
     "learned": arrivals,
     "saturation": saturation,
     "steadiness": steadiness,
+    "wandering": wandering,
+    "gradients": gradients,
     "constants": constants,
     "seconds": seconds,
 }

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from bncore.mechanics import transform
 from bncore.mechanics.inference import (
     affine_map,
     exact_statistics,
@@ -14,19 +13,6 @@ from bncore.mechanics.inference import (
     population_statistics,
 )
 from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
-
-
-@claim("encyclopaedia, Inference", "holds", lost=True)
-def population_mean():
-    r"""The population mean of a feature is the average of the means of its mini-batches, all of size
-    $m$, $\mathrm{E}[x] = \mathrm{E}_B[\mu_B]$.
-    """
-    x = np.random.default_rng(0).normal(3, 2, size=(100, 50))
-    errors = []
-    for m in (2, 5, 25):
-        batches = [x[i : i + m] for i in range(0, len(x), m)]
-        errors.append(np.abs(population_statistics(batches)[0] - x.mean(axis=0)).max())
-    yield at_most(1e-12, max(errors), "largest error, 100 examples in batches of 2, 5 and 25")
 
 
 @claim("ioffe2015, Algorithm 2, line 10", "depends", aliases=["inference-lost-factor"])
@@ -97,32 +83,6 @@ def complete_representation():
 
 
 @claim("encyclopaedia, Inference", "holds")
-def deterministic():
-    """With population statistics the output depends on the input in a deterministic manner, and
-    not on the mini-batch.
-    """
-    rng = np.random.default_rng(0)
-    mean, var = rng.normal(size=8), np.exp(rng.normal(size=8))
-    example = rng.normal(size=(1, 8))
-    alone = normalize(example, mean, var)
-    fixed, batch = [], []
-    for _ in range(100):
-        company = np.concatenate([example, rng.normal(size=(7, 8))])
-        fixed.append(np.abs(normalize(company, mean, var)[0] - alone).max())
-        batch.append(transform.forward(company)[0][0])
-    yield at_most(
-        1e-14,
-        max(fixed),
-        "largest change of one example's output over 100 batches, population statistics",
-    )
-    yield at_least(
-        0.1,
-        np.std(batch, axis=0).min(),
-        "standard deviation of the same output with the batch's statistics",
-    )
-
-
-@claim("encyclopaedia, Inference", "holds")
 def linear_transform():
     """With its parameters fixed, batch normalization is in essence a linear transform of the
     activation. (A constant is added: it is affine.)
@@ -189,27 +149,6 @@ def normalized_values():
     )
 
 
-@claim("sharad, Batch Norm during Inference", "depends")
-def single_sample():
-    """At inference there is a single sample and not a mini-batch, and the saved moving averages have
-    to come in.
-    """
-    rng = np.random.default_rng(0)
-
-    def response(shape):
-        x = rng.normal(size=(200, *shape))
-        axes = tuple(range(2, x.ndim))
-        centred = x - x.mean(axis=axes, keepdims=True)
-        y = centred / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + 1e-5)
-        return np.abs(y).max()
-
-    what = "largest normalised output of 200 samples, each normalised by itself"
-    yield under("the layer is fully connected: a sample has one value of each feature")
-    yield at_most(1e-12, response((4,)), what)
-    yield otherwise("the layer is convolutional: a sample has one value at each position")
-    yield at_most(1e-12, response((4, 8, 8)), f"{what}, 8 × 8 positions")
-
-
 @claim("readingnotes, Tips for using batch normalization, 7", "depends")
 def average_deviation():
     """At test time the exponentially weighted average across mini-batches serves as the final mean
@@ -230,29 +169,6 @@ def average_deviation():
     yield at_most(0.03, shortfall(64), f"{what}, normal data, $m = 64$")
     yield otherwise("they are small: average unbiased variances, and take the root at the end")
     yield at_most(0.03, shortfall(8), f"{what}, $m = 8$")
-
-
-@claim("readingnotes, Improvement", "depends")
-def renormalization():
-    """Batch renormalization's correction for each feature makes the activations of training and
-    inference match.
-    """
-    rng = np.random.default_rng(0)
-    mean, std = rng.normal(size=6), np.exp(rng.normal(size=6))
-
-    def mismatch(x, r_max, d_max):
-        batch_mean, batch_std = x.mean(axis=0), x.std(axis=0)
-        r = np.clip(batch_std / std, 1 / r_max, r_max)
-        d = np.clip((batch_mean - mean) / std, -d_max, d_max)
-        trained = (x - batch_mean) / batch_std * r + d
-        return np.abs(trained - (x - mean) / std).max()
-
-    x = mean + std * rng.normal(size=(64, 6))
-    what = "largest difference between the training and the inference activation, batch of 64"
-    yield under("the corrections stay within their limits")
-    yield at_most(1e-12, mismatch(x, 3, 5), f"{what}, 1/3 ≤ r ≤ 3, |d| ≤ 5")
-    yield otherwise("they are cut off, as at the start of training: $r = 1$ and $d = 0$")
-    yield at_most(1e-12, mismatch(x, 1, 0), what)
 
 
 @claim("readingnotes, Tips for using batch normalization, 6", "holds")

@@ -5,11 +5,11 @@ from functools import cache
 
 import numpy as np
 import torch
-import xarray as xr
 
 from bncore.chapters.mechanics.inference import full_size
 from bncore.lab import data, networks, recorded, studies, training
 from bncore.lab.inference import accuracy, refitted
+from bncore.lab.modes import evaluation
 from bncore.mechanics.inference import RunningStatistics, exact_statistics, normalize
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
@@ -27,9 +27,12 @@ def _trained(momentum, steps=200, seed=0):
 
 
 @cache
-def _record(name):
+def _record(*names):
     """Fresh seeds of a recorded run, each arm at its own best rate."""
-    return recorded.load(full_size.PATH)["full"][name]["fresh"]
+    found = recorded.load(full_size.PATH)["full"]
+    for name in names:
+        found = found[name]
+    return found["fresh"]
 
 
 def _lead(statistics, other, batch_size, looked_at):
@@ -113,23 +116,130 @@ def memory():
 
 @claim("encyclopaedia, Inference", "depends")
 def dependence_useless():
-    """Once a network is used, nothing is gained by outputs that depend on a mini-batch."""
-    split, models = _digits(), [_trained(0.1, seed=seed) for seed in range(6)]
+    """Once a network is used, nothing is gained by outputs that depend on a mini-batch. (Nothing: less
+    than one digit of the test set.)
+    """
+    gain = _record("use", "in_company").gain.sel(kind="digits")
+    cells, one_digit = gain.contrast.size * gain.batch_size.size, 1 / len(_digits().x_test)
+    for heading, contrast, words in (
+        (under("the test data are distributed like the training data"), 1.0, "digits"),
+        (otherwise("they are not"), 0.3, "digits with 30 % of the contrast"),
+    ):
+        yield heading
+        for m in gain.batch_size.values:
+            yield at_most(
+                one_digit,
+                _interval(gain.sel(contrast=contrast, batch_size=m), looked_at=cells),
+                f"{words}, test batches of {m}: accuracy with their statistics, minus accuracy with the "
+                "saved ones, 30 fresh seeds, at the best rate",
+            )
 
-    def advantage(x):
-        one, other = (
-            [accuracy(model, x, split.y_test, statistics) for model in models]
-            for statistics in ("batch", "running")
-        )
-        return _interval(xr.DataArray(np.subtract(one, other), dims="seed"), looked_at=2)
 
-    what = "accuracy with the statistics of the test batch, minus accuracy with the saved ones, 6 seeds"
-    yield under("the test data are distributed like the training data")
-    yield at_most(0.05, advantage(split.x_test), f"{what}, digits")
-    yield otherwise("they are not")
-    yield at_most(
-        0.05, advantage(0.3 * split.x_test + 0.35), f"{what}, digits with 30 % of the contrast"
+@claim("encyclopaedia, Inference", "holds")
+def deterministic():
+    """With population statistics the output depends on the input in a deterministic manner, and
+    not on the mini-batch.
+    """
+    model, pool = _trained(0.1), _digits().x_test
+
+    def spread(statistics):
+        with evaluation(model, statistics):
+            scores = [scores_of(model, i, draws=20) for i in range(30)]
+        return np.std(scores, axis=1).mean() / np.std(scores)
+
+    def scores_of(model, i, draws):
+        rng = np.random.default_rng(i)
+        others = [rng.choice(len(pool), 31, replace=False) for _ in range(draws)]
+        return [model(pool[[i, *company]])[0].numpy() for company in others]
+
+    what = (
+        "standard deviation of the scores of one digit over 20 batches of 32 in which it comes, as a "
+        "share of that of all scores, mean of 30 digits"
     )
+    yield at_most(
+        1e-5, spread("running"), f"{what}, saved statistics (rounding: about $10^{{-7}}$)"
+    )
+    yield at_least(1e-2, spread("batch"), f"{what}, the batch's statistics")
+
+
+@claim("encyclopaedia, Inference", "depends", lost=True)
+def population_mean():
+    r"""The population mean of a feature is the average of the means of its mini-batches, all of size
+    $m$, $\mathrm{E}[x] = \mathrm{E}_B[\mu_B]$.
+    """
+    split, seen, rng = _digits(), {}, np.random.default_rng(0)
+    model = refitted(_trained(0.1), split.x_train)
+    for name in ("norm1", "norm2"):
+        layer = getattr(model, name)
+        layer.register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0]}))
+
+    def means(x, statistics):
+        with evaluation(model, statistics):
+            model(x)
+        return {name: values.mean(0).double().numpy() for name, values in seen.items()}
+
+    population = means(split.x_train, "running")
+    drawn = [split.x_train[rng.integers(len(split.x_train), size=8)] for _ in range(2000)]
+    found = [means(batch, "batch") for batch in drawn]
+
+    def error(name):
+        batches = np.array([one[name] for one in found])
+        standard = batches.std(axis=0, ddof=1) / len(batches) ** 0.5
+        varies = standard > 0
+        apart = (batches.mean(axis=0) - population[name])[varies] / standard[varies]
+        return np.square(apart).mean()
+
+    what = (
+        "mean square of the distance of the average mean of 2000 random batches of 8 digits from the "
+        "mean at inference, in standard errors, 64 features (1 where the formula is right)"
+    )
+    yield under("no layer below normalises by mini-batches, as below the first batch norm")
+    yield at_most(2, error("norm1"), f"{what}, first batch norm")
+    yield otherwise("layers below do")
+    yield at_most(2, error("norm2"), f"{what}, second batch norm")
+
+
+@claim("sharad, Batch Norm during Inference", "holds")
+def single_sample():
+    """At inference there is a single sample and not a mini-batch, and in this case the saved moving
+    averages have to come in. (Or else it is normalised by its own statistics.)
+    """
+    found = _record("use", "alone")
+    for kind in found.kind.values:
+        kept, own = (found[name].sel(kind=kind) for name in ("kept", "own"))
+        values = {
+            "convolutional": "which has one value of a feature at each of 64 pixels",
+            "fully connected": "which has one value of a feature",
+        }
+        yield at_least(
+            0,
+            studies.difference(kept, own, looked_at=found.kind.size),
+            f"{kind} network: test accuracy on single digits with the saved moving averages, less that "
+            f"with the statistics of the one digit, {values[kind]}, at the best rate, 12 fresh seeds",
+        )
+
+
+@claim("readingnotes, Improvement", "depends")
+def renormalization():
+    """Batch renormalization's correction for each feature ensures that the activations of training and
+    inference match. (Match: to a twentieth of their spread.)
+    """
+    found = _record("use", "mismatch").mismatch
+
+    def apart(normalization, m):
+        one = found.sel(normalization=normalization, batch_size=m)
+        return _interval(one, looked_at=5)
+
+    what = (
+        "root mean square distance of a network's scores in training from those at inference, over "
+        "their standard deviation, digits, batches of {}, at the best rate, 8 fresh seeds"
+    )
+    yield under("corrections seldom reach their limits, as with batches of 8 or 32")
+    for m in (8, 32):
+        yield at_least(0.05, apart("batch", m), f"{what.format(m)}: batch norm")
+        yield at_most(0.05, apart("renorm", m), f"{what.format(m)}: batch renorm")
+    yield otherwise("they often do, as with batches of 2")
+    yield at_most(0.05, apart("renorm", 2), f"{what.format(2)}: batch renorm")
 
 
 @claim("ioffe2015, Section 3.1", "holds")

@@ -11,6 +11,7 @@ from torch.nn.functional import batch_norm, cross_entropy
 from bncore.lab import data, networks, probes, training
 from bncore.lab.batches import Batches
 from bncore.lab.inference import accuracy, refitted
+from bncore.lab.layers import seeded
 
 STATISTICS = ("batch", "whole training set", "running")
 CHANGES = ("contrast", "brightness", "noise")
@@ -32,6 +33,35 @@ class RunningNorm(nn.BatchNorm1d):
                 )
         kept = self.running_mean.clone(), self.running_var.clone()
         return batch_norm(input, *kept, self.weight, self.bias, eps=self.eps)
+
+
+class BatchRenorm(nn.BatchNorm1d):
+    """Batch renormalization, Ioffe (2017): corrects a batch's statistics by the moving averages.
+
+    x_hat = (x - mean) / std * r + d,   r = std / running std,   d = (mean - running mean) / running std
+
+    r is cut to [1 / 3, 3] and d to [-5, 5], and neither has a gradient. For the first 100 batches, as
+    the averages begin, there is no correction; until the 300th the limits widen.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(input)
+        mean, var = input.mean(0), input.var(0, unbiased=False)
+        std, kept = (var + self.eps).sqrt(), (self.running_var + self.eps).sqrt()
+        wide = min(max((self.num_batches_tracked.item() - 100) / 200, 0.0), 1.0)
+        r_max, d_max = 1 + 2 * wide, 5 * wide
+        with torch.no_grad():
+            r = (std / kept).clamp(1 / r_max, r_max)
+            d = ((mean - self.running_mean) / kept).clamp(-d_max, d_max)
+            if self.track:
+                batch_norm(
+                    input, self.running_mean, self.running_var, None, None, True, self.momentum
+                )
+                self.num_batches_tracked.add_(1)
+        return self.weight * ((input - mean) / std * r + d) + self.bias
+
+    track = True
 
 
 def trained_with(
@@ -79,6 +109,107 @@ def trained_with(
     return {**{name: np.array(values) for name, values in found.items()}, "last": found["kept"][-1]}
 
 
+def mismatch(
+    normalization: str, batch_size: int, learning_rate: float, seed: int, *, steps: int
+) -> dict[str, float]:
+    """How far a network's scores in training are from those at inference, with the same weights.
+
+    Of "batch" norm or batch "renorm", two hidden layers of 32 ReLU units, after training on the digits.
+
+    Returns
+    -------
+    dict
+        "mismatch": root mean square distance of the scores of 50 batches of training examples in
+        training mode from the scores of the same examples in evaluation mode, over the standard
+        deviation of the latter. "accuracy" on the test set.
+    """
+    norm = BatchRenorm if normalization == "renorm" else "batch"
+    split = data.digits(seed)
+    model = networks.mlp(WIDTHS, "relu", norm, gain=2**0.5, seed=seed)
+    training.train(model, split, steps, batch_size, learning_rate, seed)
+    batches = Batches(len(split.x_train), batch_size, seed + 1)
+    x = [split.x_train[next(batches)] for _ in range(50)]
+    found = {"accuracy": _accuracy(model, split)}
+    with torch.no_grad():
+        at_inference = torch.cat([model.eval()(batch) for batch in x])
+        for layer in model:
+            if isinstance(layer, nn.BatchNorm1d):
+                layer.momentum, layer.track = 0.0, False
+        in_training = torch.cat([model.train()(batch) for batch in x])
+    apart = (in_training - at_inference).square().mean().sqrt()
+    return {"mismatch": (apart / at_inference.std()).item(), **found}
+
+
+def alone(kind: str, learning_rate: float, seed: int, *, steps: int) -> dict[str, float]:
+    """Test accuracy on single digits, with the moving averages and with statistics of their own.
+
+    A network with batch norm, "fully connected" with two hidden layers of 32 ReLU units or
+    "convolutional" with two of 8 channels, which ends in an average over the pixels; batches of 32.
+    One digit has one value of each feature, or one at each pixel.
+
+    Returns
+    -------
+    dict
+        "kept" and "own".
+    """
+    if kind == "convolutional":
+        split = data.digit_images(seed=seed)
+        with seeded(seed):
+            model = nn.Sequential(
+                nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+                nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+            )  # fmt: skip
+    else:
+        split, model = data.digits(seed), networks.mlp(WIDTHS, "relu", "batch", seed=seed)
+    training.train(model, split, steps, 32, learning_rate, seed)
+    x = split.x_test
+    with torch.no_grad():
+        for layer in model.eval():
+            x = _by_itself(layer, x) if hasattr(layer, "running_mean") else layer(x)
+    own = (x.argmax(1) == split.y_test).double().mean().item()
+    return {"kept": _accuracy(model, split), "own": own}
+
+
+def _by_itself(layer, x):
+    """Normalise each example by the mean and variance of its own values of each feature."""
+    values = x.flatten(2) if x.ndim > 2 else x[:, :, None]
+    centred = values - values.mean(2, keepdim=True)
+    x_hat = centred / (centred.square().mean(2, keepdim=True) + layer.eps).sqrt()
+    return (layer.weight[:, None] * x_hat + layer.bias[:, None]).reshape(x.shape)
+
+
+def in_company(
+    kind: str, learning_rate: float, seed: int, *, steps: int, sizes: Sequence[int]
+) -> dict[str, Any]:
+    """What a network gains at its use from statistics of the batch in which it meets an example.
+
+    The network with batch norm of ``under_changes``.
+
+    Returns
+    -------
+    dict
+        "gain": test accuracy with statistics of the test batch less that with moving averages, for
+        test inputs as they are and at 0.3 of their contrast, and for batches of so many examples.
+        "accuracy" on the test inputs as they are, with moving averages.
+    """
+    split, model = _trained_on(kind, "batch", learning_rate, seed, steps)
+    gain = []
+    for x in (split.x_test, changed(split.x_test, "contrast", 0.0, seed)):
+        kept = accuracy(model, x, split.y_test)
+        gain.append([accuracy(model, x, split.y_test, "batch", size) - kept for size in sizes])
+    return {"gain": np.array(gain), "accuracy": _accuracy(model, split)}
+
+
+def _trained_on(kind, normalization, learning_rate, seed, steps):
+    split = inputs(kind, seed)
+    widths = split.x_train.shape[1], 64, 64, int(split.y_train.max()) + 1
+    chosen = "batch" if normalization == "batch" else None
+    model = networks.mlp(widths, "relu", chosen, gain=2**0.5, seed=seed)
+    training.train(model, split, steps, 32, learning_rate, seed)
+    return split, model
+
+
 def _accuracy(model, split):
     return accuracy(model, split.x_test, split.y_test)
 
@@ -121,11 +252,7 @@ def under_changes(
         the change costs, and "moved", the root mean square change of the scores over their standard
         deviation.
     """
-    split = inputs(kind, seed)
-    widths = split.x_train.shape[1], 64, 64, int(split.y_train.max()) + 1
-    chosen = "batch" if normalization == "batch" else None
-    model = networks.mlp(widths, "relu", chosen, gain=2**0.5, seed=seed)
-    training.train(model, split, steps, 32, learning_rate, seed)
+    split, model = _trained_on(kind, normalization, learning_rate, seed, steps)
     clean, scores = _accuracy(model, split), probes.in_pieces(model.eval(), split.x_test)
     lost, moved = [], []
     for change in CHANGES:

@@ -1,8 +1,9 @@
 """The recorded runs of the inference chapter: other statistics in training, and changed inputs.
 
 ``make full CHAPTER=mechanics/inference`` writes recorded.json again, in a quarter of an hour on one
-core; if it is interrupted, it goes on where it was. With ``--paper`` the same code trains on MNIST
-instead, and writes paper.json. It needs the internet once, to download MNIST. It has not been run
+core; if it is interrupted, it goes on where it was. ``python -m bncore.chapters.full
+mechanics/inference --use`` repeats the part on networks in use and keeps the rest. With ``--paper``
+the same code trains on MNIST instead, and writes paper.json. It needs the internet once, to download MNIST. It has not been run
 here: no chapter, figure or claim rests on it.
 """
 
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bncore.chapters.mechanics.inference import experiments
-from bncore.lab import studies
+from bncore.lab import recorded, studies
 
 CONFIGURATION = {
     "learning_rates": [0.01, 0.03, 0.1, 0.3, 1.0],
@@ -28,6 +29,25 @@ CONFIGURATION = {
         "normalization": ["none", "batch"],
         "steps": 1000,
     },
+    "use": {
+        "learning_rates": [0.03, 0.1, 0.3],
+        "mismatch": {
+            "arms": {"normalization": ["batch", "renorm"], "batch_size": [2, 8, 32]},
+            "steps": 600,
+        },
+        "alone": {"arms": {"kind": ["fully connected", "convolutional"]}, "steps": 600},
+        "in_company": {
+            "arms": {"kind": ["digits"]},
+            "steps": 1000,
+            "sizes": [2, 8, 32, 128, 449],
+        },
+        "seeds": [0, 1],
+        "fresh_seeds": {
+            "mismatch": list(range(2, 10)),
+            "alone": list(range(2, 14)),
+            "in_company": list(range(2, 32)),
+        },
+    },
 }
 REDUCED = {
     "learning_rates": [0.03, 0.1, 0.3],
@@ -40,6 +60,14 @@ REDUCED = {
     },
     "equal_cost": {"statistics": ["whole training set"], "batch_size": [32], "moments": [5]},
     "changes": {"kind": ["digits", "skewed"], "normalization": ["none", "batch"], "steps": 40},
+    "use": {
+        "learning_rates": [0.1, 0.3, 1.0],
+        "mismatch": {"arms": {"normalization": ["renorm"], "batch_size": [8]}, "steps": 40},
+        "alone": {"arms": {"kind": ["fully connected"]}, "steps": 40},
+        "in_company": {"arms": {"kind": ["digits"]}, "steps": 40, "sizes": [8, 32]},
+        "seeds": [0],
+        "fresh_seeds": {"mismatch": [1, 2], "alone": [1, 2], "in_company": [1, 2]},
+    },
 }
 PAPER = {
     **CONFIGURATION,
@@ -67,7 +95,7 @@ def run(configuration: dict, cache=None, store=None) -> dict:
     dict
         "statistics", "equal_cost" and "changes", each a dict of "tuning" and "fresh", as from
         ``studies.at_best_rates``; the first two of ``experiments.trained_with``, the third of
-        ``experiments.under_changes``.
+        ``experiments.under_changes``; and "use", as from ``use``.
     """
     c = configuration
     rates = c["learning_rates"], c["seeds"], c["fresh_seeds"]
@@ -106,7 +134,48 @@ def run(configuration: dict, cache=None, store=None) -> dict:
     found["changes"] = {
         key: some.assign_coords(change=list(experiments.CHANGES)) for key, some in pair.items()
     }
-    return {
+    rounded = {
         name: {key: studies.rounded(some) for key, some in pair.items()}
         for name, pair in found.items()
     }
+    return {**rounded, "use": use(c["use"], store and Path(store) / "use")}
+
+
+def use(c, store=None):
+    """Networks in use: "mismatch", "alone" and "in_company", each of the experiment of that name.
+
+    Each a dict of "tuning" and "fresh", as from ``studies.at_best_rates``.
+    """
+    found = {}
+    for name in ("mismatch", "alone", "in_company"):
+        fixed = dict(c[name])
+        arms, sizes = fixed.pop("arms"), fixed.get("sizes")
+        pair = studies.at_best_rates(
+            partial(getattr(experiments, name), **fixed),
+            arms,
+            c["learning_rates"],
+            c["seeds"],
+            c["fresh_seeds"][name],
+            "kept" if name == "alone" else "accuracy",
+            smaller=False,
+            axes={"gain": ("contrast", "batch_size")} if sizes else None,
+            store=store and Path(store) / name,
+        )
+        axes = {"contrast": [1.0, 0.3], "batch_size": sizes} if sizes else {}
+        found[name] = {key: studies.rounded(some.assign_coords(axes)) for key, some in pair.items()}
+    return found
+
+
+def _use_again(store=None):
+    """Repeat the part on networks in use, and keep the rest of the recorded run as it is."""
+    kept = recorded.load(PATH)
+    place = store and Path(store) / "use"
+    recorded.save(
+        PATH,
+        configuration=CONFIGURATION,
+        full={**kept["full"], "use": use(CONFIGURATION["use"], place)},
+        reduced={**kept["reduced"], "use": use(REDUCED["use"])},
+    )
+
+
+OTHERS = {"use": _use_again}

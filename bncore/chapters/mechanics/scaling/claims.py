@@ -102,20 +102,35 @@ def distance_shares():
         yield from [at_most(2, spread(kind, X), what.format(n)) for n, X in _measured().items()]
 
 
-def _speed_up(X):
-    """Ratio of the steps for one digit of accuracy, raw to standardised, intercept included."""
-    raw, scaled = (
-        scaling.gradient_descent_rate(scaling.condition_number(experiments.with_intercept(Z)))
-        for Z in (X, standardised(X))
-    )
-    return float(np.log(scaled) / np.log(raw))
+SCALINGS = {"standardised": standardised, "min–max scaled": experiments.min_max}
+
+
+@cache
+def _steps(name, how, level):
+    X = tables()[name] if how == "raw" else SCALINGS[how](tables()[name])
+    return experiments.fewest_steps(X, experiments.targets()[name], level)
+
+
+def _speed_up(name, how, level):
+    """How many times the steps gradient descent takes on the raw features of a table."""
+    return _steps(name, "raw", level) / _steps(name, how, level)
 
 
 @claim("cs682slides, Feature Scaling", "holds")
 def descent_faster():
-    """In general, gradient descent converges much faster with feature scaling than without."""
-    what = "{}: raw steps for a digit of accuracy over standardised ones, each with its best step"
-    yield from [at_least(10, _speed_up(X), what.format(name)) for name, X in tables().items()]
+    """In general, gradient descent converges much faster with feature scaling than without. (Much: in
+    a tenth of the steps. In general: on most tables.)
+    """
+    for how in SCALINGS:
+        for level in (0.01, 0.001, 0.0001):
+            faster = [_speed_up(name, how, level) >= 10 for name in tables()]
+            yield at_least(
+                0.5,
+                np.mean(faster),
+                f"share of {len(faster)} tables of scikit-learn on which least squares for their "
+                f"targets takes ten times the steps or more raw than {how}, to {level:g} of the "
+                "first excess loss, each with its own best step",
+            )
 
 
 @claim("cs682slides, Feature Scaling", "depends")
@@ -261,16 +276,32 @@ def inputs_change():
 @claim("sharad, Normalizing Input Data", "holds")
 def same_scale():
     """Normalising sets the mean of each feature to 0 and its variance to 1, so that all features
-    are on the same scale.
+    are on the same scale. (On one scale: no standard deviation is twice another, on other rows than
+    those that gave means and variances.)
     """
+    rng = np.random.default_rng(0)
+    for name, X in _measured().items():
+        ratios = []
+        for _ in range(20):
+            first, second = np.array_split(rng.permutation(X), 2)
+            fitted = scaling.Standardization.fit(first)
+            deviations = fitted.apply(second).std(axis=0)
+            ratios.append(deviations.max() / deviations.min())
+        yield at_most(
+            2,
+            np.mean(ratios),
+            f"{name}: largest standard deviation of a feature over the smallest, on the half of the "
+            f"rows that did not give means and variances, mean of 20 splits (raw: "
+            f"{X.std(axis=0).max() / X.std(axis=0).min():.2g})",
+        )
     errors = []
-    for X in (tables()["diabetes"], tables()["breast cancer"]):
+    for X in _measured().values():
         Z = standardised(X)
         errors.append(max(np.abs(Z.mean(axis=0)).max(), np.abs(Z.var(axis=0) - 1).max()))
     yield at_most(
         1e-10,
         max(errors),
-        "largest distance from mean 0 and variance 1, diabetes and breast cancer",
+        "largest distance from mean 0 and variance 1, on the rows that gave them",
     )
 
 

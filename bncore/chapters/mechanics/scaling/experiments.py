@@ -134,6 +134,43 @@ def foretold_excess_loss(
     return factors @ (values * np.square(along)) / 2
 
 
+@cache
+def targets() -> dict[str, Float[np.ndarray, "samples"]]:
+    """What the tables are there to predict: a number, or the class as a number."""
+    loaders = load_diabetes, load_breast_cancer, load_wine, load_iris, load_digits
+    return {name: load().target.astype(float) for name, load in zip(tables(), loaders, strict=True)}
+
+
+def fewest_steps(
+    X: Float[np.ndarray, "samples features"], y: Float[np.ndarray, "samples"], level: float
+) -> float:
+    """Steps to a share `level` of the first excess loss, from weights 0 and with the best constant step.
+
+    The best of 40 steps up to 2 / lambda_max, intercept included; see ``foretold_excess_loss``. Counts
+    above 1000 are right to one part in 1000.
+    """
+    design = with_intercept(X)
+    left, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    values = sizes**2 / sizes[0] ** 2
+    weights = np.square(left.T @ y)
+    weights /= weights.sum()
+
+    def enough(factors, steps):
+        return factors ** (2.0 * steps) @ weights <= level
+
+    def steps(share):
+        factors, most = np.abs(1 - share * values), 1.0
+        while not enough(factors, most):
+            most *= 2
+        least = most // 2
+        while most - least > max(1, most / 1000):
+            middle = (least + most) // 2
+            least, most = (least, middle) if enough(factors, middle) else (middle, most)
+        return most
+
+    return min(steps(share) for share in np.linspace(0.05, 1.999, 40))
+
+
 def steps_to_shrink(rate: float, factor: float) -> float:
     """Number of steps after which an error that shrinks by `rate` a step is `factor` smaller."""
     return float(np.log(factor) / -np.log(rate))

@@ -87,3 +87,30 @@ def test_a_step_takes_time_with_each_normalisation():
     found = benefits.step_seconds("ReLU", 3)
     assert list(found) == ["none", "batch"]
     assert all(0 < seconds < 10 for seconds in found.values())
+
+
+def test_gradients_range_over_the_layers_and_over_training():
+    """Against the gradients of the same network, trained step by step."""
+    case = {"gain": 2**0.5, "learning_rate": 0.3, "seed": 1}
+    found = benefits.gradient_range("ReLU", "batch", **case, steps=20, every=10, depth=3)
+    lengths = []
+    for steps in (0, 10, 20):
+        split = benefits.digits("ReLU", 1)
+        model = networks.mlp((64, 50, 50, 50, 10), "relu", "batch", gain=2**0.5, seed=1)
+        if steps:
+            training.train(model, split, steps, 64, 0.3, 1, every=steps)
+        model.train().zero_grad()
+        torch.nn.functional.cross_entropy(model(split.x_train), split.y_train).backward()
+        weights = (model.linear1, model.linear2, model.linear3)
+        accumulated = [layer.weight.grad for layer in weights]
+        lengths.append([torch.linalg.norm(one).item() for one in accumulated])
+    decades = np.log10(lengths)
+    across = decades[:, 0] - decades[:, -1]
+    assert found["least"] == pytest.approx(across.min(), abs=1e-3)
+    assert found["most"] == pytest.approx(across.max(), abs=1e-3)
+    assert found["grown"] == pytest.approx((decades - decades[0]).max(), abs=1e-3)
+
+
+def test_gradients_that_are_not_finite_range_without_end():
+    found = benefits.gradient_range("ReLU", "none", 16.0, 10.0, 0, steps=20)
+    assert (found["grown"], found["least"], found["most"]) == (math.inf, -math.inf, math.inf)

@@ -1,5 +1,6 @@
 """The experiments of the chapter on forward, against formulas, other libraries and the record."""
 
+import numpy as np
 import pytest
 
 from bncore.chapters.mechanics.forward import experiments
@@ -24,3 +25,15 @@ def test_the_accuracy_after_training_is_that_of_the_test_set():
     assert first == again
     assert 0 <= first <= 1
     assert first != experiments.accuracy("sigmoid, batch norm", 0.3, 1, 30)
+
+
+@pytest.mark.parametrize(("name", "normalization"), [("none", None), ("batch", "batch")])
+def test_inputs_wander_as_far_as_their_percentiles_say(name, normalization):
+    found = experiments.wandering(name, 0.3, 2, steps=20, every=10)
+    split = data.digits(2)
+    records = experiments.percentile_run(normalization, split, 20, 10, 2, 0.3).records
+    medians, widths = records["percentiles"][..., 1], np.diff(records["percentiles"][..., ::2])
+    far = (medians.max(0) - medians.min(0)) / widths[..., 0].mean(0)
+    assert found["wandered"] == pytest.approx(np.median(far))
+    assert found["accuracy"] == records["accuracy"][-1]
+    assert found["wandered"] != experiments.wandering(name, 1.0, 2, steps=20, every=10)["wandered"]

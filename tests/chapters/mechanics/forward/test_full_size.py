@@ -33,12 +33,15 @@ def datasets(found, name=""):
     return {key: value for part in parts for key, value in part.items()}
 
 
+COMPARED = {"accuracy", "share", "most", "loss_score", "accuracy_score"}
+
+
 def test_a_part_of_the_record_can_be_run_again(record):
     """Another processor rounds differently, and training amplifies that: some images of 449."""
     found, kept = (datasets(run) for run in (full_size.run(full_size.REDUCED), record["reduced"]))
     assert found.keys() == kept.keys()
     for name, old in kept.items():
-        for quantity in {"accuracy", "share", "loss_score", "accuracy_score"} & set(old.data_vars):
+        for quantity in COMPARED & set(old.data_vars):
             new, scale = found[name][quantity], 100 if "score" in quantity else 1
             assert new.dims == old[quantity].dims
             np.testing.assert_allclose(new, old[quantity], rtol=0, atol=scale * 15 / 449)
@@ -84,6 +87,7 @@ def test_runs_of_the_papers_size_take_images_as_rows(monkeypatch):
     assert found["fresh"].accuracy.shape == (1, 1, 2)
 
 
+ARRIVAL_HORIZON = full_size.CONFIGURATION["starts"]["horizon"]
 ARRIVALS = ("starts", "convolutional", "learned")
 
 
@@ -130,6 +134,33 @@ def test_steadiness_is_measured_at_the_best_gains_and_rates_and_where_both_train
         rates = medians.learning_rate.values
         lowest = rates[(both[0] & both[1]).values].min()
         assert c["rates"][kind] == rates[rates >= lowest].tolist()
+
+
+def test_gradients_are_measured_above_every_rate_at_which_the_plain_network_trains(record):
+    c, starts = full_size.CONFIGURATION["gradients"], record["full"]["starts"]["tuning"]
+    assert set(c["seeds"]).isdisjoint(starts.seed.values)
+    medians = starts.loss_score.median("seed")
+    for name, network in c["networks"].items():
+        found = record["full"]["gradients"][name]
+        assert found.learning_rate.values.tolist() == c["learning_rates"][name]
+        assert found.seed.values.tolist() == c["seeds"]
+        assert found.normalization.values.tolist() == ["none", "batch"]
+        kind = {"kind": network["kind"], "gain": network["gain"]}
+        highest = {}
+        for one in ("none", "batch"):
+            arrives = medians.sel(normalization=one, **kind) <= ARRIVAL_HORIZON
+            highest[one] = medians.learning_rate.where(arrives).max().item()
+        for rate in c["learning_rates"][name]:
+            assert highest["none"] < rate
+            assert network["depth"] != 5 or rate <= highest["batch"]
+
+
+def test_wandering_is_measured_at_the_most_accurate_rate(record):
+    c, found = full_size.CONFIGURATION["wandering"], record["full"]["wandering"]
+    chosen = studies.best(found["tuning"], "accuracy", smaller=False)
+    assert not chosen.at_an_end.any()
+    assert found["fresh"].learning_rate.equals(chosen.learning_rate)
+    assert found["fresh"].seed.values.tolist() == c["fresh_seeds"]
 
 
 def test_the_constants_that_are_compared_are_the_best_and_the_defaults(record):

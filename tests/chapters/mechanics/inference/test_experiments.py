@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from bncore.chapters.mechanics.inference import experiments
-from bncore.lab import data
+from bncore.lab import data, networks, training
+from bncore.lab.inference import accuracy
 from bncore.mechanics import transform
 
 EPS = float(np.finfo(np.float32).eps)
@@ -82,3 +83,69 @@ def test_what_a_change_costs_is_the_accuracy_that_is_lost():
     assert (found["accuracy"] - found["lost"] >= 0).all()
     assert found["lost"][-1] > 0.05, "noise costs"
     assert (found["moved"] > 0.1).all()
+
+
+def test_batch_renorm_is_batch_norm_at_first_and_inference_later():
+    """Its averages are those of batch norm; beyond its limits it is neither."""
+    generator = torch.Generator().manual_seed(0)
+    layer, plain = experiments.BatchRenorm(3), torch.nn.BatchNorm1d(3)
+    for step in range(320):
+        x = 4 + 3 * torch.randn(64, 3, generator=generator)
+        at_inference = layer.eval()(x)
+        y, of_batch = layer.train()(x), plain(x)
+        if step < 100:
+            torch.testing.assert_close(y, of_batch)
+    torch.testing.assert_close(layer.running_mean, plain.running_mean)
+    torch.testing.assert_close(layer.running_var, plain.running_var)
+    torch.testing.assert_close(y, at_inference, rtol=0, atol=1e-4)
+    far = 100 + 0.1 * x
+    expected = (far - far.mean(0)) / far.std(0, correction=0) / 3 + 5
+    torch.testing.assert_close(layer(far), expected, rtol=0, atol=1e-3)
+
+
+def test_the_corrections_of_batch_renorm_have_no_gradient():
+    layer = experiments.BatchRenorm(2)
+    layer.num_batches_tracked.fill_(1000)
+    layer.running_var.fill_(2.0)
+    x = torch.randn(16, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    dy = torch.randn(16, 2, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad(layer(x), x, dy)
+    x_hat = (x - x.mean(0)) / (x.var(0, correction=0) + layer.eps).sqrt()
+    r = ((x.var(0, correction=0) + layer.eps) / (2 + layer.eps)).sqrt().detach()
+    (expected,) = torch.autograd.grad(x_hat * r, x, dy)
+    torch.testing.assert_close(found, expected)
+
+
+def test_batch_renorm_brings_training_and_inference_together():
+    found = {
+        name: experiments.mismatch(name, 16, 0.1, 0, steps=320)["mismatch"]
+        for name in ("batch", "renorm")
+    }
+    assert found["renorm"] < 0.05 < 0.1 < found["batch"]
+
+
+def test_a_digit_alone_keeps_nothing_in_a_fully_connected_network():
+    """All outputs are the same there; in a convolutional one it is instance norm."""
+    found = experiments.alone("fully connected", 0.3, 0, steps=60)
+    shares = torch.bincount(data.digits().y_test, minlength=10) / len(data.digits().y_test)
+    assert (shares - found["own"]).abs().min() < 1e-6
+    assert found["kept"] > 0.8
+    layer = torch.nn.BatchNorm2d(3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
+        layer.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.instance_norm(x, weight=layer.weight, bias=layer.bias)
+    torch.testing.assert_close(experiments._by_itself(layer, x), expected)
+
+
+def test_what_company_gains_is_the_accuracy_with_its_statistics():
+    found = experiments.in_company("digits", 0.1, 1, steps=30, sizes=[8, 449])
+    split = data.digits(1)
+    model = networks.mlp((64, 64, 64, 10), "relu", "batch", gain=2**0.5, seed=1)
+    training.train(model, split, 30, 32, 0.1, 1)
+    assert found["gain"].shape == (2, 2)
+    for contrast, gains in zip((1, 0.3), found["gain"], strict=True):
+        x, y = contrast * split.x_test, split.y_test
+        for size, gain in zip((8, 449), gains, strict=True):
+            assert gain == accuracy(model, x, y, "batch", size) - accuracy(model, x, y)

@@ -23,10 +23,30 @@ def test_the_record_is_of_this_configuration(record):
 def test_a_part_of_the_record_can_be_run_again(record):
     """Another processor rounds differently, and training amplifies that: some images of 449."""
     found = full_size.run(full_size.REDUCED)
-    for part, kept in record["reduced"].items():
-        for name in ("tuning", "fresh"):
-            score = PARTS[part]
-            np.testing.assert_allclose(found[part][name][score], kept[name][score], atol=0.04)
+    for part, score in PARTS.items():
+        _same(found[part], record["reduced"][part], score)
+    for part, score in USE.items():
+        _same(found["use"][part], record["reduced"]["use"][part], score)
+
+
+def _same(found, kept, score):
+    for name in ("tuning", "fresh"):
+        np.testing.assert_allclose(found[name][score], kept[name][score], atol=0.04)
+
+
+USE = {"mismatch": "accuracy", "alone": "kept", "in_company": "accuracy"}
+
+
+@pytest.mark.parametrize("part", USE)
+def test_networks_in_use_are_those_of_the_best_rates(record, part):
+    c, found = full_size.CONFIGURATION["use"], record["full"]["use"][part]
+    assert found["tuning"].seed.values.tolist() == c["seeds"]
+    assert found["fresh"].seed.values.tolist() == c["fresh_seeds"][part]
+    chosen = studies.best(found["tuning"], USE[part], smaller=False)
+    assert found["fresh"].learning_rate.equals(chosen.learning_rate)
+    assert not chosen.at_an_end.any()
+    for axis, values in c[part]["arms"].items():
+        assert found["fresh"][axis].values.tolist() == values
 
 
 @pytest.mark.parametrize("part", PARTS)
