@@ -97,12 +97,8 @@ def accuracy_faster():
 
 def _rises(kind):
     """Share of epochs in which the loss rises, by seed: without batch norm and with it."""
-    names = ("none", "batch")
-    if kind == "convolutional":
-        found = _part(kind)["by_loss"].rises.sel(kind=kind).isel(gain=0)
-        return [found.sel(normalization=one) for one in names]
     found = _record()["steadiness"]["at_best"][kind]
-    return [found[one].rises.isel(learning_rate=0) for one in names]
+    return [found[one].rises.isel(learning_rate=0) for one in ("none", "batch")]
 
 
 @claim("encyclopaedia, Lead", "holds")

@@ -28,15 +28,20 @@ ARRIVAL = {
     "horizon": 1000,
 }
 STEADINESS = {
-    "gains": {"sigmoid": 4.0, "ReLU": 2**0.5},
+    "gains": {"sigmoid": 4.0, "ReLU": 2**0.5, "convolutional": 2**0.5},
     "best_rates": {
         "sigmoid": {"none": 1.0, "batch": 3.0},
         "ReLU": {"none": 0.1, "batch": 1.0},
+        "convolutional": {"none": 0.3, "batch": 1.0},
     },
-    "seeds": list(range(100, 140)),
+    "seeds": {
+        "sigmoid": list(range(100, 140)),
+        "ReLU": list(range(100, 140)),
+        "convolutional": list(range(100, 120)),
+    },
     "rates": {"sigmoid": [0.3, 1.0, 3.0, 10.0], "ReLU": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]},
     "seeds_of_rates": list(range(100, 110)),
-    "horizon": 1000,
+    "horizon": {"sigmoid": 1000, "ReLU": 1000, "convolutional": 600},
 }
 CONFIGURATION = {
     **RATES,
@@ -127,10 +132,10 @@ REDUCED = {
     "steadiness": {
         "gains": {"ReLU": 2**0.5},
         "best_rates": {"ReLU": {"none": 0.1, "batch": 1.0}},
-        "seeds": [2, 3],
+        "seeds": {"ReLU": [2, 3]},
         "rates": {"ReLU": [0.1, 0.3]},
         "seeds_of_rates": [2],
-        "horizon": 60,
+        "horizon": {"ReLU": 60},
     },
     "wandering": {
         "normalizations": ["batch"],
@@ -255,13 +260,17 @@ def steadiness(c, store=None):
     """
 
     def arm(kind, normalization, rates, seeds, keep):
-        one = partial(benefits.arrival, kind, normalization, c["gains"][kind], horizon=c["horizon"])
+        one = partial(
+            benefits.arrival, kind, normalization, c["gains"][kind], horizon=c["horizon"][kind]
+        )
         place = None if store is None else Path(store) / kind / normalization
         found = studies.study(one, {"learning_rate": rates}, seeds, store=place)
         return studies.rounded(found[[keep, "loss_score"]])
 
     at_best = {
-        kind: {name: arm(kind, name, [rate], c["seeds"], "rises") for name, rate in arms.items()}
+        kind: {
+            name: arm(kind, name, [rate], c["seeds"][kind], "rises") for name, rate in arms.items()
+        }
         for kind, arms in c["best_rates"].items()
     }
     over_rates = {

@@ -112,28 +112,32 @@ def test_arms_that_arrive_do_so_at_a_rate_inside_their_grid(record, part):
 
 
 def test_steadiness_is_measured_at_the_best_gains_and_rates_and_where_both_train(record):
-    c, starts = full_size.CONFIGURATION["steadiness"], record["full"]["starts"]
-    chosen = studies.best(starts["tuning"], "loss_score", smaller=True)
-    assert set(c["seeds"]).isdisjoint(chosen.seed.values)
-    medians = starts["tuning"].loss_score.median("seed").dropna("learning_rate")
+    c, found = full_size.CONFIGURATION["steadiness"], record["full"]["steadiness"]
     for kind, arms in c["best_rates"].items():
-        both = []
+        part = record["full"]["convolutional" if kind == "convolutional" else "starts"]
+        chosen = studies.best(part["tuning"], "loss_score", smaller=True).sel(kind=kind)
+        assert set(c["seeds"][kind]).isdisjoint(chosen.seed.values)
         for name, rate in arms.items():
-            one = chosen.sel(kind=kind, normalization=name)
+            one = chosen.sel(normalization=name)
             gain = one.loss_score.median("seed").idxmin("gain").item()
             assert gain == c["gains"][kind]
             assert rate == one.learning_rate.sel(gain=gain)
-            at = medians.sel(kind=kind, normalization=name, gain=gain)
-            both.append(at <= c["horizon"])
-            rises = record["full"]["steadiness"]["at_best"][kind][name].rises
-            assert rises.seed.values.tolist() == c["seeds"]
+            rises = found["at_best"][kind][name].rises
+            assert rises.seed.values.tolist() == c["seeds"][kind]
             assert rises.learning_rate == rate
-            peak = record["full"]["steadiness"]["over_rates"][kind][name].peak
+    tuning = record["full"]["starts"]["tuning"]
+    medians = tuning.loss_score.median("seed").dropna("learning_rate")
+    for kind, rates in c["rates"].items():
+        both = []
+        for name in ("none", "batch"):
+            at = medians.sel(kind=kind, normalization=name, gain=c["gains"][kind])
+            both.append(at <= c["horizon"][kind])
+            peak = found["over_rates"][kind][name].peak
             assert peak.seed.values.tolist() == c["seeds_of_rates"]
-            assert peak.learning_rate.values.tolist() == c["rates"][kind]
-        rates = medians.learning_rate.values
-        lowest = rates[(both[0] & both[1]).values].min()
-        assert c["rates"][kind] == rates[rates >= lowest].tolist()
+            assert peak.learning_rate.values.tolist() == rates
+        of_all = medians.learning_rate.values
+        lowest = of_all[(both[0] & both[1]).values].min()
+        assert rates == of_all[of_all >= lowest].tolist()
 
 
 def test_gradients_are_measured_above_every_rate_at_which_the_plain_network_trains(record):
