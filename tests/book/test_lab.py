@@ -1,6 +1,5 @@
 """`make lab` opens a copy of the book that follows it, without running a chapter."""
 
-
 import lab
 import nbformat
 import pytest
