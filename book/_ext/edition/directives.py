@@ -219,9 +219,9 @@ def _tab(directive, to):
 _LANGUAGES = {"default": "python", "none": "", "ipython3": "python"}
 
 
-@becomes("literalinclude", "code-block", "code", "sourcecode")
+@becomes("source", "literalinclude", "code-block", "code", "sourcecode")
 def _code(directive, to):
-    """The code that Sphinx shows there, and what it writes beside it."""
+    """The code that Sphinx shows there, and what it writes beside it, but for links that lead nowhere from here."""
     lines, shown = [""], False
     for node in to.page.nodes(directive.source):
         for part in node.children if isinstance(node, nodes.container) else [node]:
@@ -229,7 +229,7 @@ def _code(directive, to):
                 language = _LANGUAGES.get(part["language"], part["language"])
                 lines += [*fence(part.astext(), language), ""]
                 shown = True
-            else:
+            elif all(to.page.target(link) for link in part.findall(nodes.reference)):
                 lines += [written(to.page, part.children), ""]
     if not shown:
         raise CannotDerive(f"directive {{{directive.name}}} {directive.argument} shows no code")

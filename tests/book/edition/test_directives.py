@@ -1,8 +1,12 @@
 """What directives and roles become, with the values that the site shows."""
 
 import pytest
+import source
+from edition import derive, links
 from edition.directives import HANDLERS
-from edition.resolved import CannotDerive
+from edition.resolved import CannotDerive, Page
+
+from .conftest import notebook
 
 SITE = "https://some-one.github.io/the-book/book/"
 FIRST = SITE + "wing/first.html"
@@ -121,6 +125,16 @@ CASES = {
 }  # fmt: skip
 
 
+def test_shown_source_is_that_of_the_site_with_a_link_to_all_of_it(app, text):
+    code, target = source.shown("bncore.mechanics.textbook.batch_axes")
+    markdown = "```{source} bncore.mechanics.textbook.batch_axes\n```"
+    fence = f"```python\n{code}```"
+    link = f"[Full source of textbook.batch\\_axes]({SITE.removesuffix('book/')}{target})"
+    assert text(markdown) == f"{fence}\n\n{link}"
+    page = Page(app, "book/second", links.to_neighbours(app))
+    assert derive.edition(notebook(markdown), page, None).cells[0].source == fence
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_directives_become_plain_markdown(text, name):
     markdown, written = CASES[name]
@@ -150,6 +164,7 @@ def test_directives_become_plain_markdown(text, name):
         ("```{exercise} A\nB\n```", "line 1: .*'A' has no label"),
         ("```{prf:theorem} A\n:nope: x\nB\n```", "line 1: .*nope"),
         ("```{literalinclude} nope.py\n```", "line 1: .*nope.py"),
+        ("```{source} bncore.mechanics.nope\n```", "line 1: .*bncore.mechanics defines no nope"),
         ("```{literalinclude} ../code.py\n:pyobject: nope\n```", "line 1: .*nope"),
         ("```{solution-start} ex-second\n```", "line 1: .*'ex-second' stands before its exercise"),
         ("{{ nope }}", "line 1: .*nope"),
@@ -166,7 +181,5 @@ def test_the_place_is_the_page_the_cell_and_the_line(derive):
 
 
 def test_every_directive_in_the_table_is_known_to_sphinx(app):
-    from edition.resolved import Page
-
     page = Page(app, "book/second", None)
     assert all(page.directive(name) for name in HANDLERS)
