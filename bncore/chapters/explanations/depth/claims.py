@@ -10,7 +10,7 @@ from torch import nn
 from bncore.chapters.explanations.depth import experiments
 from bncore.explanations import depth
 from bncore.explanations.activation import ACTIVATIONS
-from bncore.lab import recorded, studies
+from bncore.lab import data, recorded, studies
 from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
 
 BATCHES = [4, 5, 6, 8, 12, 20, 40, 100, 400]
@@ -300,7 +300,7 @@ def tens_of_layers():
         "share of networks without batch norm that reach a test accuracy of 0.9 on the digits in 3000 "
         "steps, at the best rate: 10 layers less 60; interval over ten fresh seeds (recorded run)",
     )
-    images = len(experiments.rows().y_test)
+    images = len(data.digits().y_test)
     right = (images * fresh[60].values).round()
     table = [right, images - right]
     yield at_most(
