@@ -1,7 +1,7 @@
 """Interactive figures that live twice: recomputed in a notebook, pre-rendered on the page.
 
-`explore` turns a function from parameters to a matplotlib figure into a figure with one slider for
-each parameter; `show` is the same for a figure without parameters.
+`explore` turns a function from parameters to a matplotlib figure into a figure with one control for
+each parameter, a slider for a quantity and buttons for names; `show` is the same for a figure without parameters.
 The environment variable BNCORE_FACE says which face to show: `page` while the site is built (then
 BNCORE_FRAMES_DIR says where frames go and BNCORE_FRAMES_URL how the page reaches them), `text` where
 only text is recorded; without it a reader and a kernel are assumed to be there.
@@ -21,7 +21,7 @@ import matplotlib.figure
 import numpy as np
 
 from bncore.page import frames, static_face, still_face
-from bncore.page.labels import label, value_text
+from bncore.page.labels import is_choice, label, value_text
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,15 @@ class Explorer:
     def __repr__(self):
         if not self.grids:
             return f"Figure: {self.caption}"
-        ranges = "; ".join(
-            f"{label(name)} from {value_text(grid[0])} to {value_text(grid[-1])}"
-            for name, grid in self.grids.items()
-        )
+        ranges = "; ".join(_range(name, grid) for name, grid in self.grids.items())
         return f"Interactive figure ({ranges}): {self.caption}"
 
 
 def explore(*, alt, **grids):
     """Turn a function from parameters to a matplotlib figure into an interactive figure.
 
-    The function's docstring is the caption; the defaults in its signature say where the sliders
-    start (the nearest grid value; the middle of the grid where there is no default).
+    The function's docstring is the caption; the defaults in its signature say where it
+    opens (the nearest grid value; the middle of the grid where there is no default).
 
     Parameters
     ----------
@@ -112,7 +109,8 @@ def explore(*, alt, **grids):
         What the figure shows, for readers who cannot see it. `{name}` stands for the value of that
         parameter.
     **grids : sequence of float or str
-        For each parameter the values that its slider takes, in order. At most two parameters.
+        For each parameter its values, in order: numbers make a slider, names or truths a row of
+        buttons. At most two parameters.
 
     Returns
     -------
@@ -184,6 +182,13 @@ def _explorer(function, alt, grids):
     grids = {key: _grid(key, grids[key]) for key in parameters}
     initial = {key: _start(parameters[key].default, grid) for key, grid in grids.items()}
     return Explorer(function, grids, initial, alt, " ".join(function.__doc__.split()), name)
+
+
+def _range(name, grid):
+    texts = [value_text(value) for value in grid]
+    if is_choice(grid):
+        return f"{label(name)}: {', '.join(texts)}"
+    return f"{label(name)} from {texts[0]} to {texts[-1]}"
 
 
 def _grid(name, values):

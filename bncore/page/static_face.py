@@ -1,4 +1,4 @@
-"""The face of an interactive figure on the published page: every frame as a file, and native sliders.
+"""The face of an interactive figure on the published page: every frame as a file, and native controls.
 
 `book/_static/explore.js` moves between the frames.
 """
@@ -8,11 +8,7 @@ import json
 from html import escape
 
 from bncore.page import frames
-from bncore.page.labels import label, value_text
-
-WIDEST_VALUE = (
-    14  # characters beside a slider; longer values take a second line, as book.css has it
-)
+from bncore.page.labels import is_choice, label, value_text
 
 
 def html(explorer, folder, url):
@@ -48,7 +44,7 @@ def html(explorer, folder, url):
         (here / file).write_text(frames.to_svg(explorer.figure(**values), name), encoding="utf-8")
         alts[file] = explorer.describe(**values)
     first = file_name(explorer.initial.values())
-    controls = "".join(_slider(explorer, key) for key in explorer.grids)
+    controls = "".join(_control(explorer, key) for key in explorer.grids)
     kind = "bn-explore" if explorer.grids else "bn-show"
     ratio = _aspect_ratio(here / first)
     return (
@@ -73,14 +69,31 @@ def file_name(indices):
     return ("-".join(map(str, indices)) or "still") + ".svg"
 
 
-def _slider(explorer, key):
-    grid, start = explorer.grids[key], explorer.initial[key]
+def _control(explorer, key):
+    grid = explorer.grids[key]
+    make = _buttons if is_choice(grid) else _slider
     texts = [value_text(value) for value in grid]
-    identifier = f"{explorer.name}-{key}"
-    widest = min(max(map(len, texts)) + 1, WIDEST_VALUE)
+    return make(f"{explorer.name}-{key}", label(key), texts, explorer.initial[key])
+
+
+def _buttons(identifier, name, texts, start):
+    buttons = "".join(
+        f'<label><input type="radio" name="{identifier}" value="{index}" autocomplete="off"'
+        f"{' checked' if index == start else ''} disabled><span>{escape(text)}</span></label>"
+        for index, text in enumerate(texts)
+    )
     return (
-        f'<div class="bn-control"><label for="{identifier}">{escape(label(key))}</label>'
-        f'<input type="range" id="{identifier}" min="0" max="{len(grid) - 1}" step="1" '
+        f'<div class="bn-control bn-choice" role="radiogroup" aria-labelledby="{identifier}">'
+        f'<span id="{identifier}">{escape(name)}</span>'
+        f'<div class="bn-buttons">{buttons}</div></div>'
+    )
+
+
+def _slider(identifier, name, texts, start):
+    widest = max(map(len, texts)) + 1
+    return (
+        f'<div class="bn-control"><label for="{identifier}">{escape(name)}</label>'
+        f'<input type="range" id="{identifier}" min="0" max="{len(texts) - 1}" step="1" '
         f'value="{start}" aria-valuetext="{escape(texts[start])}" autocomplete="off" '
         f"data-values='{escape(json.dumps(texts, ensure_ascii=False))}' disabled>"
         f'<output for="{identifier}" style="min-width: {widest}ch">{escape(texts[start])}</output></div>'

@@ -1,4 +1,4 @@
-/* Interactive figures: native sliders move between pre-rendered frames. See bncore/page/static_face.py. */
+/* Interactive figures: native sliders and buttons move between pre-rendered frames. See bncore/page/static_face.py. */
 (() => {
   "use strict";
 
@@ -17,17 +17,34 @@
     return frames.get(url);
   }
 
+  // One parameter of a figure: a range input with its output, or a group of radio buttons.
+  function axisOf(control) {
+    const inputs = [...control.querySelectorAll("input")];
+    if (control.classList.contains("bn-choice")) {
+      const position = () => inputs.findIndex((input) => input.checked);
+      return { inputs, count: inputs.length, position, announce() {} };
+    }
+    const [slider] = inputs;
+    const texts = JSON.parse(slider.dataset.values);
+    const output = control.querySelector("output");
+    const announce = () => {
+      slider.setAttribute("aria-valuetext", texts[slider.value]);
+      output.value = texts[slider.value];
+    };
+    return { inputs, count: texts.length, position: () => Number(slider.value), announce };
+  }
+
   function start(figure) {
     const stage = figure.querySelector(".bn-frame");
-    const sliders = [...figure.querySelectorAll("input[type=range]")];
+    const axes = [...figure.querySelectorAll(".bn-control")].map(axisOf);
     const alts = JSON.parse(figure.querySelector(".bn-alts").textContent);
     const url = (file) => `${figure.dataset.frames}/${file}`;
     const fileAt = (positions) => (positions.join("-") || "still") + ".svg";
-    const current = () => fileAt(sliders.map((slider) => slider.value));
+    const here = () => axes.map((axis) => axis.position());
     let wanted = null;
 
     async function draw() {
-      const file = current();
+      const file = fileAt(here());
       wanted = file;
       const svg = await load(url(file)).catch(() => null);
       if (wanted !== file || figure.dataset.shown === file) return;
@@ -43,32 +60,28 @@
       figure.dataset.shown = file;
     }
 
-    function announce(slider) {
-      const text = JSON.parse(slider.dataset.values)[slider.value];
-      slider.setAttribute("aria-valuetext", text);
-      slider.parentElement.querySelector("output").value = text;
-    }
-
     function prefetch() {
-      const here = sliders.map((slider) => Number(slider.value));
-      sliders.forEach((slider, axis) => {
-        const steps = [...Array(Number(slider.max) + 1).keys()];
-        steps.sort((a, b) => Math.abs(a - here[axis]) - Math.abs(b - here[axis]));
+      const now = here();
+      axes.forEach((axis, place) => {
+        const steps = [...Array(axis.count).keys()];
+        steps.sort((a, b) => Math.abs(a - now[place]) - Math.abs(b - now[place]));
         for (const step of steps) {
-          load(url(fileAt(here.with(axis, step)))).catch(() => {});
+          load(url(fileAt(now.with(place, step)))).catch(() => {});
         }
       });
     }
 
     figure.querySelector(".bn-controls").hidden = false;
-    for (const slider of sliders) {
-      slider.disabled = false;
-      announce(slider);
-      slider.addEventListener("input", () => {
-        announce(slider);
-        draw();
-      });
-      slider.addEventListener("change", prefetch);
+    for (const axis of axes) {
+      axis.announce();
+      for (const input of axis.inputs) {
+        input.disabled = false;
+        input.addEventListener("input", () => {
+          axis.announce();
+          draw();
+        });
+        input.addEventListener("change", prefetch);
+      }
     }
     for (const kind of ["pointerenter", "focusin", "touchstart"]) {
       figure.addEventListener(kind, prefetch, { once: true, passive: true });

@@ -81,6 +81,14 @@ def test_the_text_face_draws_the_figure_and_records_only_words(monkeypatch, expl
     )
 
 
+def test_names_are_listed_and_quantities_have_ends():
+    def both(kind="b", rate=1):
+        """Look."""
+
+    figure = explore(alt="x", kind=["a", "b", "c"], rate=[0.1, 1, 10])(both)
+    assert repr(figure) == "Interactive figure (kind: a, b, c; rate from 0.1 to 10): Look."
+
+
 def test_no_face_leaves_a_figure_open(page, explorer):
     before = plt.get_fignums()
     explorer()._repr_mimebundle_()

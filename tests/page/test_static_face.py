@@ -60,7 +60,7 @@ class Parts(HTMLParser):
         self.last = tag
 
     def handle_data(self, data):
-        if self.last in ("label", "output", "figcaption"):
+        if self.last in ("label", "output", "span", "figcaption"):
             self.texts.append((self.last, data))
         self.last = None
 
@@ -86,20 +86,23 @@ def test_sliders_open_where_the_signature_says_in_the_order_of_the_parameters(
     grids = {"batch_size": sizes, "gamma": kinds}
     explored = explore(alt="{batch_size}, {gamma}", **{name: grids[name] for name in order})(figure)
     parts = Parts(explored._repr_mimebundle_()["text/html"])
-    assert parts.said("label") == ["batch size", "γ"]
-    assert parts.said("output") == [str(sizes[first]), kinds[second]]
-    expected = [("figure-batch_size", sizes, first), ("figure-gamma", kinds, second)]
-    sliders = parts.all("input")
-    assert len(sliders) == 2
-    for slider, (name, grid, start) in zip(sliders, expected, strict=True):
-        texts = list(map(str, grid))
-        assert (slider["id"], slider["type"]) == (name, "range")
-        assert [slider[key] for key in ("min", "max", "step")] == ["0", str(len(grid) - 1), "1"]
-        assert slider["value"] == str(start)
-        assert slider["aria-valuetext"] == texts[start]
-        assert json.loads(slider["data-values"]) == texts
-        assert "disabled" in slider
-    assert [label["for"] for label in parts.all("label")] == [slider["id"] for slider in sliders]
+    assert parts.said("label") == ["batch size"]
+    assert parts.said("span") == ["γ", *kinds]
+    assert parts.said("output") == [str(sizes[first])]
+    slider, *buttons = parts.all("input")
+    assert (slider["id"], slider["type"]) == ("figure-batch_size", "range")
+    assert [slider[key] for key in ("min", "max", "step")] == ["0", "2", "1"]
+    assert slider["value"] == str(first)
+    assert slider["aria-valuetext"] == str(sizes[first])
+    assert json.loads(slider["data-values"]) == ["8", "16", "32"]
+    assert [label.get("for") for label in parts.all("label")] == ["figure-batch_size", None, None]
+    (group,) = (tag for tag in parts.all("div") if tag.get("role") == "radiogroup")
+    assert group["aria-labelledby"] == parts.all("span")[0]["id"] == "figure-gamma"
+    assert [button["value"] for button in buttons] == ["0", "1"]
+    assert ["checked" in button for button in buttons] == [second == 0, second == 1]
+    for button in buttons:
+        assert (button["name"], button["type"]) == ("figure-gamma", "radio")
+    assert all("disabled" in control for control in (slider, *buttons))
     (picture,) = parts.all("img")
     assert picture["src"] == f"../_frames/figure/{first}-{second}.svg"
     (stage,) = (tag for tag in parts.all("div") if tag.get("role") == "img")
@@ -129,12 +132,12 @@ def test_every_position_has_a_file_of_its_own(explorer):
 
 
 @pytest.mark.parametrize(
-    ("texts", "width"), [(["1", "22"], 3), (["a" * 13, "b"], 14), (["a" * 30, "b"], 14)]
+    ("values", "width"), [([1, 22], 3), ([0.0001, 2], 7), ([-1.23e-30, 2], 14)]
 )
-def test_the_longest_value_has_its_place_beside_the_slider(texts, width, page):
-    def figure(kind=texts[0]):
+def test_the_longest_value_has_its_place_beside_the_slider(values, width, page):
+    def figure(rate=values[0]):
         """Look here."""
         return style.axes()[0]
 
-    html = explore(alt="{kind}", kind=texts)(figure)._repr_mimebundle_()["text/html"]
+    html = explore(alt="{rate}", rate=values)(figure)._repr_mimebundle_()["text/html"]
     assert f"min-width: {width}ch" in html

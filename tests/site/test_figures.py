@@ -18,8 +18,11 @@ MEGABYTE = 1_000_000
 TEXT = (".html", ".css", ".js", ".svg", ".json", ".txt", "/")
 
 SHOWN = "figure => figure.dataset.shown"
-SETTLED = """figure => figure.dataset.shown ===
-    [...figure.querySelectorAll('input')].map(slider => slider.value).join('-') + '.svg'"""
+# Where each control stands: a slider, or the button that is chosen.
+POSITIONS = """figure => [...figure.querySelectorAll('.bn-control')]
+    .map(control => control.querySelector('input[type=range], input:checked').value)"""
+
+SETTLED = f"figure => figure.dataset.shown === ({POSITIONS})(figure).join('-') + '.svg'"
 
 PICTURE_IS_THE_FRAME = """async figure => {
     const file = await (await fetch(`${figure.dataset.frames}/${figure.dataset.shown}`)).text();
@@ -31,7 +34,7 @@ PICTURE_IS_THE_FRAME = """async figure => {
 
 # What a figure says, beside what it should say of the frame that it shows.
 SAID = """figure => {
-    const sliders = [...figure.querySelectorAll('input')];
+    const sliders = [...figure.querySelectorAll('input[type=range]')];
     const alts = JSON.parse(figure.querySelector('.bn-alts').textContent);
     const values = sliders.map(s => JSON.parse(s.dataset.values)[s.value]);
     return [
@@ -41,20 +44,37 @@ SAID = """figure => {
     ];
 }"""
 
-TIME_OF_A_MOVE = """async ([figure, step]) => {
-    const slider = figure.querySelector('input');
-    slider.value = (Number(slider.value) + step) % (Number(slider.max) + 1);
-    const wanted = [...figure.querySelectorAll('input')].map(s => s.value).join('-') + '.svg';
+# Move the first control of a figure to a position, and the event that the browser would send.
+MOVE = """(figure, axis, position) => {
+    const inputs = figure.querySelectorAll('.bn-control')[axis].querySelectorAll('input');
+    if (inputs.length > 1) inputs[position].checked = true;
+    else inputs[0].value = position;
+    (inputs[position] ?? inputs[0]).dispatchEvent(new Event('input', { bubbles: true }));
+}"""
+
+TIME_OF_A_MOVE = f"""async ([figure, step]) => {{
+    const positions = ({POSITIONS})(figure).map(Number);
+    const inputs = figure.querySelector('.bn-control').querySelectorAll('input');
+    const count = inputs.length > 1 ? inputs.length : Number(inputs[0].max) + 1;
+    const wanted = positions.with(0, (positions[0] + step) % count);
     const start = performance.now();
-    slider.dispatchEvent(new Event('input', { bubbles: true }));
-    while (figure.dataset.shown !== wanted) await new Promise(requestAnimationFrame);
-    await new Promise(done => requestAnimationFrame(() => {
+    ({MOVE})(figure, 0, wanted[0]);
+    while (figure.dataset.shown !== wanted.join('-') + '.svg')
+        await new Promise(requestAnimationFrame);
+    await new Promise(done => requestAnimationFrame(() => {{
         const channel = new MessageChannel();
         channel.port1.onmessage = done;
         channel.port2.postMessage(null);
-    }));
+    }}));
     return performance.now() - start;
-}"""
+}}"""
+
+
+CHOICE = 'role="radiogroup"'
+
+
+def source(page):
+    return (SITE / page).read_text(encoding="utf-8")
 
 
 def explorers(tab):
@@ -80,10 +100,9 @@ def check_words(figure):
 
 
 def move(figure, position, axis=0):
-    """Move a slider without waiting for the picture."""
-    figure.query_selector_all("input")[axis].evaluate(
-        "(s, to) => { s.value = to; s.dispatchEvent(new Event('input', { bubbles: true })); }",
-        str(position),
+    """Move a control without waiting for the picture."""
+    figure.evaluate(
+        f"(figure, [axis, position]) => ({MOVE})(figure, axis, position)", [axis, position]
     )
 
 
@@ -105,7 +124,7 @@ def test_the_keyboard_moves_every_slider(page, visit):
             "it opens at the picture that shows without script"
         )
         check_words(figure)
-        for slider in figure.query_selector_all("input"):
+        for slider in figure.query_selector_all("input[type=range]"):
             before, picture = value_shown(slider), figure.evaluate(SHOWN)
             slider.focus()
             at_the_end = slider.evaluate("slider => slider.value === slider.max")
@@ -121,7 +140,7 @@ def test_the_keyboard_moves_every_slider(page, visit):
 def test_the_pointer_moves_every_slider(page, visit):
     tab = visit(page, viewport=PHONE)
     for figure in explorers(tab):
-        for slider in figure.query_selector_all("input"):
+        for slider in figure.query_selector_all("input[type=range]"):
             slider.scroll_into_view_if_needed()
             box = slider.bounding_box()
             assert box["height"] >= 44, "a finger needs 44 pixels"
@@ -138,6 +157,36 @@ def test_the_pointer_moves_every_slider(page, visit):
             assert figure.evaluate(PICTURE_IS_THE_FRAME)
 
 
+@pytest.mark.parametrize("page", [page for page in chapters() if CHOICE in source(page)])
+def test_buttons_are_chosen_by_arrow_keys_and_by_touch(page, visit):
+    tab = visit(page, viewport=PHONE)
+    for figure in explorers(tab):
+        for group in figure.query_selector_all('[role="radiogroup"]'):
+            radios = group.query_selector_all("input")
+            chosen = next(radio for radio in radios if radio.is_checked())
+            pictures = {figure.evaluate(SHOWN)}
+            chosen.focus()
+            ring = "radio => getComputedStyle(radio.nextElementSibling).outlineStyle"
+            for _ in radios:
+                tab.keyboard.press("ArrowRight")
+                settle(tab, figure)
+                pictures.add(figure.evaluate(SHOWN))
+                active = tab.evaluate_handle("() => document.activeElement").as_element()
+                assert active.is_checked()
+                assert active.evaluate(ring) == "solid", "one sees where one is"
+            assert chosen.is_checked(), "the arrows go round"
+            assert len(pictures) == len(radios)
+            for radio in radios:
+                box = radio.bounding_box()
+                assert box["height"] >= 44, "a finger needs 44 pixels"
+                assert box["width"] >= 44
+                radio.tap()
+                settle(tab, figure)
+                assert radio.is_checked()
+                assert figure.evaluate(PICTURE_IS_THE_FRAME)
+                check_words(figure)
+
+
 @pytest.mark.parametrize("page", chapters())
 def test_without_script_the_first_frame_and_its_caption_show(page, visit):
     tab = visit(page, javascript=False)
@@ -147,21 +196,26 @@ def test_without_script_the_first_frame_and_its_caption_show(page, visit):
         assert image.is_visible()
         assert image.bounding_box()["height"] > 50
         assert figure.locator("figcaption").inner_text().strip()
-        for slider in figure.locator("input").all():
-            assert not slider.is_visible()
+        for control in figure.locator("input").all():
+            assert not control.is_visible()
 
 
 def positions(figure):
-    """How many positions the first slider has, and where it stands."""
-    slider = figure.query_selector("input")
-    return int(slider.get_attribute("max")) + 1, int(slider.evaluate("slider => slider.value"))
+    """How many positions the first control has, and where it stands."""
+    return lengths(figure)[0], int(figure.evaluate(POSITIONS)[0])
+
+
+def lengths(figure):
+    """How many positions each control has."""
+    return [
+        len(control.query_selector_all("input[type=radio]"))
+        or int(control.query_selector("input").get_attribute("max")) + 1
+        for control in figure.query_selector_all(".bn-control")
+    ]
 
 
 def frame_at(figure, position):
-    files = figure.evaluate(
-        "figure => [...figure.querySelectorAll('input')].map(slider => slider.value)"
-    )
-    return file_name([position, *files[1:]])
+    return file_name([position, *figure.evaluate(POSITIONS)[1:]])
 
 
 def test_a_picture_that_comes_late_does_not_replace_a_later_one(visit):
@@ -256,15 +310,14 @@ def test_the_picture_is_the_one_that_the_code_computes(page, visit):
     rng = random.Random(page)
     wanted = {}
     for name, figure in figures.items():
-        lengths = [int(s.get_attribute("max")) + 1 for s in figure.query_selector_all("input")]
-        wanted[name] = [[rng.randrange(n) for n in lengths] for _ in range(2)]
+        wanted[name] = [[rng.randrange(n) for n in lengths(figure)] for _ in range(2)]
     path = ROOT / page.replace(".html", ".ipynb")
     computed = json.loads(ask_after(path, f"_wanted = {wanted!r}\n{RERENDER}"))
     assert computed.keys() == figures.keys()
     for name, figure in figures.items():
         for indices, svg in zip(wanted[name], computed[name], strict=True):
-            for slider, index in zip(figure.query_selector_all("input"), indices, strict=True):
-                slider.fill(str(index))
+            for axis, index in enumerate(indices):
+                move(figure, index, axis)
             settle(tab, figure)
             assert figure.evaluate(SHOWN) == file_name(indices)
             assert figure.evaluate(

@@ -8,11 +8,16 @@ from scipy.optimize import minimize_scalar
 
 from bncore.chapters.convergence.neural_networks import deep, experiments
 from bncore.page import style
+from bncore.page.labels import value_text
 
 HELD = 1.5
 TURNED = np.arange(0, 181, 5)
 ANGLES = TURNED[::3]
 SPLAYS = np.linspace(0, 12, 13)
+SIZES = [
+    f"{value_text(rate)} or {value_text(100 * move)} %"
+    for rate, move in zip(deep.LEARNING_RATES, deep.MOVES, strict=True)
+]
 
 
 @cache
@@ -104,11 +109,12 @@ def splay(theta):
     above.plot(SPLAYS, values / gain, color=style.COLOR["measured"], label="the pair, turned apart")
     style.legend_above(above)
     above.set(ylim=(-1.3, 2.6), ylabel="$f$ above the line's")
-    above.text(0.3, 2.1, f"1 is {gain:.1g}".replace("e-0", "e−"), color=style.MUTED)
+    above.text(0.3, 2.1, f"1 is {value_text(float(f'{gain:.1g}'))}", color=style.MUTED)
     below.axhline(0, color=style.INK, linestyle="--")
     below.plot(SPLAYS, eigenvalues / abs(eigenvalues[0]), color=style.COLOR["measured"])
     below.set(ylim=(-1.6, 2.6), ylabel="$B_{11}-B_{12}$")
-    below.text(0.3, 2.1, f"1 is {abs(eigenvalues[0]):.1g}".replace("e-0", "e−"), color=style.MUTED)
+    unit = value_text(float(f"{abs(eigenvalues[0]):.1g}"))
+    below.text(0.3, 2.1, f"1 is {unit}", color=style.MUTED)
     below.set_xlabel("angle of either unit to the line, degrees")
     for ax in (above, below):
         ax.axvline(best, color=style.COLOR["highlight"], linestyle=":")
@@ -184,7 +190,7 @@ def moved_below(measured, kind, size):
     kind : {"same learning rate", "same relative move"}
         What is equal in both networks.
     size : int
-        Index into ``deep.LEARNING_RATES`` or ``deep.MOVES``.
+        Index into ``deep.LEARNING_RATES`` or ``deep.MOVES``, and into ``SIZES``, which names both.
     """
     fig, (above, below) = style.axes(rows=2, height=5.6, sharex=True)
     for normalization, kept in measured.items():

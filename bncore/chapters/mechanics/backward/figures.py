@@ -6,6 +6,7 @@ from scipy import stats
 
 from bncore.mechanics import projection, transform
 from bncore.page import style
+from bncore.page.labels import value_text
 
 X = np.array([-1.7, -1.0, -0.3, 0.4, 0.9, 1.7])[:, None]
 REST = projection.split(np.array([0.9, -1.1, 0.3, -0.8, 1.2, -0.5])[:, None], X).rest
@@ -135,7 +136,7 @@ def graph(step, values):
         ax.text(a, b, SYMBOLS[name], ha="center", va="center", fontsize=18)
     ax.text(5, -1.25, FORMULAS[step], ha="center", va="center", fontsize=16)
     if step != "forward":
-        numbers = "   ".join(f"{value:.3g}".replace("-", "−") for value in np.ravel(values[step]))
+        numbers = "   ".join(value_text(value) for value in np.ravel(values[step]))
         ax.text(5, -2.8, f"= {numbers}", ha="center", va="center", fontsize=14)
     return fig
 

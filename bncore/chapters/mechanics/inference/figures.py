@@ -139,6 +139,7 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
         color=style.COLOR["batch norm"],
     )
     top.plot([-7, -7], [floor / 10, weights[0]], "-D", color=style.COLOR["highlight"])
+    worth = "1 batch" if f"{effective:.3g}" == "1" else f"{effective:.3g} batches"
     name = "initial\nvalue" if weights[0] > floor else "initial\nvalue\n< 0.001"
     top.text(-7, 1.7, name, ha="center", va="bottom", fontsize=10)
     top.set_yscale("log")
@@ -151,7 +152,7 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
         xticks=range(0, 101, 20),
         yticks=(0.001, 0.01, 0.1, 1),
         yticklabels=("0.001", "0.01", "0.1", "1"),
-        title=f"α = {momentum:g}: worth {effective:.3g} batches after {updates}",
+        title=f"α = {momentum:g}: worth {worth} after {updates}",
     )
     t = np.arange(len(mean))
     bottom.axhline(truth, color=style.MUTED, linestyle=":", label="population variance")

@@ -8,6 +8,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from bncore.chapters.mechanics.scaling import experiments
 from bncore.mechanics import scaling, transform
 from bncore.page import style
+from bncore.page.labels import value_text
 
 MEASURED, PREDICTED = style.COLOR["measured"], style.COLOR["predicted"]
 SCALINGS = ["raw", "centred", "min–max", "standardised", "whitened"]
@@ -65,9 +66,11 @@ def level_sets(H, names, steps=20):
     ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
     ax.set(xlabel=f"{names[0]}, minus its optimum", ylabel=f"{names[1]}, minus its optimum")
     share = 100 * rate**steps
-    shown = f"{share:.2g}" if share >= 1e-3 else "<0.001"
+    shown = value_text(float(f"{share:.2g}")) if share >= 1e-3 else "<0.001"
     left = f"{shown} % of the error left after {steps} steps"
-    ax.set_title(f"κ = {kappa:.3g}: {left if kappa > 1 + 1e-9 else 'at the optimum in one step'}")
+    ax.set_title(
+        f"κ = {value_text(kappa)}: {left if kappa > 1 + 1e-9 else 'at the optimum in one step'}"
+    )
     return fig
 
 
@@ -109,7 +112,7 @@ def cloud(correlation, how):
     bottom.plot(t[shown], errors[shown], "o", color=MEASURED, markersize=5, label="measured")
     bottom.set(xlim=(-0.5, 30.5), xlabel="step", ylabel="error, relative")
     _decades(bottom, "y", floor, 1)
-    bottom.set_title(f"κ = {kappa:.3g}")
+    bottom.set_title(f"κ = {value_text(kappa)}")
     bottom.legend(loc="upper right" if kappa < 10 else "lower left")
     return fig
 
