@@ -186,6 +186,51 @@ def test_a_phone_shows_the_whole_width(page, look):
     assert tab.evaluate(CUT_OFF_OUTPUT) == []
 
 
+@pytest.mark.parametrize("page", SOURCE)
+def test_a_phone_shows_the_whole_width_of_source_code(page, look):
+    assert look(page, PHONE, "dark").evaluate(TOO_WIDE) <= 0
+
+
+# What the keyboard stopped at, when that is no link, control or fold, nor scrolls.
+OTHER_STOP = """() => {
+    const stop = document.activeElement;
+    const seen = stop === document.body || stop.dataset.stopped;
+    stop.dataset.stopped = true;
+    if (seen) return null;
+    const known = stop.matches('a[href], button, input, select, summary, [type=search]');
+    return known || stop.scrollWidth > stop.clientWidth ? '' : stop.outerHTML.slice(0, 80);
+}"""
+
+
+def test_the_keyboard_stops_at_links_controls_and_folds(visit):
+    tab = visit("book/mechanics/forward.html")
+    tab.evaluate("() => MathJax.startup.promise")
+    stops = []
+    while True:
+        tab.keyboard.press("Tab")
+        stop = tab.evaluate(OTHER_STOP)
+        if stop is None:
+            break
+        stops.append(stop)
+    assert len(stops) > 50, "it went through the page"
+    assert [stop for stop in stops if stop] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "missing"),
+    [
+        ("book/mechanics/forward.html", "formulas stay as they are typed, figures do not move, "),
+        ("book/claims.html", "formulas stay as they are typed, claims are not filtered, "),
+        ("book/bibliography.html", ""),
+    ],
+)
+def test_without_script_a_page_says_what_is_missing(page, missing, visit):
+    notice = visit(page, javascript=False).locator(".bn-notice")
+    assert notice.is_visible()
+    assert notice.text_content() == f"Without JavaScript {missing}the search finds nothing."
+    assert visit(page).locator(".bn-notice").count() == 0
+
+
 @pytest.mark.parametrize("page", chapters())
 def test_figures_follow_the_theme(page, look):
     def ink(viewport, theme):
