@@ -104,7 +104,7 @@ class Ledger:
         for wing, chapters in wings.items():
             bodies += f'<tbody><tr><th scope="rowgroup" colspan="{len(verdicts) + 2}">{_named(wing)}</th></tr>'
             for chapter, entries in chapters.items():
-                link = _link(self._title(chapter), f"claims.html#{_anchor(chapter)}")
+                link = _link(self._title(chapter), f"claims.html#{anchor(chapter)}")
                 bodies += line(f'<th scope="row">{link}</th>', entries)
             bodies += "</tbody>"
         total = line('<th scope="row">The book</th>', self.entries)
@@ -121,7 +121,7 @@ class Ledger:
         return (
             f'<details class="bn-chapter"><summary><h4>{title}</h4> '
             f'<span class="bn-count">{count}</span></summary>'
-            f'<p class="bn-from" id="{_anchor(chapter)}">Chapter {link}</p>'
+            f'<p class="bn-from" id="{anchor(chapter)}">Chapter {link}</p>'
             f"{_table(entries, f'Claims of {title}', self.seen)}</details>"
         )
 
@@ -154,7 +154,8 @@ def _named(place: str) -> str:
     return place.split("/")[-1].replace("_", " ").capitalize()
 
 
-def _anchor(chapter: str) -> str:
+def anchor(chapter: str) -> str:
+    """Return the id at which the rows of a chapter begin in the ledger of the book."""
     return f"claims-of-{escape(chapter.replace('/', '-'))}"
 
 

@@ -51,9 +51,10 @@ def _one(page, node):
         return f"${node.astext()}$"
     if isinstance(node, nodes.literal):
         return code(node.astext())
-    if type(node) in _AROUND:
-        before, after = _AROUND[type(node)]
-        return f"{before}{written(page, node.children)}{after}"
+    for kind in type(node).mro():
+        if kind in _AROUND:
+            before, after = _AROUND[kind]
+            return f"{before}{written(page, node.children)}{after}"
     raise CannotDerive(f"no Markdown is known for {node.tagname}: {node.astext()!r}")
 
 

@@ -1,7 +1,10 @@
 """What directives and roles become, with the values that the site shows."""
 
+from types import SimpleNamespace
+
 import pytest
 import source
+import verdicts
 from edition import derive, links
 from edition.directives import HANDLERS
 from edition.resolved import CannotDerive, Page
@@ -14,6 +17,13 @@ SECOND = SITE + "second.html"
 BIBLIOGRAPHY = SITE + "bibliography.html"
 
 
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    """A ledger of one claim."""
+    one = SimpleNamespace(id="one", aliases=(), verdict="holds", chapter="mechanics/forward")
+    monkeypatch.setattr(verdicts, "_registry", lambda: {"one": one})
+
+
 @pytest.mark.parametrize(
     ("markdown", "written"),
     [
@@ -22,6 +32,7 @@ BIBLIOGRAPHY = SITE + "bibliography.html"
         ("{prf:ref}`words <thm-second>`", f"[words]({SECOND}#thm-second)"),
         ("{ref}`ex-second`", f"[Exercise 2]({SECOND}#ex-second)"),
         ("{numref}`fig-second`", f"[Fig. 1]({SECOND}#fig-second)"),
+        ("{claim}`one`", f"[✓ holds]({SITE}claims.html#claim-one)"),
         ("{eq}`eq-second`", f"[(1)]({SECOND}#equation-eq-second)"),
         ("{ref}`first-end`", rf"[The end of x\_1]({FIRST}#first-end)"),
         ("{ref}`there <first-end>`", f"[there]({FIRST}#first-end)"),
@@ -167,6 +178,7 @@ def test_directives_become_plain_markdown(text, name):
         ("```{source} bncore.mechanics.nope\n```", "line 1: .*bncore.mechanics defines no nope"),
         ("```{literalinclude} ../code.py\n:pyobject: nope\n```", "line 1: .*nope"),
         ("```{solution-start} ex-second\n```", "line 1: .*'ex-second' stands before its exercise"),
+        ("{claim}`nope`", "line 1: .*no claim 'nope'"),
         ("{{ nope }}", "line 1: .*nope"),
     ],
 )
