@@ -2,5 +2,6 @@
 
 from bncore.page import style
 from bncore.page.interactive import Explorer, explore, show
+from bncore.page.rows import curves, table
 
-__all__ = ["Explorer", "explore", "show", "style"]
+__all__ = ["Explorer", "curves", "explore", "show", "style", "table"]

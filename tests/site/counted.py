@@ -14,7 +14,7 @@ FOLDS = "details.bn-fold, details.sd-dropdown"
 
 _NO_PROSE = (
     "script, style, svg, img, pre, .headerlink, .bn-controls, .bn-frame, .cell_input, .bn-source, "
-    ".bn-ledger, details.hide"
+    ".bn-ledger, .bn-rows, details.hide"
 )
 _APART = ("#exercises", "#claims", "#where-it-comes-from")
 _TASKS = ".exercise, .solution"
