@@ -19,11 +19,11 @@ def _grids():
     """The distance to the solution in the S-norm, over the weights and over angle and length."""
     problem = experiments.plane()
     S, solution = problem.S, problem.closed_form
-    side = np.linspace(-5, 5, 81)
+    side = np.linspace(-5, 5, 201)
     a, b = np.meshgrid(side, side)
     away = np.stack([a, b], axis=-1) - solution
     plain = np.sqrt(np.einsum("...i,ij,...j", away, S, away))
-    angles, lengths = np.linspace(-200, 200, 121), np.linspace(-3.6, 3.6, 73)
+    angles, lengths = np.linspace(-200, 200, 241), np.linspace(-3.6, 3.6, 145)
     units = np.array([experiments.at_angle(problem, angle) for angle in angles])
     cosine = units @ S @ solution / np.sqrt(np.einsum("ai,ij,aj->a", units, S, units))
     g = lengths[:, None]

@@ -4,7 +4,7 @@ import itertools
 from functools import cache
 
 import numpy as np
-from scipy import optimize
+from scipy import interpolate, optimize
 
 from bncore.chapters.convergence.halfspaces import acceleration, experiments
 from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, gdnp
@@ -47,7 +47,9 @@ def critical_lengths(problem, reach, cells=400):
 def _values(loss, correlation, points=33):
     problem = GaussianHalfspace(*plane(correlation), LOSSES[loss])
     grid = np.linspace(-REACH, REACH, points)
-    return grid, np.array([[problem.value(np.array([a, b])) for a in grid] for b in grid])
+    values = np.array([[problem.value(np.array([a, b])) for a in grid] for b in grid])
+    fine = np.linspace(-REACH, REACH, 4 * points - 3)
+    return fine, interpolate.RectBivariateSpline(grid, grid, values)(fine, fine)
 
 
 def _contours(ax, loss, correlation):

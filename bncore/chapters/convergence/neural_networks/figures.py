@@ -43,7 +43,7 @@ def held_elsewhere(angle):
     plane, held, answers = best_answers()
     chosen = list(TURNED).index(angle)
     fig, (above, below) = style.axes(rows=2, height=6.6, gridspec_kw={"height_ratios": [2.2, 1]})
-    x, y = np.linspace(-4.2, 2.6, 41), np.linspace(-2.2, 6.2, 51)
+    x, y = np.linspace(-4.2, 2.6, 82), np.linspace(-2.2, 6.2, 102)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     heights = plane.values(grid, held[chosen], every=2).reshape(len(y), len(x))
     least = plane.value(np.vstack([answers[chosen], held[chosen]]))

@@ -49,6 +49,8 @@ def measured_scalars(b, rate):
 def two_weights(rate, b):
     """Draw the loss (ab - 2)^2 / 2, the first weight's step, and what it does to the second's.
 
+    The arrows are twice as long as the gradients: the second is short.
+
     Parameters
     ----------
     rate : float
@@ -59,7 +61,7 @@ def two_weights(rate, b):
     before, after = two_scalars(b, rate)
     moved = START - rate * b * (START * b - TARGET)
     fig, (above, below) = style.axes(rows=2, height=6.4, gridspec_kw={"height_ratios": [1.7, 1]})
-    x, y = np.linspace(-0.5, 2.5, 60), np.linspace(-0.5, 4, 60)
+    x, y = np.linspace(-0.5, 2.5, 181), np.linspace(-0.5, 4, 181)
     loss = (np.outer(y, x) - TARGET) ** 2 / 2
     levels = [0.1, 0.4, 1, 3, 6, 12, 24]
     above.contour(x, y, loss, levels=levels, colors=style.MUTED, linewidths=0.8)
@@ -67,11 +69,11 @@ def two_weights(rate, b):
     above.plot(line, TARGET / line, color=style.INK, linestyle="--", label="$ab=2$, loss 0")
     above.plot([START, moved], [b, b], color=style.COLOR["mean"], linewidth=3, label="step of $a$")
     for place, gradient, colour, name in (
-        (START, before, style.MUTED, "$-G$, before"),
-        (moved, after, style.COLOR["measured"], "$-G'$, after"),
+        (START, before, style.MUTED, "$-2G$, before"),
+        (moved, after, style.COLOR["measured"], "$-2G'$, after"),
     ):
-        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5}
-        above.annotate("", (place, b - gradient), (place, b), arrowprops=arrow)
+        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 3, "shrinkA": 0, "shrinkB": 0}
+        above.annotate("", (place, b - 2 * gradient), (place, b), arrowprops=arrow)
         above.plot(place, b, "o", color=colour, label=name, markersize=7)
     above.set(xlim=(-0.5, 2.5), ylim=(-0.5, 4), ylabel="second weight, $b$")
     above.set_xlabel("first weight, $a$")

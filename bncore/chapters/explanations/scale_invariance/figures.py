@@ -8,6 +8,7 @@ from matplotlib.ticker import NullFormatter
 from bncore.chapters.explanations.scale_invariance import experiments, rates
 from bncore.explanations import effective_rate, scale_invariance, weight_length
 from bncore.page import style
+from bncore.page.labels import value_text
 
 ANGLE = np.deg2rad(150)
 LENGTHS = [0.25, 0.5, 1.0, 2.0]
@@ -17,6 +18,8 @@ DECAYS = [0.0, 0.001, 0.01, 0.03]
 ALONE = [0.0, 0.003, 0.01, 0.03, 0.1]
 ALONE_RATE = 0.1
 HIGHEST = 200.0
+FELT = {1: style.BLUE, 10: style.GREEN, 100: style.VERMILLION}
+"""The learning rates whose effective rates come close, or overtake; all others stay apart."""
 
 
 def one_unit(length, eps):
@@ -32,7 +35,7 @@ def one_unit(length, eps):
     unit = experiments.plane()
     fig, (above, below) = style.axes(rows=2, height=7.2, gridspec_kw={"height_ratios": [1.9, 1]})
     # No grid line through the origin, where eps = 0 divides by 0.
-    side = np.linspace(-2.6, 2.6, 106)
+    side = np.linspace(-2.6, 2.6, 212)
     grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     values = unit.value_and_gradient(grid, eps)[0].reshape(len(side), -1)
     above.contour(side, side, values, levels=12, colors=style.MUTED, linewidths=0.9)
@@ -251,13 +254,23 @@ def felt_rates(record):
     moments = found.steps + 1
     fig, ax = style.axes(height=4.4)
     for rate, felt in zip(found.learning_rate.values, found, strict=True):
-        (line,) = _band(ax, moments, felt, color=style.COLOR["measured"])
+        color = FELT.get(rate, style.MUTED)
+        (line,) = _band(ax, moments, felt, color=color)
         start = (moments[0], line.get_ydata()[0])
         ax.annotate(
-            f"{rate:g}", start, (-5, 0), ha="right", va="center", textcoords="offset points"
+            f"{rate:g}",
+            start,
+            (-5, 0),
+            ha="right",
+            va="center",
+            textcoords="offset points",
+            color=color,
         )
-    ax.set(xscale="log", yscale="log", xlim=(0.4, moments[-1]), ylim=(1e-4, 1e3))
-    ax.text(0.44, 700, "learning rate", va="top", color=style.MUTED)
+    ax.set(xscale="log", yscale="log", xlim=(0.25, moments[-1]), ylim=(1e-4, 1e3))
+    decades = np.logspace(-4, 3, 8)
+    ax.set_yticks(decades, [value_text(decade) for decade in decades])
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.text(0.27, 700, "learning rate", va="top", color=style.MUTED)
     ax.set_xticks([1, 2, 11, 101], ["0", "1", "10", "100"])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("steps")

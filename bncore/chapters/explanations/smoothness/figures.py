@@ -134,7 +134,7 @@ def bowl_and_fan(sigma):
         Deviation of the batch at the marked point.
     """
     basis, H, target = _plane()
-    grid = np.linspace(-3.4, 3.4, 121)
+    grid = np.linspace(-3.4, 3.4, 241)
     points = np.stack(np.meshgrid(grid, grid), axis=-1) @ basis
     lengths = np.linalg.norm(points, axis=-1, keepdims=True)
     fanned = points / np.where(lengths > 0, lengths, 1) * 3**0.5
