@@ -8,6 +8,7 @@ import copy
 import re
 
 from bs4 import BeautifulSoup
+from source import columns, lines
 
 FOLDS = "details.bn-fold, details.sd-dropdown"
 """What a reader opens to read on; inputs that are hidden are not among them: code is not counted in words."""
@@ -93,7 +94,7 @@ def length(text):
         if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
             for number in range(first.lineno, first.end_lineno + 1):
                 kept.pop(number, None)
-    return sum(bool(line.strip()) for line in kept.values())
+    return lines("\n".join(kept.values()))
 
 
 def longest(page):
@@ -103,7 +104,7 @@ def longest(page):
 
 def widest(page):
     """Columns of the widest line of code."""
-    return max((len(line) for text in code(page) for line in text.splitlines()), default=0)
+    return max(map(columns, code(page)), default=0)
 
 
 def truths(page):
