@@ -1,6 +1,7 @@
 """What a study keeps of its runs: an axis for each name of the grid, and where an arm was run."""
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -33,7 +34,30 @@ def dataset(runs, axes):
                 )
             array[at] = part
     found = {name: ((*values, *axes.get(name, ())), array) for name, array in arrays.items()}
-    return xr.Dataset({**found, "ran": (tuple(values), ran)}, coords=values)
+    return xr.Dataset(
+        {**found, "ran": (tuple(values), ran)}, coords={**values, **_labels(first, axes)}
+    )
+
+
+def _labels(arrays, axes):
+    """What stands along the axes of the arrays of a run, where that is said."""
+    known = {}
+    for name, array in arrays.items():
+        named = axes.get(name, ())
+        if not isinstance(named, Mapping):
+            continue
+        for (axis, labels), size in zip(named.items(), array.shape, strict=True):
+            labels = list(labels)
+            if len(labels) != size:
+                raise ValueError(
+                    f"axes[{name!r}][{axis!r}] has {len(labels)} labels, expected {size}, as many as "
+                    f"there are values of {name} along it"
+                )
+            if known.setdefault(axis, labels) != labels:
+                raise ValueError(
+                    f"axes[{name!r}][{axis!r}] is {labels}, expected {known[axis]}, as for another array"
+                )
+    return known
 
 
 def was_run(found, over):

@@ -7,6 +7,7 @@ import ast
 import functools
 import hashlib
 import inspect
+import re
 import sys
 import textwrap
 import types
@@ -55,6 +56,32 @@ def qualified_name(value: Callable) -> str:
     if module == "__main__" and spec is not None:
         module = spec.name
     return f"{module}.{value.__qualname__}"
+
+
+def folder(function: Callable) -> str:
+    """The name of a folder for a function's results: by its own name, and by its fixed arguments.
+
+    Functions whose fixed arguments differ have folders that differ; one whose code has changed has
+    the same, so that ``sweep`` can refuse what is in it.
+
+    Raises
+    ------
+    TypeError
+        If it is not callable, or an argument is none of what ``describe`` takes.
+    """
+    if not callable(function):
+        raise TypeError(f"function is a {check.type_name(function)}, expected a callable")
+    fixed = []
+    while isinstance(function, functools.partial | types.MethodType):
+        if isinstance(function, functools.partial):
+            fixed.append((function.args, function.keywords))
+            function = function.func
+        else:
+            fixed.append(function.__self__)
+            function = function.__func__
+    named = function if hasattr(function, "__qualname__") else type(function)
+    name = re.sub(r"[^\w.]+", "-", qualified_name(named))  # of characters that every system takes
+    return f"{name}-{digest(describe(fixed, 'fixed arguments'))}" if fixed else name
 
 
 def _describe(value, name, outer):

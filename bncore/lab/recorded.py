@@ -48,7 +48,7 @@ def command(
         From a configuration to results as ``save`` takes them; without ``run_paper`` it also takes
         the folder or None as a second argument. If it takes ``store``, it gets a folder beside
         `path` in which to keep finished runs, so that it goes on after an interruption; the reduced
-        run, whose fixed arguments differ, gets none.
+        run, which is short, gets none.
     configuration, reduced : mapping
         Of the recorded run, and of the part of it that a test repeats.
     paper : mapping

@@ -14,6 +14,7 @@ at which the best arm is done (``until_done``), and on seeds that did not choose
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,11 @@ from scipy import stats
 
 from bncore import arguments as check
 from bncore.lab import _grids
+from bncore.lab.fingerprint import folder
 from bncore.lab.sweep import sweep
 
 Call = Callable[..., Mapping[str, object]]
-Axes = Mapping[str, Sequence[str]]
+Axes = Mapping[str, Sequence[str] | Mapping[str, Sequence]]
 Store = str | os.PathLike
 
 
@@ -47,10 +49,14 @@ def study(
         name: the same names and shapes in every case.
     grid : mapping of str to sequence of str or float
     seeds : iterable of int
-    axes : mapping of str to sequence of str, optional
-        For each array that a run returns, the names of its axes.
-    store, n_jobs
-        As in ``sweep``: with a store, a study that was interrupted goes on where it was.
+    axes : mapping of str to sequence of str, or to mapping of str to sequence, optional
+        For each array that a run returns, the names of its axes; or what stands along each, by name:
+        ``{"accuracy": {"steps": [10, 100]}}``.
+    store : path, optional
+        Folder in which finished runs are kept: a study that was interrupted goes on where it was.
+        Studies may share one, as each function with its fixed arguments has a folder of its own in it.
+    n_jobs
+        As in ``sweep``.
 
     Returns
     -------
@@ -61,10 +67,17 @@ def study(
     ------
     TypeError, ValueError
         As ``sweep``; if runs return other names or shapes than the first one, or arrays whose axes
-        are not named.
+        are not named or have another number of labels.
     """
-    runs = sweep(run, {**grid, "seed": list(seeds)}, store=store, n_jobs=n_jobs)
+    runs = _sweep(run, {**grid, "seed": list(seeds)}, store, n_jobs)
     return _grids.dataset(runs, axes or {}).drop_vars("ran")
+
+
+def _sweep(run, grid, store, n_jobs):
+    """A sweep in the function's own folder of the store."""
+    if store is not None:
+        store = Path(store) / folder(run)
+    return sweep(run, grid, store=store, n_jobs=n_jobs)
 
 
 def tuned(
@@ -122,7 +135,7 @@ def tuned(
 
     def runs(case, rates):
         grid = {**case, over: rates, "seed": seeds}
-        return sweep(run, grid, store=store, n_jobs=n_jobs)
+        return _sweep(run, grid, store, n_jobs)
 
     kept = runs(arms, rates)
     for _ in range(extensions):
@@ -254,7 +267,7 @@ def confirmed(
     for case in _grids.cases(chosen[over]):
         arm = {name: [value] for name, value in case.items()}
         rate = chosen[over].sel(case).item()
-        kept += sweep(run, {**arm, over: [rate], "seed": seeds}, store=store, n_jobs=n_jobs)
+        kept += _sweep(run, {**arm, over: [rate], "seed": seeds}, store, n_jobs)
     found = _grids.dataset(kept, axes or {})
     return (
         found.isel({over: _grids.was_run(found, over).argmax(over)})

@@ -1,4 +1,5 @@
 import functools
+import string
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from bncore.lab import networks
-from bncore.lab.fingerprint import describe, digest
+from bncore.lab.fingerprint import describe, digest, folder
 
 
 def made(offset, scale=1.0):
@@ -149,3 +150,35 @@ def test_a_method_is_told_with_its_object():
 def test_what_differs_between_processes_is_refused(value, message):
     with pytest.raises(TypeError, match=message):
         describe(value, "rate")
+
+
+def power(x, exponent=2, *, scale=1.0):
+    return scale * x**exponent
+
+
+def test_each_set_of_fixed_arguments_has_a_folder_of_its_own():
+    fixed = [{}, {"scale": 2.0}, {"scale": 3.0}, {"exponent": 2.0}, {"scale": 2.0, "exponent": 2.0}]
+    functions = [functools.partial(power, **arguments) for arguments in fixed]
+    functions += [functools.partial(power, 2.0), functools.partial(describe, 2.0), power, describe]
+    names = [folder(function) for function in functions]
+    assert len(set(names)) == len(names)
+    for name, function in zip(names, functions, strict=True):
+        assert name.startswith(getattr(function, "func", function).__module__)
+    again = functools.partial(functools.partial(power, scale=2.0), exponent=2.0)
+    assert folder(again) == names[4]
+    assert folder(Path("a").joinpath) != folder(Path("b").joinpath)
+
+
+def test_a_folder_has_a_name_that_any_system_takes_and_outlives_a_change_of_code():
+    one, two = made(1), redocumented(2)
+    assert describe(one) != describe(two)
+    assert folder(one) == folder(two)
+    assert set(folder(one)) <= set(string.ascii_letters + string.digits + "._-")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_have_a_folder_is_refused():
+    with pytest.raises(TypeError, match="function is a int, expected a callable"):
+        folder(3)
+    with pytest.raises(TypeError, match=r"fixed arguments.*is a object"):
+        folder(functools.partial(power, scale=object()))

@@ -1,5 +1,6 @@
 """Studies of functions whose best rates, horizons and differences are known."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -287,6 +288,62 @@ def test_a_study_that_was_interrupted_goes_on(tmp_path):
     for _ in range(2):
         tuned(run, {"arm": ["left"]}, RATES, [0], "loss", smaller=True, store=tmp_path / "store")
     assert made.read_text(encoding="utf-8") == 6 * "."
+
+
+def shifted(arm, learning_rate, seed, *, shift):
+    return {"loss": valley(arm, learning_rate, seed)["loss"] + shift}
+
+
+def test_studies_of_several_functions_share_a_store(tmp_path, monkeypatch):
+    """Each has what it has without a store, also where a finished one is asked for again."""
+    arms = {"arm": list(BEST)}
+    functions = [valley, *(functools.partial(shifted, shift=shift) for shift in (1.0, 2.0))]
+
+    def all_of(function, store):
+        pair = at_best_rates(function, arms, RATES, [0, 1], [2], "loss", smaller=True, store=store)
+        more = study(function, {**arms, "learning_rate": [0.5]}, [0], store=store)
+        return *pair.values(), more
+
+    for function in 2 * functions:
+        for kept, expected in zip(all_of(function, tmp_path), all_of(function, None), strict=True):
+            xr.testing.assert_identical(kept, expected)
+    assert len(list(tmp_path.iterdir())) == len(functions)
+    files = sorted(tmp_path.glob("*/*.pickle"))
+    monkeypatch.setitem(globals(), "valley", lambda *case: pytest.fail("a run was made"))
+    all_of(functions[1], tmp_path)
+    assert sorted(tmp_path.glob("*/*.pickle")) == files
+
+
+def test_what_stands_along_an_axis_is_in_what_comes_back():
+    labels = {"when": ["start", "end"], "step": [1, 10, 100]}
+
+    def run(arm, learning_rate, seed):
+        loss = valley(arm, learning_rate, seed)["loss"]
+        return {"loss": loss, "path": loss * np.arange(6).reshape(2, 3), "own": loss * np.ones(4)}
+
+    axes = {"path": labels, "own": ["part"]}
+    given = run, {"arm": list(BEST)}, RATES, [0, 1], [2], "loss"
+    named = at_best_rates(*given, smaller=True, axes=axes)
+    plain = at_best_rates(
+        *given, smaller=True, axes={name: list(one) for name, one in axes.items()}
+    )
+    for name, found in named.items():
+        xr.testing.assert_identical(found, plain[name].assign_coords(labels))
+        assert "part" not in found.coords
+
+
+def test_labels_that_do_not_fit_are_refused():
+    def run(arm, seed):
+        return {"path": np.zeros(2), "loss": np.zeros(2)}
+
+    for axes, message in (
+        ({"path": {"step": [1, 2, 3]}}, r"axes\['path'\]\['step'\] has 3 labels, expected 2"),
+        ({"path": {"step": [1, 2]}, "loss": {"step": [1, 3]}},
+         r"axes\['loss'\]\['step'\] is \[1, 3\], expected \[1, 2\]"),
+        ({"path": {"step": [1, 2], "more": [1]}}, r"expected \(2,\) with the axes"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            study(run, {"arm": ["a"]}, [0], axes={"loss": ["step"], **axes})
 
 
 def test_numbers_are_rounded_and_nothing_else():

@@ -203,20 +203,23 @@ def summary(kind, learning_rate, seed):
     }
 
 
-AXES = {
-    "change": ("when", "size"),
-    "moved": ("when", "move"),
-    "blocks": ("when", "layer"),
-    "relative_blocks": ("when", "layer"),
-}
-LOOKED_AT = 4 * 2 * (len(LEARNING_RATES) + len(MOVES) + 2 * len(OTHERS))
-"""Learning rates of training, times start and later, times all that is measured."""
 LABELS = {
     "when": ["start", "later"],
     "size": list(LEARNING_RATES),
     "move": list(MOVES),
     "layer": list(OTHERS),
 }
+AXES = {
+    name: {axis: LABELS[axis] for axis in axes}
+    for name, axes in {
+        "change": ("when", "size"),
+        "moved": ("when", "move"),
+        "blocks": ("when", "layer"),
+        "relative_blocks": ("when", "layer"),
+    }.items()
+}
+LOOKED_AT = 4 * 2 * (len(LEARNING_RATES) + len(MOVES) + 2 * len(OTHERS))
+"""Learning rates of training, times start and later, times all that is measured."""
 
 
 def _depth(name):
@@ -244,7 +247,7 @@ def recorded_ratio(found, name, when, at=None):
         Mean over the seeds; 95 % for ``LOOKED_AT`` ratios together.
     """
     logs = np.log(found[name].sel(when=when))
-    along = AXES[name][1]
+    _, along = AXES[name]
     logs = (logs.mean(along) if at is None else logs.sel({along: at})).reset_coords(drop=True)
     kinds = (logs.sel(kind=kind, drop=True) for kind in ("batch norm", "none"))
     return studies.difference(*kinds, looked_at=LOOKED_AT)

@@ -55,7 +55,4 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         axes=deep.AXES,
         store=store,
     )
-    return {
-        name: studies.rounded(one.assign_coords(deep.LABELS), digits=3)
-        for name, one in found.items()
-    }
+    return {name: studies.rounded(one, digits=3) for name, one in found.items()}

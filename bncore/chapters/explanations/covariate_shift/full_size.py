@@ -9,7 +9,6 @@ It has not been run here: no chapter, figure or claim rests on it.
 """
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +24,6 @@ from bncore.chapters.explanations.covariate_shift.runs import (
     shift_run,
 )
 from bncore.lab import studies
-from bncore.lab.fingerprint import describe, digest
 
 CONFIGURATION = {
     "vgg": {
@@ -182,16 +180,9 @@ def run(configuration, cache=None, store=None):
     )
     grid = {"strength": c["noise"]["strengths"]}
     seeds, axes = c["noise"]["seeds"], {**AXES, "drift": ("activation",)}
-    vgg["noise"] = studies.rounded(
-        studies.study(noise, grid, seeds, axes=axes, store=_folder(store, noise)), 3
-    )
+    vgg["noise"] = studies.rounded(studies.study(noise, grid, seeds, axes=axes, store=store), 3)
     found["returned"] = _returned(c, vgg["drift"].drift, cache, store)
     return found | ({"moved": _moved(c["moved"], store)} if c["moved"] else {})
-
-
-def _folder(store, run):
-    """A folder of its own for each run with other fixed arguments."""
-    return None if store is None else Path(store) / digest(describe(run))
 
 
 def _network(c, network, cache, store):
@@ -208,13 +199,12 @@ def _network(c, network, cache, store):
         smaller=True,
         extensions=c["extensions"],
         axes=AXES,
-        store=_folder(store, losses),
+        store=store,
     )
     chosen = studies.best(tuning, "end", smaller=True)
 
     def measured(arms, seeds):
-        folder = _folder(store, shifts)
-        found = studies.confirmed(shifts, arms, seeds, axes=AXES, store=folder)
+        found = studies.confirmed(shifts, arms, seeds, axes=AXES, store=store)
         return found.assign_coords(record=options["records"], compared=list(measures.COMPARED))
 
     whole = measured(chosen, c["seeds"])
@@ -231,9 +221,7 @@ def _network(c, network, cache, store):
         found["fresh"] = found["fresh"].drop_vars(["other", "accuracies"])
         found["drift"] = studies.rounded(whole[["drift"]], 3)
         one = partial(percentile_run, configuration=c, cache=cache)
-        followed = studies.confirmed(
-            one, chosen, c["seeds"][:1], axes=AXES, store=_folder(store, one)
-        )
+        followed = studies.confirmed(one, chosen, c["seeds"][:1], axes=AXES, store=store)
         found["distances"] = _distances(c, chosen.sel(kind=kinds[:2]), cache, store)
         found["percentiles"] = studies.rounded(followed, 2)
     return found
@@ -270,7 +258,7 @@ def _returned(c, drift, cache, store):
         smaller=True,
         extensions=c["extensions"],
         axes=AXES,
-        store=_folder(store, one),
+        store=store,
     )
     found["tuning"] = found["tuning"].drop_vars(["steps", "accuracies", "ran"])
     return {name: studies.rounded(part, 3) for name, part in found.items()}
@@ -279,8 +267,7 @@ def _returned(c, drift, cache, store):
 def _distances(c, chosen, cache, store):
     """How far one step moves the distributions of the VGG, with and without batch norm."""
     one = partial(distance_run, configuration=c, cache=cache)
-    seeds, folder = c["fresh_seeds"][:10], _folder(store, one)
-    found = studies.confirmed(one, chosen, seeds, axes=AXES, store=folder)
+    found = studies.confirmed(one, chosen, c["fresh_seeds"][:10], axes=AXES, store=store)
     return studies.rounded(found.assign_coords(record=c["vgg"]["records"]), 2)
 
 
@@ -295,7 +282,7 @@ def _moved(c, store):
         c["fresh_seeds"],
         "loss",
         smaller=True,
-        store=_folder(store, one),
+        store=store,
     )
     found["tuning"] = found["tuning"].drop_vars("ran")
     return {name: studies.rounded(part, 3) for name, part in found.items()}

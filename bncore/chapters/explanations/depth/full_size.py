@@ -11,7 +11,6 @@ It has not been run here: no chapter, figure or claim rests on it.
 
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -108,7 +107,7 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         trainings what ``training`` returns.
     """
     return {
-        part: rates(grid) if part in RATES else training(grid, cache, store and Path(store) / part)
+        part: rates(grid) if part in RATES else training(grid, cache, store)
         for part, grid in configuration.items()
     }
 
@@ -163,13 +162,10 @@ def training(grid: dict, cache=None, store=None) -> dict:
         grid["fresh_seeds"],
         "last",
         smaller=False,
-        axes={"accuracy": ("steps",)},
+        axes={"accuracy": {"steps": grid["moments"]}},
         store=store,
     )
-    return {
-        name: studies.rounded(some.assign_coords(steps=grid["moments"]))
-        for name, some in found.items()
-    }
+    return {name: studies.rounded(some) for name, some in found.items()}
 
 
 class Departure(NamedTuple):
@@ -224,7 +220,7 @@ def repeat_training(store=None):
     found = {}
     for size, configuration in (("full", CONFIGURATION), ("reduced", REDUCED)):
         trained = {part: grid for part, grid in configuration.items() if part not in RATES}
-        found[size] = {**kept[size], **run(trained, store=store and Path(store) / size)}
+        found[size] = {**kept[size], **run(trained, store=store)}
     recorded.save(experiments.RECORD, configuration=CONFIGURATION, **found)
 
 

@@ -10,14 +10,12 @@ It has not been run here: no chapter, figure or claim rests on it.
 """
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from bncore import progress
 from bncore.chapters.explanations.noise import dropout, experiments, overfitting, sampling
 from bncore.lab import studies
-from bncore.lab.fingerprint import describe, digest
 
 NETWORKS = [
     "no batch norm",
@@ -172,8 +170,8 @@ def run(configuration, cache=None, store=None):
             source, device = configuration["data"], configuration["device"]
             shape = part.pop("network")
             options["task"] = experiments.on_images(source, cache=cache, device=device, **shape)
-        if store is not None and name in STUDIES:
-            options["store"] = Path(store) / f"{name} {digest(describe(part))}"
+        if name in STUDIES:
+            options["store"] = store
         results[name] = measure(configuration["seeds"], part, **options)
     return results
 

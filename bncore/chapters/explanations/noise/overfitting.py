@@ -19,6 +19,7 @@ from bncore.chapters.explanations.noise.dropout import add_dropout
 from bncore.chapters.explanations.noise.experiments import WIDTHS, Task, on_digits
 from bncore.explanations import ghost_batches
 from bncore.lab import probes, studies, training
+from bncore.lab.fingerprint import folder
 from bncore.lab.sweep import sweep
 
 NOISES = {
@@ -203,7 +204,7 @@ def outcomes(
 
 
 HE_DIGITS = on_digits(WIDTHS, gain=2**0.5)
-AXES = dict.fromkeys(("accuracy", "test loss", "training loss"), ("steps",))
+CURVES = "accuracy", "test loss", "training loss"
 
 
 def family(name: str) -> str:
@@ -238,6 +239,7 @@ def compared(configuration, store=None, extensions=4, **options) -> dict[str, xr
     c = configuration
     one = partial(outcome, moments=c["moments"], batch=c["batch"], **options)
     arms = {"pixel_noise": c["pixel_noise"], "network": c["networks"]}
+    axes = {key: {"steps": c["moments"]} for key in CURVES}
     tuning = studies.tuned(
         one,
         arms,
@@ -246,19 +248,19 @@ def compared(configuration, store=None, extensions=4, **options) -> dict[str, xr
         "last",
         smaller=False,
         extensions=extensions,
-        axes=AXES,
+        axes=axes,
         store=store,
-    ).assign_coords(steps=c["moments"])
+    )
     best = studies.best(tuning, "last", smaller=False)
 
     def again(level, name):
         chosen = best.sel(pixel_noise=[level], network=[name])
         if options:
-            found = studies.confirmed(one, chosen, c["fresh_seeds"], axes=AXES, store=store)
+            found = studies.confirmed(one, chosen, c["fresh_seeds"], axes=axes, store=store)
         else:
             found = _at_once(chosen, c, store)
         how_strong = (("pixel_noise", "network"), [[strength(name)]])
-        named = found.assign_coords(network=[family(name)], steps=c["moments"])
+        named = found.assign_coords(network=[family(name)])
         return named.assign(strength=how_strong)
 
     levels = [
@@ -275,13 +277,13 @@ def _at_once(chosen, c, store):
     one = partial(outcomes, seeds=c["fresh_seeds"], moments=c["moments"], batch=c["batch"])
     case = {name: chosen[name].values.tolist() for name in ("pixel_noise", "network")}
     rate = chosen.learning_rate.values.flatten().tolist()
-    folder = None if store is None else Path(store) / "fresh"
-    (run,) = sweep(one, {**case, "learning_rate": rate}, store=folder)
+    place = None if store is None else Path(store) / folder(one)
+    (run,) = sweep(one, {**case, "learning_rate": rate}, store=place)
     arrays = {
-        name: (("pixel_noise", "network", "seed", *AXES.get(name, ())), values[None, None])
+        name: ((*case, "seed", *["steps"] * (name in CURVES)), values[None, None])
         for name, values in run.result.items()
     }
-    found = xr.Dataset(arrays, coords={**case, "seed": c["fresh_seeds"]})
+    found = xr.Dataset(arrays, coords={**case, "seed": c["fresh_seeds"], "steps": c["moments"]})
     return found.assign(learning_rate=chosen.learning_rate)
 
 

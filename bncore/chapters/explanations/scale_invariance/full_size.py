@@ -19,7 +19,6 @@ import numpy as np
 
 from bncore.chapters.explanations.scale_invariance import rates
 from bncore.lab import studies
-from bncore.lab.fingerprint import describe, digest
 
 
 def decades(first, last, each=2):
@@ -115,7 +114,6 @@ PAPER = {
     "device": "cuda",
 }
 PATH = Path(__file__).with_name("recorded.json")
-AXES = {"loss": ("steps",), "accuracy": ("steps",)}
 
 
 def run(configuration: dict, cache=None, store=None) -> dict:
@@ -146,9 +144,6 @@ def run(configuration: dict, cache=None, store=None) -> dict:
     options = {key: c[key] for key in ("source", "widths", "vgg", "batch", "device") if key in c}
     options |= {"cache": cache}
 
-    def kept(one):
-        return store and Path(store) / digest(describe(one))
-
     for name, part in {**c["tuned"], **c["swept"]}.items():
         one = partial(
             rates.trained,
@@ -158,17 +153,14 @@ def run(configuration: dict, cache=None, store=None) -> dict:
             **options,
         )
         study = _tuned if name in c["tuned"] else _swept
-        runs = study(one, part, c["seeds"], c["fresh_seeds"], axes=AXES, store=kept(one))
-        found |= {
-            f"{name}{end}": some.assign_coords(steps=part["moments"]) for end, some in runs.items()
-        }
+        axes = {key: {"steps": part["moments"]} for key in ("loss", "accuracy")}
+        runs = study(one, part, c["seeds"], c["fresh_seeds"], axes=axes, store=store)
+        found |= {f"{name}{end}": some for end, some in runs.items()}
     steps = c["tracked"]["steps"]
     at = sorted({0, steps, *np.geomspace(1, steps, 25).round().astype(int).tolist()})
     one = partial(rates.felt, steps=steps, at=at, **options)
     grid = {"learning_rate": c["tracked"]["rates"]}
-    found["felt"] = studies.study(
-        one, grid, c["seeds"], axes={"felt": ("steps",)}, store=kept(one)
-    ).assign_coords(steps=at)
+    found["felt"] = studies.study(one, grid, c["seeds"], axes={"felt": {"steps": at}}, store=store)
     return {name: studies.rounded(some) for name, some in found.items()}
 
 

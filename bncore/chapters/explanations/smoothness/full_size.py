@@ -7,7 +7,6 @@ al. (2018), and writes paper.json: VGG-11 of width 64 on CIFAR-10. No result of 
 """
 
 from functools import partial
-from pathlib import Path
 
 from bncore.chapters.explanations.smoothness import experiments, records
 from bncore.chapters.explanations.smoothness.runs import (
@@ -18,7 +17,6 @@ from bncore.chapters.explanations.smoothness.runs import (
     walk_run,
 )
 from bncore.lab import recorded, studies
-from bncore.lab.fingerprint import describe, digest
 
 CONFIGURATION = {
     "kinds": list(experiments.KINDS),
@@ -117,11 +115,10 @@ def tuned(configuration, store=None):
         configuration["seeds"],
         "last",
         smaller=True,
-        axes={"loss": ("steps",)},
-        store=_folder(store, one),
+        axes={"loss": {"steps": c["moments"]}},
+        store=store,
     )
-    rates, curves = found["tuning"].drop_vars("loss"), found["fresh"].drop_vars("last")
-    curves = curves.assign_coords(steps=c["moments"])
+    rates, curves = found["tuning"].drop_dims("steps"), found["fresh"].drop_vars("last")
     return {"rates": studies.rounded(rates, 3), "curves": studies.rounded(curves, 3)}
 
 
@@ -151,11 +148,10 @@ def walks(configuration, tuned, store=None):
     vgg = partial(walk_run, steps=c["vgg_steps"], every=c["every"], make=experiments.small_vgg)
 
     def fixed(name, run, grid, seeds):
-        found[name] = studies.study(run, grid, seeds, axes=AXES, store=_folder(store, run))
+        found[name] = studies.study(run, grid, seeds, axes=AXES, store=store)
 
     def best(name, run, arms, seeds):
-        folder = _folder(store, run)
-        found[name] = studies.confirmed(run, arms, seeds, axes=AXES, store=folder)
+        found[name] = studies.confirmed(run, arms, seeds, axes=AXES, store=store)
 
     best("walks", walk, chosen, c["seeds"])
     fixed("common", walk, {"kind": pair, "depth": c["depths"], **one_rate}, c["few_seeds"])
@@ -181,11 +177,6 @@ def _kept(found, every):
     if "record" in found.dims:
         found = found.assign_coords(record=every * found.record)
     return studies.rounded(found, 3)
-
-
-def _folder(store, run):
-    """A folder of its own for each run with other fixed arguments."""
-    return None if store is None else Path(store) / digest(describe(run))
 
 
 def run_paper(configuration, cache=None):

@@ -168,7 +168,6 @@ PAPER = {
     "data": "mnist",
 }
 PATH = Path(__file__).with_name("recorded.json")
-AXES = {"accuracy": ("steps",)}
 
 
 def run(configuration: dict, cache=None, store=None) -> dict:
@@ -184,7 +183,7 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         Folder in which finished runs are kept.
     """
     parts = {name: part for name, part in PARTS.items() if name in configuration}
-    found = {name: part(configuration[name], _within(store, name)) for name, part in parts.items()}
+    found = {name: part(configuration[name], store) for name, part in parts.items()}
     return {**by_rate(configuration, cache, store), **found}
 
 
@@ -204,12 +203,9 @@ def by_rate(c, cache=None, store=None):
     )  # fmt: skip
     found = studies.at_best_rates(
         one, {"network": c["networks"]}, c["learning_rates"], c["seeds"], c["fresh_seeds"], "last",
-        smaller=False, axes=AXES, store=store,
+        smaller=False, axes={"accuracy": {"steps": c["moments"]}}, store=store,
     )  # fmt: skip
-    return {
-        name: studies.rounded(some.assign_coords(steps=c["moments"]))
-        for name, some in found.items()
-    }
+    return {name: studies.rounded(some) for name, some in found.items()}
 
 
 def arrivals(c, store=None):
@@ -242,10 +238,10 @@ def arrivals(c, store=None):
 def saturation(c, store=None):
     """Shares of saturated sigmoids, by normalisation, learning rate, seed and number of steps."""
     grid = {"normalization": c["normalizations"], "learning_rate": c["learning_rates"]}
-    axes = {"share": ("steps",), "accuracy": ("steps",)}
+    axes = {key: {"steps": c["moments"]} for key in ("share", "accuracy")}
     one = partial(benefits.saturation, moments=c["moments"])
     found = studies.study(one, grid, c["seeds"], axes=axes, store=store)
-    return studies.rounded(found.assign_coords(steps=c["moments"]), 3)
+    return studies.rounded(found, 3)
 
 
 def steadiness(c, store=None):
@@ -263,8 +259,7 @@ def steadiness(c, store=None):
         one = partial(
             benefits.arrival, kind, normalization, c["gains"][kind], horizon=c["horizon"][kind]
         )
-        place = None if store is None else Path(store) / kind / normalization
-        found = studies.study(one, {"learning_rate": rates}, seeds, store=place)
+        found = studies.study(one, {"learning_rate": rates}, seeds, store=store)
         return studies.rounded(found[[keep, "loss_score"]])
 
     at_best = {
@@ -298,8 +293,7 @@ def gradients(c, store=None):
     for name, network in c["networks"].items():
         one = partial(benefits.gradient_range, **network, steps=c["steps"])
         grid = {"normalization": ["none", "batch"], "learning_rate": c["learning_rates"][name]}
-        place = None if store is None else Path(store) / name
-        found[name] = studies.rounded(studies.study(one, grid, c["seeds"], store=place))
+        found[name] = studies.rounded(studies.study(one, grid, c["seeds"], store=store))
     return found
 
 
@@ -340,14 +334,10 @@ PARTS = {
 }
 
 
-def _within(store, name):
-    return None if store is None else Path(store) / name
-
-
 def _repeat(name):
     def repeat(store=None):
         kept = recorded.load(PATH)
-        full = {**kept["full"], name: PARTS[name](CONFIGURATION[name], _within(store, name))}
+        full = {**kept["full"], name: PARTS[name](CONFIGURATION[name], store)}
         reduced = kept["reduced"]
         if name in REDUCED:
             reduced = {**reduced, name: PARTS[name](REDUCED[name])}

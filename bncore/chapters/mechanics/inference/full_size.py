@@ -110,35 +110,30 @@ def run(configuration: dict, cache=None, store=None) -> dict:
             source=c.get("data", "digits"),
             cache=cache,
         )
-        pair = studies.at_best_rates(
+        found[name] = studies.at_best_rates(
             one,
             arms,
             *rates,
             "last",
             smaller=False,
-            axes={"kept": ("steps",), "exact": ("steps",)},
-            store=store and Path(store) / f"{name}-{max(moments)}",
+            axes={key: {"steps": moments} for key in ("kept", "exact")},
+            store=store,
         )
-        found[name] = {key: some.assign_coords(steps=moments) for key, some in pair.items()}
     arms = {name: c["changes"][name] for name in ("kind", "normalization")}
-    steps = c["changes"]["steps"]
-    pair = studies.at_best_rates(
-        partial(experiments.under_changes, steps=steps),
+    found["changes"] = studies.at_best_rates(
+        partial(experiments.under_changes, steps=c["changes"]["steps"]),
         arms,
         *rates,
         "accuracy",
         smaller=False,
-        axes={"lost": ("change",), "moved": ("change",)},
-        store=store and Path(store) / f"changes-{steps}",
+        axes={key: {"change": list(experiments.CHANGES)} for key in ("lost", "moved")},
+        store=store,
     )
-    found["changes"] = {
-        key: some.assign_coords(change=list(experiments.CHANGES)) for key, some in pair.items()
-    }
     rounded = {
         name: {key: studies.rounded(some) for key, some in pair.items()}
         for name, pair in found.items()
     }
-    return {**rounded, "use": use(c["use"], store and Path(store) / "use")}
+    return {**rounded, "use": use(c["use"], store)}
 
 
 def use(c, store=None):
@@ -150,6 +145,7 @@ def use(c, store=None):
     for name in ("mismatch", "alone", "in_company"):
         fixed = dict(c[name])
         arms, sizes = fixed.pop("arms"), fixed.get("sizes")
+        along = {"contrast": [1.0, 0.3], "batch_size": sizes}
         pair = studies.at_best_rates(
             partial(getattr(experiments, name), **fixed),
             arms,
@@ -158,22 +154,20 @@ def use(c, store=None):
             c["fresh_seeds"][name],
             "kept" if name == "alone" else "accuracy",
             smaller=False,
-            axes={"gain": ("contrast", "batch_size")} if sizes else None,
-            store=store and Path(store) / name,
+            axes={"gain": along} if sizes else None,
+            store=store,
         )
-        axes = {"contrast": [1.0, 0.3], "batch_size": sizes} if sizes else {}
-        found[name] = {key: studies.rounded(some.assign_coords(axes)) for key, some in pair.items()}
+        found[name] = {key: studies.rounded(some) for key, some in pair.items()}
     return found
 
 
 def _use_again(store=None):
     """Repeat the part on networks in use, and keep the rest of the recorded run as it is."""
     kept = recorded.load(PATH)
-    place = store and Path(store) / "use"
     recorded.save(
         PATH,
         configuration=CONFIGURATION,
-        full={**kept["full"], "use": use(CONFIGURATION["use"], place)},
+        full={**kept["full"], "use": use(CONFIGURATION["use"], store)},
         reduced={**kept["reduced"], "use": use(REDUCED["use"])},
     )
 

@@ -82,9 +82,9 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         *seeds,
         "last",
         smaller=False,
-        axes={"accuracy": ("steps",)},
+        axes={"accuracy": {"steps": moments}},
         extensions=EXTENSIONS,
-        store=store and Path(store) / f"first-{max(moments)}",
+        store=store,
     )
     rates = whitened.pop("learning_rates")
     losses = studies.at_best_rates(
@@ -95,11 +95,9 @@ def run(configuration: dict, cache=None, store=None) -> dict:
         "loss",
         smaller=True,
         extensions=EXTENSIONS,
-        store=store and Path(store) / "whitened",
+        store=store,
     )
     return {
-        "first": {
-            name: studies.rounded(some.assign_coords(steps=moments)) for name, some in found.items()
-        },
-        "whitened": {name: studies.rounded(some) for name, some in losses.items()},
+        part: {name: studies.rounded(some) for name, some in pair.items()}
+        for part, pair in (("first", found), ("whitened", losses))
     }

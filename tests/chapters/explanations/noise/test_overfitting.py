@@ -120,7 +120,7 @@ def test_the_study_confirms_what_was_chosen(tmp_path):
             )
             assert abs(one["last"].sel(seed=6) - expected["last"]) <= 2 / 1348
             np.testing.assert_allclose(one["test loss"].sel(seed=6), expected["test loss"], 1e-4)
-    assert len(list((tmp_path / "fresh").glob("*.pickle"))) == 4
+    assert len(list(tmp_path.glob("*.outcomes-*/*.pickle"))) == 4
 
 
 @pytest.mark.parametrize(
