@@ -1,8 +1,14 @@
 """The editions of the whole book, against the notebooks, the built site, and JupyterLab."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
 from html import unescape
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -179,6 +185,7 @@ def test_hidden_inputs_are_folded(neighbours, name):
 
 READ = """() => {
   const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
+  const failed = 'mjx-merror, [data-mjx-error], mjx-container [style*="red"]';
   const words = [];
   for (const cell of document.querySelectorAll('.jp-RenderedMarkdown')) {
     const copy = cell.cloneNode(true);
@@ -187,7 +194,7 @@ READ = """() => {
   }
   return {
     hidden: cells.map(cell => cell.offsetParent === null),
-    errors: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.outerHTML),
+    errors: [...document.querySelectorAll(failed)].map(e => e.outerHTML),
     formulas: document.querySelectorAll('mjx-container').length,
     above: document.querySelectorAll('blockquote mjx-container .mjx-c3E').length,
     words: words.join('\\n'),
@@ -229,3 +236,64 @@ def test_jupyterlab_opens_it_with_solutions_folded(lab, neighbours, name):
     tab = lab(made)
     tab.wait_for_timeout(500)
     assert tab.evaluate(READ)["hidden"] == folded(made)
+
+
+def test_the_look_at_jupyterlab_sees_what_fails(lab):
+    texts = ["> $$\n> x\n> y\n> $$", "$a^b^c$", r"$\nope$", "A $ and {ref}`x`"]
+    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
+    tab = lab(new_notebook(cells=cells))
+    tab.wait_for_function("() => document.querySelectorAll('mjx-container').length >= 3")
+    found = tab.evaluate(READ)
+    assert found["above"] > 0
+    assert len({re.search("a.b.c|Double|red", error)[0] for error in found["errors"]}) >= 2
+    assert "$" in found["words"]
+    assert "{ref}" in found["words"]
+
+
+@pytest.fixture(scope="session")
+def wheel_alone(tmp_path_factory):
+    """A Python with the wheel of bncore and its dependencies, and nothing else of the repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
+    venv.create(folder / "venv", symlinks=True)
+    python = folder / "venv" / "bin" / "python"
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(subprocess.check_output([python, "-c", ask], encoding="utf-8").strip())
+    wheel = next(folder.glob("*.whl"))
+    subprocess.run([*pip, "install", "--no-deps", "--target", packages, wheel], check=True)
+    # A folder that is named here gives its packages, not what its own `.pth` files name.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    return python
+
+
+RUN = """
+import importlib.util, sys
+import bncore, nbclient, nbformat
+assert bncore.__file__.startswith(sys.prefix), bncore.__file__
+assert not any(importlib.util.find_spec(name) for name in ("tests", "book", "edition"))
+notebook = nbformat.read("edition.ipynb", as_version=4)
+nbclient.NotebookClient(notebook, kernel_name="python3", timeout=300).execute()
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["book/mechanics/scaling", "book/explanations/noise", "book/convergence/decoupling"]
+)
+def test_it_runs_from_the_wheel_alone(wheel_alone, neighbours, tmp_path, name):
+    nbformat.write(neighbours[name], tmp_path / "edition.ipynb")
+    dropped = ("PYTHONPATH", "BNCORE_FACE")
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    subprocess.run(
+        [wheel_alone, "-c", RUN],
+        cwd=tmp_path,
+        env={**environment, "TQDM_DISABLE": "1", "IPYTHONDIR": str(tmp_path / "ipython")},
+        check=True,
+    )
+
+
+def test_a_notebook_of_each_wing_runs_from_the_wheel():
+    run = test_it_runs_from_the_wheel_alone.pytestmark[0].args[1]
+    assert {name.split("/")[1] for name in run} == {
+        page.split("/")[1] for page in PAGES if page.count("/") > 1
+    }
