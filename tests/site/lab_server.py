@@ -55,7 +55,7 @@ def serve(folder, home):
         "IPYTHONDIR": str(home / "ipython"),
     }
     environment.pop("BNCORE_FACE", None)
-    with (home / "log").open("w") as log:
+    with (home / "log").open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "jupyterlab", *ARGUMENTS]
         command.append(f"--ServerApp.root_dir={folder}")
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
