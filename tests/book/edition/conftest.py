@@ -75,8 +75,9 @@ def root(tmp_path_factory):
         target.symlink_to(ROOT / name)
     book = root / "book"
     (root / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nchapters:\n- file: book/wing/first\n"
-        "- file: book/second\n- file: book/bibliography\n",
+        "format: jb-book\nroot: book/intro\nparts:\n"
+        "- numbered: 1\n  chapters:\n  - file: book/wing/first\n  - file: book/second\n"
+        "- chapters:\n  - file: book/bibliography\n",
         encoding="utf-8",
     )
     (book / "references.bib").write_text(REFERENCES, encoding="utf-8")

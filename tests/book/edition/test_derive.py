@@ -28,16 +28,16 @@ def made(derive):
 def test_a_cell_between_two_exercises_is_split_where_a_fold_begins_or_ends(made):
     sources = [cell.source for cell in made.cells]
     assert sources == [
-        "# T\n\n## Exercises\n\n### Exercise 1: Try *it*\n\nTry.",
+        "# T\n\n## Exercises\n\n### Exercise 1.1: Try *it*\n\nTry.",
         STARTER[0],
         "A hint.",
-        "#### Solution to Exercise 1",
+        "#### Solution to Exercise 1.1",
         "So:",
         ANSWER[0],
         "Thus.",
-        "### Exercise 2: Again",
+        "### Exercise 2.1: Again",
         STARTER[0],
-        "#### Solution to Exercise 2",
+        "#### Solution to Exercise 2.1",
         ANSWER[0],
         "## End",
     ]
@@ -54,8 +54,8 @@ def test_ids_are_those_of_the_notebook_and_the_same_at_every_build(made, derive)
 def test_a_solution_s_heading_is_folded_for_jupyter_and_for_colab(made):
     folded = [cell for cell in made.cells if cell.metadata.get("jp-MarkdownHeadingCollapsed")]
     assert [cell.source for cell in folded] == [
-        "#### Solution to Exercise 1",
-        "#### Solution to Exercise 2",
+        "#### Solution to Exercise 1.1",
+        "#### Solution to Exercise 2.1",
     ]
     assert [cell.metadata["id"] for cell in folded] == [cell.id for cell in folded]
     assert made.metadata["colab"] == {"collapsed_sections": [cell.id for cell in folded]}
@@ -82,8 +82,8 @@ def test_a_whole_solution_folds_too(derive):
         "# T\n\n```{exercise} A\n:label: ex-first\n\nB\n```\n```{solution} ex-first\nC\n```"
     ).cells
     assert [cell.source for cell in cells] == [
-        "# T\n\n## Exercise 1: A\n\nB",
-        "### Solution to Exercise 1",
+        "# T\n\n## Exercise 1.1: A\n\nB",
+        "### Solution to Exercise 1.1",
         "C",
     ]
 

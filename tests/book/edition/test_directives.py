@@ -27,13 +27,13 @@ def registry(monkeypatch):
 @pytest.mark.parametrize(
     ("markdown", "written"),
     [
-        ("{prf:ref}`thm-first`", f"[Theorem 1]({FIRST}#thm-first)"),
-        ("{prf:ref}`thm-second`", f"[Theorem 2]({SECOND}#thm-second)"),
+        ("{prf:ref}`thm-first`", f"[Theorem 1.1]({FIRST}#thm-first)"),
+        ("{prf:ref}`thm-second`", f"[Theorem 2.2]({SECOND}#thm-second)"),
         ("{prf:ref}`words <thm-second>`", f"[words]({SECOND}#thm-second)"),
-        ("{ref}`ex-second`", f"[Exercise 2]({SECOND}#ex-second)"),
-        ("{numref}`fig-second`", f"[Fig. 1]({SECOND}#fig-second)"),
+        ("{ref}`ex-second`", f"[Exercise 2.1]({SECOND}#ex-second)"),
+        ("{numref}`fig-second`", f"[Fig. 2.1]({SECOND}#fig-second)"),
         ("{claim}`one`", f"[✓ holds]({SITE}claims.html#claim-one)"),
-        ("{eq}`eq-second`", f"[(1)]({SECOND}#equation-eq-second)"),
+        ("{eq}`eq-second`", f"[(2.1)]({SECOND}#equation-eq-second)"),
         ("{ref}`first-end`", rf"[The end of x\_1]({FIRST}#first-end)"),
         ("{ref}`there <first-end>`", f"[there]({FIRST}#first-end)"),
         ("{doc}`../second`", f"[Second]({SECOND})"),
@@ -50,8 +50,8 @@ def registry(monkeypatch):
         ("H{sub}`2`O {kbd}`a|b` {abbr}`x (y)`", "H<sub>2</sub>O `a|b` x"),
         ("`{ref}` and `` {cite}`k` ``", "`{ref}` and `` {cite}`k` ``"),
         ("| {ref}`ex-second` |\n|---|\n| $a$ {prf:ref}`thm-first` |",
-         f"| [Exercise 2]({SECOND}#ex-second) |\n|---|\n| $a$ [Theorem 1]({FIRST}#thm-first) |"),
-        ("- a\n  {ref}`ex-second`", f"- a\n  [Exercise 2]({SECOND}#ex-second)"),
+         f"| [Exercise 2.1]({SECOND}#ex-second) |\n|---|\n| $a$ [Theorem 1.1]({FIRST}#thm-first) |"),
+        ("- a\n  {ref}`ex-second`", f"- a\n  [Exercise 2.1]({SECOND}#ex-second)"),
         ("![A dot](dot.png)", "![A dot](pictures/dot.png)"),
     ],
 )  # fmt: skip
@@ -60,7 +60,7 @@ def test_roles_and_links_are_resolved(text, markdown, written):
 
 
 STATEMENT = f"""\
-> **Theorem 1 (A $t$).**
+> **Theorem 1.1 (A $t$).**
 >
 > It is
 >
@@ -69,7 +69,7 @@ STATEMENT = f"""\
 > and $d e$,
 >
 > - $$f$$
-> - [Exercise 2]({SECOND}#ex-second)"""
+> - [Exercise 2.1]({SECOND}#ex-second)"""
 CASES = {
     "statement": (
         "````{prf:theorem} A $t$\n:label: thm-first\n\nIt is\n\n$$\n\\begin{aligned}\na &= b \\\\ % so\n"
@@ -115,10 +115,10 @@ CASES = {
     ),
     "figure": (
         "```{figure} ../dot.png\n:name: fig-second\n:alt: A dot\n\nThe *dot*.\n```",
-        "![A dot](pictures/../dot.png)\n\n**Fig. 1** The *dot*.",
+        "![A dot](pictures/../dot.png)\n\n**Fig. 2.1** The *dot*.",
     ),
-    "labelled formula": ("$$\na\n$$ (eq-second)", "$$a \\tag{1}$$"),
-    "formula": ("```{math}\n:label: eq-second\na\nb\n```", "$$a b \\tag{1}$$"),
+    "labelled formula": ("$$\na\n$$ (eq-second)", "$$a \\tag{2.1}$$"),
+    "formula": ("```{math}\n:label: eq-second\na\nb\n```", "$$a b \\tag{2.1}$$"),
     "targets and comments": ("(a)=\n## B\n% so\n\n+++\n\nC", "## B\n\n\nC"),
     "on the line of a list": (
         "1. ```{tip}\n   A\n   ```\n2. b",
@@ -131,7 +131,7 @@ CASES = {
     ),
     "inside a list": (
         "- a\n\n  ```{note}\n  B {ref}`ex-second`\n  ```\n",
-        f"- a\n\n  > **Note**\n  >\n  > B [Exercise 2]({SECOND}#ex-second)",
+        f"- a\n\n  > **Note**\n  >\n  > B [Exercise 2.1]({SECOND}#ex-second)",
     ),
 }  # fmt: skip
 
