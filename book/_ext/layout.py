@@ -68,6 +68,7 @@ class Layout:
             "package": package,
             "slug": self.name.replace("_", "-"),
             "title": self.title,
+            "heading": self.wing.capitalize(),
             "words": self.title[0].lower() + self.title[1:],
         }
         self.files = {
@@ -108,9 +109,9 @@ class Layout:
 
     def write(self):
         """Write the files and the entries, and return the files that are new."""
-        entries = {path: self._entered(path, edit) for path, edit in _ENTRIES.items()}
+        entries = self._entries()
         declared = "\n\nMODULES = ()" if self.wing == "front" else ""
-        new = {path: self._filled(template) for path, template in self.files.items()}
+        new = {path: self.filled(template) for path, template in self.files.items()}
         for folder in ("bncore", "bncore/chapters"):
             path = f"{folder}/{self.wing}/__init__.py"
             if not (self.root / path).exists() and any(
@@ -123,7 +124,7 @@ class Layout:
             target = self.root / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8", newline="\n")
-        notebook = only_text(jupytext.reads(self._filled("chapter.md"), MYST))
+        notebook = only_text(jupytext.reads(self.filled("chapter.md"), MYST))
         for number, cell in enumerate(notebook.cells):
             cell.id = f"{self.words['slug']}-{number}"
         target = self.root / f"{self.page}.ipynb"
@@ -131,13 +132,19 @@ class Layout:
         target.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
         return [*new, f"{self.page}.ipynb"]
 
-    def _filled(self, template):
+    def filled(self, template):
         text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
         return string.Template(text).substitute(self.words)
 
-    def _entered(self, path, edit):
-        text = (self.root / path).read_text(encoding="utf-8")
-        return edit(self, text)
+    def _entries(self):
+        entered = {}
+        for pattern, edit in _ENTRIES.items():
+            path = pattern.format(wing=self.wing)
+            file = self.root / path
+            text = edit(self, file.read_text(encoding="utf-8") if file.exists() else "")
+            if text is not None:
+                entered[path] = text
+        return entered
 
 
 def _titles(root):
@@ -167,14 +174,22 @@ def _in_the_contents(layout, text):
         part, behind = "  - chapters:\n", "parts:\n"
     else:
         caption = layout.wing.capitalize()
-        pattern = rf"^  - caption: {caption}\n    chapters:\n(      - file: .*\n)+"
-        part, behind = f"  - caption: {caption}\n    chapters:\n", None
+        part, behind = f"  - caption: {caption}\n    numbered: 1\n    chapters:\n", None
+        pattern = rf"^{part}(      - file: .*\n)+"
     part += entry
+    text = _in_the_contents_of_the_reference(layout, text)
     if (found := _after_last(text, pattern, entry)) is not None:
         return found
     if behind:
         return _after_last(text, f"^{behind}", part)
     return _before(text, "  - caption: The book\n", part)
+
+
+def _in_the_contents_of_the_reference(layout, text):
+    entry = f"          - file: book/api/{layout.wing}\n"
+    if layout.wing == "front" or entry in text:
+        return text
+    return _before(text, "          - file: book/api/lab\n", entry)
 
 
 def _in_the_titles(layout, text):
@@ -207,15 +222,17 @@ def _in_the_readme(layout, text):
 
 def _in_the_reference(layout, text):
     if layout.wing == "front":
+        return None
+    page = text or layout.filled("api.md")
+    return f"{page}\n## {layout.title}\n\n```{{eval-rst}}\n.. automodule:: bncore.{layout.wing}.{layout.name}\n   :members:\n```\n"
+
+
+def _in_its_index(layout, text):
+    page = f"(api/{layout.wing}.md)"
+    if layout.wing == "front" or page in text:
         return text
-    entry = f"### {layout.title}\n\n```{{eval-rst}}\n.. automodule:: bncore.{layout.wing}.{layout.name}\n   :members:\n```\n\n"
-    heading = f"## {layout.wing.capitalize()}\n\n"
-    if f"\n{heading}" not in text:
-        return _before(text, "## Lab\n", heading + entry)
-    start = text.index(f"\n{heading}") + 1
-    after = re.search(r"^## ", text[start + 1 :], re.MULTILINE)
-    end = start + 1 + after.start() if after else len(text)
-    return text[:end] + entry + text[end:]
+    row = f"| [{layout.wing.capitalize()}]{page} | what the wing is about |\n"
+    return _before(text, "| [Lab](", row)
 
 
 _ENTRIES = {
@@ -223,8 +240,10 @@ _ENTRIES = {
     CONTENTS: _in_the_titles,
     "book/intro.md": _on_the_front_page,
     "README.md": _in_the_readme,
-    "book/api.md": _in_the_reference,
+    "book/api.md": _in_its_index,
+    "book/api/{wing}.md": _in_the_reference,
 }
+"""What lists chapters, and how one is entered there. A file that is not there yet begins with the first chapter."""
 
 
 def _bring_into_style(paths, root):

@@ -9,6 +9,7 @@ from markupsafe import Markup
 _VARIADIC = re.compile(r"(?<!\*)\*(?=(?:spatial|kernel|features|inputs|_)\b)")
 _FIELD = type(namedtuple("_", "field").field)
 _CLOSING = re.compile(r"[.,;:!?)\]’”…]+(?:s\b)?")
+_UNNAMED_FOLD = re.compile(r">([^<>]+)</a>(<details[^>]*>)<summary>")
 _ICON_SCRIPT = re.compile(r"<script[^>]*/fontawesome\.js[^>]*></script>")
 
 
@@ -34,6 +35,15 @@ def _leave_entries_their_role(app, pagename, templatename, context, doctree):
 def _load_icons_once(app, pagename, templatename, context, doctree):
     """The theme loads its icons twice: as a font, and as half a megabyte of script; the font will do."""
     context["without_icon_script"] = lambda head: Markup(_ICON_SCRIPT.sub("", head))
+
+
+def _name_the_folds_of_the_sidebar(app, pagename, templatename, context, doctree):
+    """The theme's fold beside a page with pages below it has a picture and no name."""
+    if draw := context.get("generate_toctree_html"):
+        named = r'>\1</a>\2<summary aria-label="Pages below \1">'
+        context["generate_toctree_html"] = lambda *arguments, **options: Markup(
+            _UNNAMED_FOLD.sub(named, str(draw(*arguments, **options)))
+        )
 
 
 def _keep_punctuation_with_its_formula(app, doctree, docname):
@@ -64,6 +74,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", _escape_variadic_axes, priority=400)
     app.connect("doctree-resolved", _keep_punctuation_with_its_formula)
     app.connect("html-page-context", _load_icons_once)
+    app.connect("html-page-context", _name_the_folds_of_the_sidebar, priority=900)
     app.connect("html-page-context", _leave_entries_their_role, priority=900)
     app.connect("html-page-context", _declare_each_script_once, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

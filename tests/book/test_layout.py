@@ -15,7 +15,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
-ENTRIES = ("_toc.yml", "README.md", "book/intro.md", "book/api.md", layout.CONTENTS)
+ENTRIES = (
+    "_toc.yml",
+    "README.md",
+    "book/intro.md",
+    "book/api.md",
+    "book/api/mechanics.md",
+    layout.CONTENTS,
+)
 
 
 def copied(target):
@@ -92,7 +99,7 @@ def test_contributing_is_true_to_the_letter(copy):
             assert block["body"].strip() in there
     assert re.search(r"mechanics/spread ok, \d+ s", said), said
     page = (copy / "_build/check/html/book/mechanics/spread.html").read_text(encoding="utf-8")
-    assert "<h1>Spread" in page
+    assert '<h1><span class="section-number">5 </span>Spread' in page
     assert "predicted 0" in page
     assert 'type="range"' in page
     assert (copy / "_build/check/html/_frames/book/mechanics/spread").is_dir()
@@ -173,7 +180,7 @@ def listed(root):
     """The chapters in the order of each file that lists them."""
     text = {name: (root / name).read_text(encoding="utf-8") for name in ENTRIES}
     return {
-        "_toc.yml": re.findall(r"file: book/((?:\w+/)?\w+)$", text["_toc.yml"], re.M),
+        "_toc.yml": re.findall(r"^      - file: book/((?:\w+/)?\w+)$", text["_toc.yml"], re.M),
         "README.md": re.findall(r"^- \[.*?\]\(book/([\w/]+)\.ipynb\)", text["README.md"], re.M),
         "book/intro.md": re.findall(r"^:link: ([\w/]+)$", text["book/intro.md"], re.M),
         layout.CONTENTS: [
@@ -209,7 +216,7 @@ def test_the_second_chapter_of_a_new_wing_follows_the_first(entered, wing):
         own = [chapter for chapter in chapters if chapter.split("/")[-1] in ("first", "second")]
         assert [chapter.split("/")[-1] for chapter in own] == ["first", "second"], name
     contents = (entered / "_toc.yml").read_text(encoding="utf-8")
-    assert contents.count("caption: Practice") == (wing == "practice")
+    assert contents.count("caption: Practice\n    numbered: 1\n") == (wing == "practice")
 
 
 def test_a_page_outside_the_wings_has_its_code_in_its_package(entered):
@@ -220,4 +227,18 @@ def test_a_page_outside_the_wings_has_its_code_in_its_package(entered):
     assert "MODULES = ()" in package
     notebook = nbformat.read(entered / "book/first.ipynb", as_version=4)
     assert any("{source} bncore.chapters.front.first" in cell.source for cell in notebook.cells)
-    assert "bncore.front" not in (entered / "book/api.md").read_text(encoding="utf-8")
+    assert not (entered / "book/api/front.md").exists()
+
+
+@pytest.mark.parametrize("chapter", ["mechanics/spread", "practice/spread"])
+def test_its_module_is_described_on_the_page_of_its_wing(entered, chapter):
+    """A new wing has a page with an example, and the index and the contents name it once."""
+    wing = chapter.split("/")[0]
+    for name in (chapter, f"{wing}/second"):
+        layout.Layout(name, root=entered).write()
+        page = (entered / f"book/api/{wing}.md").read_text(encoding="utf-8")
+        assert page.endswith(f":: bncore.{name.replace('/', '.')}\n   :members:\n```\n")
+    assert page.startswith(f"# {wing.capitalize()}\n")
+    assert page.count("```pycon\n") == page.count(".. api-summary::") == 1
+    for name, words in (("book/api.md", f"(api/{wing}.md)"), ("_toc.yml", f"book/api/{wing}\n")):
+        assert (entered / name).read_text(encoding="utf-8").count(words) == 1

@@ -32,3 +32,14 @@ def test_a_formula_without_text_behind_it_is_left_alone(repairs):
     line = nodes.paragraph("", "", nodes.math("x", "x"))
     repairs._keep_punctuation_with_its_formula(None, line, "page")
     assert [type(node) for node in line.children] == [nodes.math]
+
+
+def test_a_fold_of_the_sidebar_is_named_after_its_page(repairs):
+    drawn = (
+        '<li><a href="a.html">A</a><details open="open"><summary><i></i></summary></details></li>'
+    )
+    context = {"generate_toctree_html": lambda kind: drawn}
+    repairs._name_the_folds_of_the_sidebar(None, "page", "page.html", context, None)
+    named = '<summary aria-label="Pages below A"><i>'
+    assert context["generate_toctree_html"]("sidebar") == drawn.replace("<summary><i>", named)
+    repairs._name_the_folds_of_the_sidebar(None, "page", "page.html", {}, None)

@@ -23,4 +23,4 @@ def chapters():
 
 def wings():
     """The folders of chapters."""
-    return sorted({page.split("/")[1] for page in pages("book/*/*.html")})
+    return sorted({page.split("/")[1] for page in chapters() if page.count("/") == 2})
