@@ -1,7 +1,8 @@
 """The command line of the recorded runs: ``python -m bncore.chapters.full explanations/depth``.
 
-A chapter that rests on a long run has a module ``full_size`` with ``CONFIGURATION``, ``REDUCED`` and
-``PAPER``, and ``run``, from a configuration to results; ``make full`` calls this command.
+A chapter that rests on a long run has a module ``full_size`` with ``CONFIGURATION``, ``REDUCED``,
+``run``, from a configuration to results, and ``PAPER`` where there is a paper whose size it can take;
+``make full`` calls this command.
 """
 
 import importlib
@@ -39,7 +40,7 @@ def main(chapter: str, arguments: list[str]) -> None:
         of.run,
         configuration=of.CONFIGURATION,
         reduced=of.REDUCED,
-        paper=of.PAPER,
+        paper=getattr(of, "PAPER", None),
         run_paper=getattr(of, "run_paper", None),
         others=getattr(of, "OTHERS", None),
         arguments=arguments,

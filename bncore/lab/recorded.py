@@ -30,7 +30,7 @@ def command(
     *,
     configuration: Mapping,
     reduced: Mapping,
-    paper: Mapping,
+    paper: Mapping | None,
     run_paper: Callable[..., Mapping] | None = None,
     others: Mapping[str, Callable[[], object]] | None = None,
     arguments: Sequence[str] | None = None,
@@ -51,8 +51,8 @@ def command(
         run, which is short, gets none.
     configuration, reduced : mapping
         Of the recorded run, and of the part of it that a test repeats.
-    paper : mapping
-        Of the run near the paper's size.
+    paper : mapping or None
+        Of the run near the paper's size; without one there is no such option.
     run_paper : callable, optional
         From ``paper`` and the folder or None to results; by default ``run``.
     others : mapping of str to callable, optional
@@ -69,13 +69,17 @@ def command(
     parser = argparse.ArgumentParser(
         description="Make the recorded run of a chapter again, or run near the paper's size."
     )
-    parser.set_defaults(other=None)
-    ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--paper", action="store_true", help="run near the paper's size")
+    parser.set_defaults(other=None, paper=False, cache=None)
+    some = paper is not None or others
+    ways = parser.add_mutually_exclusive_group() if some else parser
+    if paper is not None:
+        ways.add_argument("--paper", action="store_true", help="run near the paper's size")
+        parser.add_argument(
+            "--cache", metavar="FOLDER", help="of the images that --paper downloads"
+        )
     for name, other in (others or {}).items():
         text = (other.__doc__ or "").split("\n")[0]
         ways.add_argument(f"--{name}", dest="other", action="store_const", const=other, help=text)
-    parser.add_argument("--cache", metavar="FOLDER", help="of the images that --paper downloads")
     options = parser.parse_args(arguments)
     store = Path(path).with_name("runs")
 

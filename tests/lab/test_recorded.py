@@ -235,3 +235,13 @@ def test_a_wrong_command_is_explained_and_runs_nothing(
         command(*arguments, others={"part": print})
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_where_no_paper_has_a_size_there_is_no_such_option(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        recorded.command(
+            tmp_path / "recorded.json", print, configuration={}, reduced={}, paper=None,
+            arguments=["--paper"],
+        )  # fmt: skip
+    assert "unrecognized arguments: --paper" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
