@@ -6,6 +6,7 @@ from bncore.chapters import full, names
 from bncore.lab import recorded
 
 FOUND = [
+    "front/start",
     "mechanics/scaling",
     "mechanics/forward",
     "mechanics/backward",
@@ -40,7 +41,7 @@ def _has(chapter):
 
 def test_a_chapter_without_one_is_refused_with_those_that_have_one():
     with pytest.raises(
-        ValueError, match=r"chapter is 'convergence/decoupling', expected one of mech"
+        ValueError, match=r"chapter is 'convergence/decoupling', expected one of front/start, mech"
     ):
         full.module("convergence/decoupling")
 
