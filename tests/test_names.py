@@ -75,8 +75,9 @@ def test_the_wings_stand_in_the_order_of_the_book():
 @pytest.mark.parametrize("chapter", TITLES)
 def test_the_title_says_the_name_of_the_module(chapter):
     words = re.sub(r"[\W_]+", "_", TITLES[chapter].lower())
-    name = chapter.split("/")[1]
-    assert words == name or words.endswith(f"_{name}")
+    wing, name = chapter.split("/")
+    question = TITLES[chapter].endswith("?") and words.startswith(f"{name}_")
+    assert wing == "front" or words == name or words.endswith(f"_{name}") or question
 
 
 @pytest.mark.parametrize("chapter", TITLES)
@@ -87,10 +88,9 @@ def test_the_notebook_has_the_title(chapter):
 
 def test_the_front_page_and_the_readme_call_the_chapters_by_their_titles_in_their_order():
     expected = [(TITLES[chapter], page(chapter)) for chapter in TITLES]
-    card = r"^:::\{grid-item-card\} (.*)\n:link: ([\w/]+)$"
-    assert re.findall(card, read("book/intro.md"), re.MULTILINE) == expected
-    line = r"^- \[(.*?)\]\(book/([\w/]+)\.ipynb\)"
-    assert re.findall(line, read("README.md"), re.MULTILINE) == expected
+    for path, folder in (("book/intro.md", ""), ("README.md", "book/")):
+        line = rf"^- \[(.*?)\]\({folder}([\w/]+)\.ipynb\)"
+        assert re.findall(line, read(path), re.MULTILINE) == expected
 
 
 def test_the_ledger_calls_the_chapters_by_their_titles_in_their_order(book_ledger):

@@ -4,10 +4,12 @@ An installed package sees neither. Chapters never import this, only what speaks 
 """
 
 TITLES = {
+    "front/start": "Batch norm in ten minutes",
     "mechanics/scaling": "Feature scaling",
     "mechanics/forward": "Forward",
     "mechanics/backward": "Backward",
     "mechanics/inference": "Inference",
+    "explanations/why": "Why does it work?",
     "explanations/covariate_shift": "Covariate shift",
     "explanations/scale_invariance": "Scale invariance",
     "explanations/smoothness": "Smoothness",

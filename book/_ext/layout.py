@@ -202,12 +202,11 @@ def _in_the_titles(layout, text):
 
 def _on_the_front_page(layout, text):
     link = layout.page.removeprefix("book/")
-    card = f":::{{grid-item-card}} {layout.title}\n:link: {link}\n:link-type: doc\nWhat a reader finds here, in one sentence.\n:::\n"
-    of_wing = r"^:link: \w+\n" if layout.wing == "front" else rf"^:link: {layout.wing}/\w+\n"
-    found = _after_last(text, rf"{of_wing}(?s:.*?)^:::\n", f"\n{card}")
-    if found is None and layout.wing == "front":
-        return _before(text, ":::{grid-item-card}", f"{card}\n")
-    return found or _before(text, "::::\n\n## How to read it", f"\n{card}")
+    line = f"- [{layout.title}]({link}.ipynb)\n"
+    card = "Begin" if layout.wing == "front" else layout.wing.capitalize()
+    start = f":::{{grid-item-card}} {card}\n"
+    found = _after_last(text, rf"^{re.escape(start)}(- .*\n)*", line)
+    return found or _before(text, "::::\n\n## What became", f"\n{start}{line}:::\n")
 
 
 def _in_the_readme(layout, text):

@@ -182,7 +182,7 @@ def listed(root):
     return {
         "_toc.yml": re.findall(r"^      - file: book/((?:\w+/)?\w+)$", text["_toc.yml"], re.M),
         "README.md": re.findall(r"^- \[.*?\]\(book/([\w/]+)\.ipynb\)", text["README.md"], re.M),
-        "book/intro.md": re.findall(r"^:link: ([\w/]+)$", text["book/intro.md"], re.M),
+        "book/intro.md": re.findall(r"^- \[.*?\]\(([\w/]+)\.ipynb\)", text["book/intro.md"], re.M),
         layout.CONTENTS: [
             name.removeprefix("front/")
             for name in re.findall(r'^    "([\w/]+)":', text[layout.CONTENTS], re.M)
@@ -196,7 +196,7 @@ def listed(root):
         ("mechanics/spread", "mechanics/inference"),
         ("convergence/spread", "convergence/neural_networks"),
         ("practice/spread", "convergence/neural_networks"),
-        ("front/spread", None),
+        ("front/spread", "start"),
     ],
 )
 def test_a_chapter_is_entered_behind_the_last_of_its_wing(entered, chapter, before):
