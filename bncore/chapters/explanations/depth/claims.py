@@ -124,7 +124,7 @@ def relu():
 
 
 def _gegenbauer_rate(function, size, degree):
-    """The rate from the printed series; orthogonal polynomials on [-1, 1] with weight (1-x²)^((B-4)/2)."""
+    """The rate from the printed series; polynomials orthonormal on [-1, 1] with weight (1-x²)^((B-4)/2)."""
     alpha = (size - 3) / 2
     x, weights = roots_gegenbauer(2 * degree, alpha)
     values = function(np.sqrt(size - 1) * x)
@@ -137,10 +137,12 @@ def _gegenbauer_rate(function, size, degree):
 
 @claim("yang2019, theorem that batch norm causes gradient explosion", "holds")
 def gegenbauer():
-    r"""If $\varphi$ has Gegenbauer coefficients $a_k$ of order $\frac{B-3}2$, the rate is $\sum_k
-    k\frac{B-3+k}{B-3}c_ka_k^2\big/\sum_kc_ka_k^2$ with $c_k=1-(-1)^kF_k$,
-    $F_k={}_2F_1(-k,B-3+k,\frac B2-1;x)$ and $x=\frac{B-2}{2(B-1)}$; it is least,
-    $\frac{B-2}{B-3}$, for linear $\varphi$ only.
+    r"""If $\varphi(\sqrt{B-1}\,t)$ has the coefficients $a_k$ in the Gegenbauer polynomials of order
+    $\frac{B-3}2$, the rate is $\sum_k k\frac{B-3+k}{B-3}c_ka_k^2\big/\sum_kc_ka_k^2$ with
+    $c_k=1-(-1)^kF_k$, $F_k={}_2F_1(-k,B-3+k,\frac B2-1;x)$ and $x=\frac{B-2}{2(B-1)}$; it is least,
+    $\frac{B-2}{B-3}$, for linear $\varphi$ only. (Read: coefficients in the polynomials scaled to norm 1
+    under the weight $(1-t^2)^{\frac B2-2}$; for others the squared norms belong into both sums. And
+    linear up to a constant, which batch norm removes.)
     """
     functions = [
         (torch.tanh, np.tanh),
@@ -205,18 +207,26 @@ def single_step():
     (Read: the largest squared weight gradient over the smallest falls tenfold.)
     """
 
-    def left(rate):
-        ranges = [experiments.dynamic_range(20, rate, seed) for seed in range(3)]
-        return max(after / before for before, after in ranges)
+    def left(layers, step):
+        before, after, rates = zip(
+            *(experiments.dynamic_range(layers, step, seed) for seed in range(3)), strict=True
+        )
+        return at_most(
+            0.1,
+            np.divide(after, before).max(),
+            f"range after over range before, the largest of three ReLU networks of {layers} layers, at "
+            f"learning rates near {np.median(rates):.1g}",
+        )
 
-    yield under("the step is large, of a learning rate of 1")
-    yield at_most(
-        0.1,
-        left(1.0),
-        "range after over range before, the largest of three ReLU networks of 20 layers",
+    yield under(
+        "the network has 20 layers or more, and the step is ten times as long as the weights, in the layer "
+        "where it is longest beside them"
     )
-    yield otherwise("the learning rate is 0.01")
-    yield at_most(0.1, left(0.01), "the same")
+    for layers in (20, 40, 80):
+        yield left(layers, 10)
+    yield otherwise("the step is a tenth as long as they are")
+    for layers in (20, 40, 80):
+        yield left(layers, 0.1)
 
 
 @claim("ioffe2015, Section 3.3", "holds")
@@ -269,7 +279,9 @@ def _trained(kind, layers):
 
 @claim("encyclopaedia, Vanishing/exploding gradients", "depends")
 def untrainable():
-    """Practically, deep networks with batch norm and without skip connections are untrainable."""
+    """Practically, deep networks with batch norm and without skip connections are untrainable. (Read: after
+    3000 steps, at the best learning rate, they classify less than half of the digits.)
+    """
 
     def half(layers):
         found = _trained("batch norm", layers)

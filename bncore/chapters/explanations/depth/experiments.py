@@ -244,27 +244,36 @@ def geometry(kind, layers, width=64, seed=0, examples=200):
     return cosines(last).mean(), np.corrcoef(*centred)[0, 1]
 
 
-def dynamic_range(layers, learning_rate, seed, steps=1, width=64):
-    """Largest over smallest squared weight gradient of a batch-norm network, before and after steps.
+def dynamic_range(layers, step, seed, width=64):
+    """Largest over smallest squared weight gradient of a batch-norm network, before and after a step.
+
+    Parameters
+    ----------
+    step : float
+        Length of the step over that of the weights, in the layer where this is largest.
 
     Returns
     -------
-    ndarray of shape (steps + 1,)
+    before, after : float
+    learning_rate : float
+        With which gradient descent takes a step of this length.
     """
     split = _digits()
     x, y = split.x_train[:64], split.y_train[:64]
     model = classifier("batch norm", layers, width, seed)
     weights = [p for name, p in model.named_parameters() if name.endswith("linear1.weight")]
-    descent = torch.optim.SGD(model.parameters(), lr=learning_rate)
-    ranges = []
-    for step in range(steps + 1):
-        descent.zero_grad()
+
+    def squares():
+        model.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
-        squares = [weight.grad.double().square().sum().item() for weight in weights]
-        ranges.append(max(squares) / min(squares))
-        if step < steps:
-            descent.step()
-    return np.array(ranges)
+        return np.array([weight.grad.double().square().sum().item() for weight in weights])
+
+    before = squares()
+    lengths = np.array([weight.detach().double().square().sum().item() for weight in weights])
+    rate = step / np.sqrt(before / lengths).max()
+    torch.optim.SGD(model.parameters(), lr=rate).step()
+    after = squares()
+    return before.max() / before.min(), after.max() / after.min(), rate
 
 
 def stacked(count, layers, width, batch_size, seed, scale=1.0):

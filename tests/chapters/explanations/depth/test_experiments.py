@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bncore.chapters.explanations.depth import experiments
 from bncore.explanations import depth, propagation
+from bncore.lab import data
 
 
 @pytest.mark.parametrize("activation", ["silu", "abs"])
@@ -147,12 +149,31 @@ def test_the_first_batch_norm_divides_by_the_variance_and_each_further_one_explo
     assert (eleven / one) ** 0.1 == pytest.approx(depth.growth_rate("relu", 64), rel=0.04)
 
 
-def test_a_large_first_step_evens_out_the_gradients():
-    before, after = experiments.dynamic_range(16, 1.0, 0)
-    small_before, small_after = experiments.dynamic_range(16, 1e-6, 0)
-    assert before == small_before
-    assert small_after == pytest.approx(before, rel=0.05)
-    assert after < before / 5
+@pytest.mark.parametrize("layers", [16, 40, 80])
+def test_a_step_that_is_long_beside_the_weights_evens_out_the_gradients(layers):
+    before, after, _ = experiments.dynamic_range(layers, 10.0, 0)
+    assert after < before / 10
+
+
+def test_a_step_that_is_short_beside_the_weights_leaves_the_gradients():
+    before, after, _ = experiments.dynamic_range(16, 1e-5, 0)
+    assert after == pytest.approx(before, rel=0.05)
+
+
+def test_a_step_is_as_long_beside_the_weights_as_it_should_be():
+    rate = experiments.dynamic_range(12, 3.0, 1)[2]
+    model = experiments.classifier("batch norm", 12, 64, 1)
+    old = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    split = data.digits()
+    nn.functional.cross_entropy(model(split.x_train[:64]), split.y_train[:64]).backward()
+    torch.optim.SGD(model.parameters(), lr=rate).step()
+    steps = [
+        ((weight - old[name]).norm() / old[name].norm()).item()
+        for name, weight in model.named_parameters()
+        if name.endswith("linear1.weight")
+    ]
+    assert len(steps) == 12
+    assert max(steps) == pytest.approx(3.0, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
