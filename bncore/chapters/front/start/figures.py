@@ -10,6 +10,14 @@ from matplotlib.ticker import PercentFormatter
 from bncore.mechanics import transform
 from bncore.page import explore, style
 
+MISTAKES = [
+    ("1 eval() forgotten", "not eval", "right"),
+    ("2 averages behind", "slow", "usual"),
+    ("3 batches of two", "batch of 2", "right"),
+    ("4 frozen, but moving", "frozen", "right"),
+]
+"""What each is called, and the names of ``experiments.mistakes`` with it and without it."""
+
 LOOKS = {
     "batch": ("batch norm", style.COLOR["batch norm"], "o"),
     "none": ("no batch norm", style.COLOR["no batch norm"], "s"),
@@ -73,7 +81,9 @@ def answers(sure: Sequence[float], alone: float) -> matplotlib.figure.Figure:
     return fig
 
 
-def mistakes(found: xr.Dataset, pairs: Sequence[tuple[str, str, str]]) -> matplotlib.figure.Figure:
+def mistakes(
+    found: xr.Dataset, pairs: Sequence[tuple[str, str, str]] = MISTAKES
+) -> matplotlib.figure.Figure:
     """Test accuracy with each mistake and without it: median and range over the seeds."""
     fig, ax = style.axes(height=0.8 * len(pairs) + 0.9)
     for row, (_, wrong, mended) in enumerate(pairs):
