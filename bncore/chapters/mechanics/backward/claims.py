@@ -3,7 +3,9 @@
 import numpy as np
 import torch
 
-from bncore.chapters.mechanics.backward.experiments import drifting_bias
+from bncore.chapters.mechanics.backward.experiments import WIDTHS, drifting_bias
+from bncore.lab import data, networks
+from bncore.lab.gradients import crossings
 from bncore.page.claims import at_least, at_most, claim, otherwise, under
 
 
@@ -180,12 +182,12 @@ def slope_of_the_quotient():
     )
 
 
-def _layer(a, eps, stretch=(1, 1, 1)):
+def _layer(a, eps, stretch=(1, 1, 1), seed=6):
     """Jacobians of one normalised unit, x = u (a w), by the layer's input and by its weight.
 
     The variance of u w is 1.
     """
-    rng = np.random.default_rng(6)
+    rng = np.random.default_rng(seed)
     u, w = torch.tensor(rng.normal(size=(7, 3)) * stretch), torch.tensor(rng.normal(size=3))
     w = w / (u @ w).std(unbiased=False)
 
@@ -223,21 +225,22 @@ def layer_jacobian():
 
 @claim("cs682slides, The BN transformation is scalar invariant", "holds")
 def larger_weights():
-    """Larger weights lead to smaller gradients."""
+    r"""Larger weights lead to smaller gradients. (Read: on average over the gradients at the output. A
+    single one can grow, if it is nearly along $\hat x$.)
+    """
 
-    def largest_growth(eps):
-        shorter, longer = (_layer(a, eps, stretch=(1, 10, 100))[1] for a in (0.3, 1.0))
-        return np.linalg.svd(np.linalg.pinv(shorter, rcond=1e-8) @ longer)[1].max()
+    def ratio(a, eps, stretch, seed):
+        longer, shorter = (_layer(scale, eps, stretch, seed)[1] for scale in (a, 0.3 * a))
+        return np.linalg.norm(longer) / np.linalg.norm(shorter)
 
-    yield from [
-        at_most(
+    for a, eps in ((1.0, 1e-5), (1.0, 1e-1), (0.03, 1e-5)):
+        yield at_most(
             1 - 1e-3,
-            largest_growth(eps),
-            "largest ratio of the gradient's length at weights $w$ to that at $0.3\\,w$, over all "
-            f"gradients at the output, with $\\varepsilon$ = {eps:.5f} and an input variance of 1",
+            max(ratio(a, eps, s, seed) for s in ((1, 1, 1), (1, 10, 100)) for seed in range(20)),
+            f"largest ratio of the gradient's length at weights ${a}\\,w$ to that at $0.3 \\cdot {a}\\,w$, "
+            "root mean square over all gradients at the output, 40 layers of three inputs with variances "
+            f"of $wu$ of 1, $\\varepsilon$ = {eps:.5f}",
         )
-        for eps in (1e-5, 1e-3)
-    ]
 
 
 @claim("ioffe2015, Section 2", "depends")
@@ -308,23 +311,24 @@ def differentiable():
 @claim("encyclopaedia, Backpropagation", "holds", lost=True)
 def activation():
     r"""$\partial\ell/\partial y$ depends on the choice of activation function."""
-    rng = np.random.default_rng(10)
-    y = torch.tensor(rng.normal(size=50), requires_grad=True)
-    target = torch.tensor(rng.normal(size=50))
-    gradients = [
-        torch.autograd.grad(((phi(y) - target) ** 2).mean(), y)[0].numpy()
-        for phi in (torch.sigmoid, torch.tanh, torch.relu)
-    ]
-    apart = [
-        np.linalg.norm(a - b) / np.linalg.norm(a)
-        for i, a in enumerate(gradients)
-        for b in gradients[i + 1 :]
-    ]
+    split, apart = data.digits(), []
+    for seed in range(5):
+        models = [
+            networks.mlp(WIDTHS, activation, "batch", gain=1.0, seed=seed)
+            for activation in ("sigmoid", "tanh", "relu")
+        ]
+        # The outputs of the first batch norm are the same for all.
+        gradients = [crossings(one, split.x_train[:64], split.y_train[:64])[0].dy for one in models]
+        apart += [
+            1 - np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b))
+            for i, a in enumerate(gradients)
+            for b in gradients[i + 1 :]
+        ]
     yield at_least(
-        0.1,
+        0.01,
         min(apart),
-        "smallest relative distance between the gradients under sigmoid, tanh and ReLU, "
-        "with batch, targets and loss the same",
+        "smallest 1 less the cosine of the gradients at the outputs of a batch norm, which are the same, "
+        "under sigmoid, tanh and ReLU, networks of two hidden layers on 64 digits, five seeds",
     )
 
 
