@@ -267,28 +267,34 @@ def logistic_descent(
     return W
 
 
-def scale_of_hidden(trained: bool, seed: int) -> float:
-    """How far deviations of hidden features are from 1, scaled as they were 300 steps before.
+def moved_hidden(
+    trained: bool, seed: int, steps: int = 300, *, held_out: bool = True
+) -> dict[str, float]:
+    """How far hidden features are from mean 0 and deviation 1, scaled as they were some steps before.
 
     One hidden layer of 8 tanh units on the diabetes table, by gradient descent on 300 patients; the
-    largest distance over the units, on the others. Without `trained` the first layer stands still.
+    largest distances over the units, on the others or on these. Without `trained` the first layer
+    stands still.
     """
     X, y = load_diabetes(return_X_y=True, scaled=False)
     inputs, target = standardised(X), ((y - y.mean()) / y.std())[:, None]
     rng = np.random.default_rng(seed)
     first, second = rng.normal(size=(10, 8)) / 3, rng.normal(size=(8, 1))
     order = rng.permutation(len(inputs))
-    seen, held_out = order[:300], order[300:]
+    seen, others = order[:300], order[300:]
     fitted = scaling.Standardization.fit(np.tanh(inputs[seen] @ first))
-    for _ in range(300):
+    for _ in range(steps):
         hidden = np.tanh(inputs[seen] @ first)
         error = (hidden @ second - target[seen]) / len(seen)
         slope = (error @ second.T) * (1 - hidden**2)
         second = second - 0.3 * hidden.T @ error
         if trained:
             first = first - 0.3 * inputs[seen].T @ slope
-    scaled = fitted.apply(np.tanh(inputs[held_out] @ first))
-    return float(np.abs(scaled.std(axis=0) - 1).max())
+    scaled = fitted.apply(np.tanh(inputs[others if held_out else seen] @ first))
+    return {
+        "mean": float(np.abs(scaled.mean(axis=0)).max()),
+        "deviation": float(np.abs(scaled.std(axis=0) - 1).max()),
+    }
 
 
 def network_loss(

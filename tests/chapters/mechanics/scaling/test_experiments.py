@@ -208,7 +208,9 @@ def test_beyond_the_largest_step_descent_diverges(seed):
 
 
 def test_a_scaling_of_hidden_features_holds_while_they_stand_still():
-    assert experiments.scale_of_hidden(False, 0) < 0.2 < experiments.scale_of_hidden(True, 0)
+    still, trained = (experiments.moved_hidden(learns, 0) for learns in (False, True))
+    assert still["deviation"] < 0.2 < trained["deviation"]
+    assert experiments.moved_hidden(True, 0, steps=0) == still
 
 
 def test_whitened_inputs_are_those_of_the_package():
