@@ -109,6 +109,7 @@ def ledger(chapter: str | None = None) -> Ledger:
     discover("claims", chapter)
     chosen = [entry for entry in claims.REGISTRY.values() if chapter in (None, entry.chapter)]
     from bncore.chapters import statements
+    from bncore.chapters.sources import NAMES
 
     titles, seen = {}, {one.source for one in statements.read()}
     if chapter is None:
@@ -119,7 +120,8 @@ def ledger(chapter: str | None = None) -> Ledger:
     watched = os.environ.get("BNCORE_FACE", "live") == "live"
     bar = tqdm(chosen, desc="Judging claims", delay=2, leave=False) if watched else chosen
     judged = [(entry, entry.evidence()) for entry in bar]
-    return Ledger(judged, whole_book=chapter is None, titles=titles, seen=seen)
+    whole = chapter is None
+    return Ledger(judged, whole_book=whole, titles=titles, seen=seen, sources=NAMES)
 
 
 def check(name: str, answer: object) -> exercises.Result:

@@ -25,6 +25,9 @@ SYMBOLS = {
     "undecided": "!",
     "untestable": "–",
 }
+EXAMPLES = ("fails", "depends")
+"""Verdicts of which the ledger of the book shows a row with its evidence on top."""
+
 LOST = "the source at hand lost this formula in conversion; it is derived anew"
 RETOLD_MARK = (
     '<span class="bn-retold" title="the text of this source was not at hand; the statement is as '
@@ -50,12 +53,15 @@ class Ledger:
         What a chapter is called; by default what its name says.
     seen : collection of str, optional
         Sources whose text was at hand. The rows of others say that they are retold.
+    sources : mapping of str to str
+        What a source is called; by default its key.
     """
 
     entries: Sequence[tuple[Claim, Evidence]]
     whole_book: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
     seen: Collection[str] | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         width = max((len(claim.id) for claim, _ in self.entries), default=0)
@@ -74,7 +80,7 @@ class Ledger:
         """
         if not self.whole_book:
             count = _count(evidence.verdict for _, evidence in self.entries)
-            return f'<div class="bn-ledger">{_table(self.entries, count, self.seen)}</div>'
+            return f'<div class="bn-ledger">{self._table(self.entries, count)}</div>'
         wings: dict[str, dict[str, list]] = {}
         for claim, evidence in self.entries:
             chapters = wings.setdefault(claim.chapter.split("/")[0], {})
@@ -84,7 +90,10 @@ class Ledger:
             f"{''.join(self._chapter(*chapter) for chapter in chapters.items())}</section>"
             for wing, chapters in wings.items()
         )
-        return f'<div class="bn-ledger">{self._summary(wings)}{self._filters()}{sections}</div>'
+        return (
+            f'<div class="bn-ledger">{self._summary(wings)}{self._examples()}{self._filters()}'
+            f"{sections}</div>"
+        )
 
     def _summary(self, wings) -> str:
         """How many claims of each chapter have each verdict."""
@@ -114,6 +123,13 @@ class Ledger:
             f"{bodies}<tfoot>{total}</tfoot></table>"
         )
 
+    def _examples(self) -> str:
+        """The first row of each of two verdicts that surprise, with its evidence open."""
+        firsts = {evidence.verdict: (claim, evidence) for claim, evidence in self.entries[::-1]}
+        rows = [firsts[verdict] for verdict in EXAMPLES if verdict in firsts]
+        caption = "How to read a row: examples, with their evidence"
+        return self._table(rows, caption, again=True) if rows else ""
+
     def _chapter(self, chapter: str, entries: Sequence[tuple[Claim, Evidence]]) -> str:
         title = escape(self._title(chapter))
         count = _count(evidence.verdict for _, evidence in entries)
@@ -122,24 +138,30 @@ class Ledger:
             f'<details class="bn-chapter"><summary><h4>{title}</h4> '
             f'<span class="bn-count">{count}</span></summary>'
             f'<p class="bn-from" id="{anchor(chapter)}">Chapter {link}</p>'
-            f"{_table(entries, f'Claims of {title}', self.seen)}</details>"
+            f"{self._table(entries, f'Claims of {title}')}</details>"
         )
 
     def _title(self, chapter: str) -> str:
         return self.titles.get(chapter) or _named(chapter)
+
+    def _sources(self) -> dict[str, str]:
+        return {claim.key: self._source(claim.key) for claim, _ in self.entries}
+
+    def _source(self, key: str) -> str:
+        return self.sources.get(key, key)
 
     def _verdicts(self) -> list[str]:
         return [v for v in SYMBOLS if any(e.verdict == v for _, e in self.entries)]
 
     def _filters(self) -> str:
         choices = {
-            "verdict": self._verdicts(),
-            "chapter": list(dict.fromkeys(claim.chapter for claim, _ in self.entries)),
-            "source": sorted({claim.key for claim, _ in self.entries}),
+            "verdict": {verdict: verdict for verdict in self._verdicts()},
+            "chapter": {claim.chapter: self._title(claim.chapter) for claim, _ in self.entries},
+            "source": dict(sorted(self._sources().items(), key=lambda named: named[1].lower())),
         }
         selects = "".join(
             f'<label>{name.capitalize()} <select name="{name}"><option value="">all</option>'
-            f"{''.join(f'<option>{escape(value)}</option>' for value in values)}</select></label>"
+            f"{''.join(_option(*choice) for choice in values.items())}</select></label>"
             for name, values in choices.items()
         )
         return (
@@ -149,6 +171,44 @@ class Ledger:
             '<p class="bn-ledger-count" role="status" aria-live="polite" hidden></p>'
         )
 
+    def _table(
+        self, entries: Sequence[tuple[Claim, Evidence]], caption: str, again: bool = False
+    ) -> str:
+        # Roles are spelled out: on a phone the rows are cards, and no table to a browser.
+        head = "".join(
+            f'<th scope="col" role="columnheader">{name}</th>'
+            for name in ("Verdict", "Claim", "Source")
+        )
+        rows = "".join(self._row(claim, evidence, again) for claim, evidence in entries)
+        kind = "bn-claims bn-examples" if again else "bn-claims"
+        return (
+            f'<table class="{kind}" role="table"><caption>{caption}</caption>'
+            f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+            f'<tbody role="rowgroup">{rows}</tbody></table>'
+        )
+
+    def _row(self, claim: Claim, evidence: Evidence, again: bool) -> str:
+        """A row, which has ids unless it is shown again, with its evidence open."""
+        verdict = evidence.verdict
+        source = _link(self._source(claim.key), f"bibliography.html#cite-{claim.key}")
+        retold = self.seen is not None and claim.key not in self.seen
+        own = "" if again else f' id="claim-{claim.id}"'
+        return (
+            f'<tr role="row"{own} data-verdict="{verdict}" '
+            f'data-chapter="{claim.chapter}" data-source="{claim.key}">'
+            f'<td role="cell" data-label="Verdict">{_badge(claim, verdict)}</td>'
+            '<th scope="row" role="rowheader" data-label="Claim">'
+            f'<div class="bn-statement">{"" if again else _anchors(claim)}{inline(claim.statement)}</div>'
+            f"{_condition(evidence)}{_lost(claim)}"
+            f"{_details(claim, evidence, again)}</th>"
+            f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}'
+            f"{RETOLD_MARK if retold else ''}</td></tr>"
+        )
+
+
+def _option(value: str, words: str) -> str:
+    return f'<option value="{escape(value)}">{escape(words)}</option>'
+
 
 def _named(place: str) -> str:
     return place.split("/")[-1].replace("_", " ").capitalize()
@@ -157,41 +217,6 @@ def _named(place: str) -> str:
 def anchor(chapter: str) -> str:
     """Return the id at which the rows of a chapter begin in the ledger of the book."""
     return f"claims-of-{escape(chapter.replace('/', '-'))}"
-
-
-def _table(
-    entries: Sequence[tuple[Claim, Evidence]], caption: str, seen: Collection[str] | None
-) -> str:
-    # Roles are spelled out: on a phone the rows are cards, and no table to a browser.
-    head = "".join(
-        f'<th scope="col" role="columnheader">{name}</th>'
-        for name in ("Verdict", "Claim", "Source")
-    )
-    rows = "".join(
-        _row(claim, evidence, seen is not None and claim.key not in seen)
-        for claim, evidence in entries
-    )
-    return (
-        f'<table class="bn-claims" role="table"><caption>{caption}</caption>'
-        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>'
-        f'<tbody role="rowgroup">{rows}</tbody></table>'
-    )
-
-
-def _row(claim: Claim, evidence: Evidence, retold: bool) -> str:
-    verdict = evidence.verdict
-    source = _link(claim.key, f"bibliography.html#cite-{claim.key}")
-    return (
-        f'<tr role="row" id="claim-{claim.id}" data-verdict="{verdict}" '
-        f'data-chapter="{claim.chapter}" data-source="{claim.key}">'
-        f'<td role="cell" data-label="Verdict">{_badge(claim, verdict)}</td>'
-        '<th scope="row" role="rowheader" data-label="Claim">'
-        f'<div class="bn-statement">{_anchors(claim)}{inline(claim.statement)}</div>'
-        f"{_condition(evidence)}{_lost(claim)}"
-        f"{_details(claim, evidence)}</th>"
-        f'<td role="cell" data-label="Source">{source}, {inline(claim.locator)}'
-        f"{RETOLD_MARK if retold else ''}</td></tr>"
-    )
 
 
 def inline(markdown: str) -> str:
@@ -261,7 +286,7 @@ def _badge(claim: Claim, verdict: str) -> str:
     )
 
 
-def _details(claim: Claim, evidence: Evidence) -> str:
+def _details(claim: Claim, evidence: Evidence, is_open: bool) -> str:
     parts = []
     for group in evidence.groups:
         items = "".join(_measurement(measurement) for measurement in group.measurements)
@@ -270,7 +295,7 @@ def _details(claim: Claim, evidence: Evidence) -> str:
     place = f"{claim.judge.__module__}.{claim.judge.__qualname__}"
     name = _link(claim.id, f"claims.html#claim-{claim.id}")
     return (
-        f"<details><summary>Evidence</summary>{''.join(parts)}"
+        f"<details{' open' if is_open else ''}><summary>Evidence</summary>{''.join(parts)}"
         f'<p class="bn-heading">Judged by <code>{escape(place)}</code></p>{_source_code(claim)}'
         f'<p class="bn-id">{name}</p></details>'
     )

@@ -1,5 +1,5 @@
-/* Filters the rows of the claims ledger by verdict, chapter, source and text, unfolds the chapters
-   that hold what was looked for, and opens what the address names. Without this script the filters
+/* Filters the rows of the claims ledger by verdict, chapter, source and text, which the address keeps,
+   unfolds the chapters that hold what was looked for, and opens what the address names. Without this script the filters
    stay hidden and the browser unfolds chapters by itself. */
 (() => {
   "use strict";
@@ -7,7 +7,7 @@
   function enliven(ledger) {
     const form = ledger.querySelector(".bn-ledger-filters");
     const count = ledger.querySelector(".bn-ledger-count");
-    const rows = [...ledger.querySelectorAll(".bn-claims tbody tr")];
+    const rows = [...ledger.querySelectorAll(".bn-wing .bn-claims tbody tr")];
     const chapters = [...ledger.querySelectorAll(".bn-chapter")];
     const button = form?.querySelector("button");
     let folded = null;
@@ -28,6 +28,24 @@
       }
       fold([...wanted.values()].some((value) => value.trim()));
       count.textContent = `${shown} of ${rows.length} claims shown`;
+    }
+
+    // `?verdict=fails`: what a reader reloads, comes back to or sends on shows the same rows.
+    function fromAddress() {
+      const asked = new URLSearchParams(location.search);
+      for (const field of form.elements) if (asked.has(field.name)) field.value = asked.get(field.name);
+      // What the page does not offer asks for nothing.
+      for (const select of form.querySelectorAll("select"))
+        if (select.selectedIndex < 0) select.value = "";
+    }
+
+    function toAddress() {
+      const asked = new URLSearchParams(location.search);
+      for (const [name, value] of new FormData(form))
+        if (value.trim()) asked.set(name, value.trim());
+        else asked.delete(name);
+      const query = asked.size ? `?${asked}` : "";
+      history.replaceState(history.state, "", location.pathname + query + location.hash);
     }
 
     function fold(filtered) {
@@ -58,10 +76,14 @@
       for (const chapter of chapters) if (!chapter.hidden) chapter.open = open;
     });
     for (const chapter of chapters) chapter.addEventListener("toggle", label);
-    form.addEventListener("input", filter);
+    form.addEventListener("input", () => {
+      filter();
+      toAddress();
+    });
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;
     count.hidden = false;
+    fromAddress();
     filter();
     printUnfolded(chapters);
   }

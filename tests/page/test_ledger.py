@@ -123,10 +123,10 @@ def test_only_text_is_shown_where_only_text_is_recorded(monkeypatch):
 def test_the_table_can_be_read_without_colour_or_sight(whole_book):
     tree = Tree(Ledger(entries(), whole_book).html())
     tables = tree.all("table")
-    assert len(tables) == (1 + 2 if whole_book else 1)
+    assert len(tables) == (1 + 1 + 2 if whole_book else 1)
     assert len(tree.all("caption")) == len(tables)
     rows = [attrs for attrs in tree.all("th") if attrs.get("role") == "rowheader"]
-    assert len(rows) == 6
+    assert len(rows) == (6 + 2 if whole_book else 6)
     assert all(attrs["scope"] in ("col", "row", "rowgroup") for attrs in tree.all("th"))
     for verdict, symbol in SYMBOLS.items():
         assert f"{symbol} {verdict}" in tree.text
@@ -153,13 +153,36 @@ def test_the_filters_offer_each_choice_once_and_sources_in_alphabetical_order():
     again = replace(first[0], id="again", source="first2015, (4)"), first[1]
     html = Ledger([*others, again, first], whole_book=True).html()
     offered = {
-        name: re.findall("<option>([^<]*)</option>", select)
+        name: re.findall('<option value="([^"]+)">', select)
         for name, select in re.findall(r'<select name="(\w+)">(.*?)</select>', html)
     }
     keys = {claim.key for claim, _ in entries()}
     assert offered["source"] == sorted(keys)
     assert offered["chapter"] == ["mechanics/forward", "mechanics/backward"]
     assert offered["verdict"] == list(SYMBOLS)
+
+
+def test_sources_and_chapters_are_called_by_their_names():
+    names = {"first": "Ann & Bo 2015", "first2015": "Ann & Bo 2015", "second2015": "A. <Z>"}
+    ledger = Ledger(entries(), whole_book=True, titles={"mechanics/forward": "On"}, sources=names)
+    html = ledger.html()
+    select = re.search(r'<select name="source">(.*?)</select>', html)[1]
+    offered = re.findall('<option value="([^"]+)">(.*?)</option>', select)
+    assert offered[:2] == [("second2015", "A. &lt;Z&gt;"), ("first2015", "Ann &amp; Bo 2015")]
+    assert ("third2015", "third2015") in offered
+    assert '<option value="mechanics/forward">On</option>' in html
+    row = html[html.index('id="claim-first"') :]
+    assert "Ann & Bo 2015, (3)" in Tree(row[row.index("<td") : row.index("</tr>")]).text
+
+
+def test_a_row_that_fails_and_one_that_depends_stand_open_on_top_without_ids():
+    html = Ledger(entries(), whole_book=True).html()
+    table = re.search(r'<table class="bn-claims bn-examples".*?</table>', html, re.DOTALL)[0]
+    assert re.findall(r'data-verdict="(\w+)"', table) == ["fails", "depends"]
+    assert table.count("<details open>") == html.count("<details open>") == 2
+    assert "id=" not in table
+    assert "bn-examples" not in Ledger(entries()[:1], whole_book=True).html()
+    assert "bn-examples" not in Ledger(entries()).html()
 
 
 def test_the_ledger_of_the_book_folds_each_chapter_under_its_wing():
@@ -294,7 +317,7 @@ def test_links_lead_from_the_page_to_the_site(monkeypatch, root, start):
     monkeypatch.setenv("BNCORE_PAGE_ROOT", root)
     links = [a["href"] for a in Tree(Ledger(entries(), whole_book=True).html()).all("a")]
     chapters = {claim.chapter for claim, _ in entries()}
-    assert len(links) == 2 * len(entries()) + 2 * len(chapters)
+    assert len(links) == 2 * (len(entries()) + 2) + 2 * len(chapters)
     assert all(link.startswith(start) for link in links)
     assert any(link.endswith("book/bibliography.html#cite-first2015") for link in links)
     assert any(link.endswith("book/mechanics/backward.html") for link in links)

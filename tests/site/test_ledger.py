@@ -9,7 +9,7 @@ from built import DESKTOP, PHONE, SITE, pages
 LEDGER = "book/claims.html"
 UNFOLDED = """() => [...document.querySelectorAll('.bn-chapter[open]')]
     .map(e => e.querySelector('.bn-from').id)"""
-SHOWN = """() => [...document.querySelectorAll('.bn-ledger .bn-claims tbody tr')]
+SHOWN = """() => [...document.querySelectorAll('.bn-wing .bn-claims tbody tr')]
     .filter(row => row.checkVisibility({ contentVisibilityAuto: true }))
     .map(row => row.dataset.verdict)"""
 IN_SIGHT = """id => {
@@ -126,7 +126,7 @@ def test_filters_show_what_they_name_and_fold_again(visit):
     assert len(verdicts) >= 4
     for verdict in verdicts:
         tab.select_option("select[name=verdict]", verdict)
-        wanted = len(re.findall(f'<tr [^>]*data-verdict="{verdict}"', html))
+        wanted = len(re.findall(f'<tr [^>]*id="[^>]*data-verdict="{verdict}"', html))
         assert tab.evaluate(SHOWN) == [verdict] * wanted
         assert tab.locator(".bn-ledger-count").inner_text().startswith(f"{wanted} of {everything} ")
     for part in (".bn-wing", ".bn-chapter"):
@@ -148,10 +148,10 @@ def test_filters_show_what_they_name_and_fold_again(visit):
 def test_filters_by_chapter_source_and_words_agree_with_the_rows(visit):
     tab = visit(LEDGER)
     rows = tab.evaluate(
-        """() => [...document.querySelectorAll('.bn-ledger .bn-claims tbody tr')].map(
+        """() => [...document.querySelectorAll('.bn-wing .bn-claims tbody tr')].map(
             row => [row.id, row.dataset.chapter, row.dataset.source, row.textContent.toLowerCase()])"""
     )
-    shown = """() => [...document.querySelectorAll('.bn-ledger .bn-claims tbody tr:not([hidden])')]
+    shown = """() => [...document.querySelectorAll('.bn-wing .bn-claims tbody tr:not([hidden])')]
         .map(row => row.id)"""
     chapter, source = rows[0][1], rows[-1][2]
     tab.select_option("select[name=chapter]", chapter)
@@ -192,9 +192,49 @@ def test_a_button_and_printing_unfold_all_chapters_and_fold_them(visit):
 def test_paper_shows_every_row(javascript, visit):
     tab = visit(LEDGER, javascript=javascript)
     tab.emulate_media(media="print")
-    rows = tab.locator(".bn-claims tbody tr")
+    rows = tab.locator(".bn-wing .bn-claims tbody tr")
     assert rows.count() == len(ids(LEDGER))
     for row in (rows.first, rows.nth(rows.count() // 2), rows.last):
         assert row.is_visible()
         assert row.bounding_box()["height"] > 20
     assert not tab.locator(".bn-ledger-filters").is_visible()
+
+
+def test_filters_live_in_the_address(visit):
+    tab = visit(f"{LEDGER}?verdict=fails&text=variance&chapter=mechanics/forward")
+    asked = {"verdict": "fails", "text": "variance", "chapter": "mechanics/forward", "source": ""}
+
+    def filters():
+        return {name: tab.locator(f"[name={name}]").input_value() for name in asked}
+
+    assert filters() == asked
+    verdicts = tab.evaluate(SHOWN)
+    assert verdicts
+    assert set(verdicts) == {"fails"}
+    tab.select_option("select[name=verdict]", "holds")
+    tab.fill("input[name=text]", "")
+    asked |= {"verdict": "holds", "text": ""}
+    assert "verdict=holds" in tab.url
+    assert "text" not in tab.url
+    shown = tab.evaluate(SHOWN)
+    for again in (tab.reload, lambda: (tab.goto(tab.url.split("claims")[0]), tab.go_back())):
+        again()
+        tab.wait_for_function("() => !document.querySelector('.bn-ledger-filters').hidden")
+        assert filters() == asked
+        assert tab.evaluate(SHOWN) == shown
+    assert tab.complaints == []
+
+
+def test_an_address_that_asks_for_what_is_not_there_shows_all(visit):
+    tab = visit(f"{LEDGER}?verdict=nope&source=&x=1#{ids(LEDGER)[0]}")
+    assert tab.locator(".bn-wing .bn-claims tbody tr:not([hidden])").count() == len(ids(LEDGER))
+    tab.select_option("select[name=verdict]", "holds")
+    assert tab.url.endswith(f"?verdict=holds&x=1#{ids(LEDGER)[0]}")
+
+
+def test_two_rows_stand_open_on_top(visit):
+    tab = visit(LEDGER, javascript=False)
+    rows = tab.locator(".bn-examples tbody tr")
+    assert [row.get_attribute("data-verdict") for row in rows.all()] == ["fails", "depends"]
+    for row in rows.all():
+        assert row.locator("details ul, details p").first.is_visible()

@@ -1,0 +1,26 @@
+"""What the ledger calls the sources: as one cites them, where they have authors and a year."""
+
+NAMES = {
+    "arora2019": "Arora et al. 2019",
+    "cai2019": "Cai et al. 2019",
+    "cs682slides": "CS 682 slides",
+    "encyclopaedia": "Wikipedia",
+    "ghorbani2019": "Ghorbani et al. 2019",
+    "he2015": "He et al. 2015",
+    "hendrycks2016": "Hendrycks & Gimpel 2016",
+    "hoffer2017": "Hoffer et al. 2017",
+    "ioffe2015": "Ioffe & Szegedy 2015",
+    "kohler2019": "Kohler et al. 2019",
+    "li2019": "Li et al. 2019",
+    "liarora2020": "Li & Arora 2020",
+    "luo2019": "Luo et al. 2019",
+    "readingnotes": "Reading notes",
+    "salimans2016": "Salimans & Kingma 2016",
+    "santurkar2018": "Santurkar et al. 2018",
+    "sharad": "Sharad",
+    "teye2018": "Teye et al. 2018",
+    "vanlaarhoven2017": "van Laarhoven 2017",
+    "wan2021": "Wan et al. 2021",
+    "whatisbn": "What is Batch Normalization?",
+    "yang2019": "Yang et al. 2019",
+}
