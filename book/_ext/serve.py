@@ -3,6 +3,7 @@
 import argparse
 import functools
 import http.server
+from pathlib import Path
 
 
 def main():
@@ -26,8 +27,23 @@ def main():
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Shows the site's own page in place of one that is not there, as its host does."""
+
     def log_message(self, *_):
         pass
+
+    def send_error(self, code, message=None, explain=None):
+        page = Path(self.directory, "404.html")
+        if code != http.HTTPStatus.NOT_FOUND or not page.is_file():
+            super().send_error(code, message, explain)
+            return
+        body = page.read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 if __name__ == "__main__":

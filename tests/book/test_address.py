@@ -118,9 +118,21 @@ def test_pages_link_to_the_repository_only_where_it_is_known(tmp_path, repositor
         assert "initThebe" in page
         assert f"git+{site}@c0ffee" in edition.cells[1].source
         assert f"git+{site}@c0ffee" in binder.read_text(encoding="utf-8")
+        assert (
+            '<link rel="canonical" href="https://some-one.github.io/the-book/book/chapter.html"'
+            in page
+        )
+        assert 'property="og:image" content="https://some-one.github.io/the-book/_static/' in page
+        places = (tmp_path / "_build/html/sitemap.xml").read_text(encoding="utf-8")
+        assert "<loc>https://some-one.github.io/the-book/book/chapter.html</loc>" in places
+        missing = (tmp_path / "_build/html/404.html").read_text(encoding="utf-8")
+        assert '<base href="/the-book/" />' in missing
         assert "](https://some-one.github.io/the-book/book/intro.html)" in edition.cells[0].source
     else:
         assert not any(re.search("github|binder|colab", link) for link in links)
         assert "launch-buttons" not in page
         assert [cell.source for cell in edition.cells] == ["# Chapter\n\nIntro", "print(1)"]
         assert not binder.parent.exists()
+        assert "canonical" not in page
+        assert "og:" not in page
+        assert not (tmp_path / "_build/html/sitemap.xml").exists()

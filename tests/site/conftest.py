@@ -10,13 +10,11 @@ import pytest
 from browser import MISSING, find
 from built import DESKTOP, PHONE, SITE, UNFOLD
 from playwright.sync_api import sync_playwright
+from serve import QuietHandler
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
 
 
 def pytest_collection_modifyitems(items):

@@ -1,0 +1,53 @@
+"""Pages are found: by their titles and descriptions, by the search, and what is not there leads on."""
+
+import re
+from collections import Counter
+
+import pytest
+from built import SITE, pages
+
+from bncore.chapters.contents import TITLES
+
+BOOK = pages("book/**/*.html")
+RESULTS = "() => [...document.querySelectorAll('#search-results li > a')].map(e => e.pathname)"
+
+
+def head(page):
+    return (SITE / page).read_text(encoding="utf-8").split("</head>")[0]
+
+
+def test_no_title_repeats_itself_and_no_two_pages_have_one():
+    titles = [re.search("<title>(.*?)</title>", head(page))[1] for page in BOOK]
+    for title in titles:
+        own, *book = title.split(" &#8212; ")
+        assert book != [own]
+        assert not re.match(r"\d", own)
+    assert titles[BOOK.index("book/intro.html")] == "Batch Normalization"
+
+
+def test_every_page_has_a_description_of_its_own():
+    found = [re.findall('<meta name="description" content="(.*?)" />', head(page)) for page in BOOK]
+    for page, said in zip(BOOK, found, strict=True):
+        assert len(said) == 1, page
+        assert 20 < len(said[0]) < 260, page
+    assert max(Counter(said for [said] in found).values()) == 1
+
+
+@pytest.mark.parametrize("chapter", TITLES)
+def test_the_search_for_a_title_shows_the_chapter_first(chapter, visit):
+    tab = visit(f"search.html?q={TITLES[chapter].replace(' ', '+')}")
+    tab.wait_for_selector("#search-results li > a")
+    assert tab.evaluate(RESULTS)[0] == f"/book/{chapter.removeprefix('front/')}.html"
+
+
+@pytest.mark.parametrize("depth", ["", "book/", "book/a/b/c/"])
+def test_what_is_not_there_leads_to_the_book_from_any_depth(depth, visit):
+    tab = visit(f"{depth}nowhere.html")
+    assert tab.title().startswith("Not here")
+    for name in ("front page", "ledger", "package"):
+        path = tab.get_by_role("link", name=name).evaluate("e => e.pathname")
+        assert (SITE / path[1:]).is_file()
+    tab.get_by_role("searchbox").fill("epsilon")
+    tab.get_by_role("button").click()
+    tab.wait_for_url("**/search.html?q=epsilon")
+    tab.wait_for_selector("#search-results li > a")
