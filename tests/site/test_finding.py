@@ -51,3 +51,16 @@ def test_what_is_not_there_leads_to_the_book_from_any_depth(depth, visit):
     tab.get_by_role("button").click()
     tab.wait_for_url("**/search.html?q=epsilon")
     tab.wait_for_selector("#search-results li > a")
+
+
+WITH_EXERCISES = [page for page in BOOK if 'id="exercises"' in (SITE / page).read_text("utf-8")]
+
+
+@pytest.mark.parametrize("page", [page for page in WITH_EXERCISES if "/api/" not in page])
+def test_exercises_say_where_they_can_be_run(page):
+    html = (SITE / page).read_text(encoding="utf-8")
+    said = re.search(
+        r'id="exercises">\s*<h2>.*?</h2>\s*<p class="bn-run">(.*?)</p>', html, re.DOTALL
+    )
+    words = re.sub("<[^>]+>", "", said[1])
+    assert "make lab" in words or "colab.research.google.com" in said[1]
