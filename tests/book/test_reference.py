@@ -61,6 +61,7 @@ def test_what_is_described_is_what_autodoc_takes():
     found = members(transform)
     assert {"forward", "backward", "Gradients"} <= set(found)
     assert not {"np", "annotations"} & set(found)
+    assert not [name for name in found if name.startswith("_")]
 
 
 @pytest.mark.parametrize(
