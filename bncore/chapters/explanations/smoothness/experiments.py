@@ -190,9 +190,12 @@ def loss_curve(kind, depth, learning_rate, seed, *, moments):
 
 
 @cache
-def trained(count):
-    """Networks of two layers with batch norm after 100 steps, of the first seeds."""
-    return walks("batch norm", 2, tuple(range(count)), 100, 100)[1]
+def trained(count, depth=2, rate=0.1, steps=100):
+    """Networks with batch norm after so many steps, of the first seeds."""
+    models = [network("batch norm", depth, seed) for seed in range(count)]
+    for seed, model in enumerate(models):
+        training.train(model, digits()[0], steps, 64, rate, seed)
+    return models
 
 
 def gradient_of(model, x, y, units="absolute"):

@@ -27,6 +27,7 @@ CONFIGURATION = {
     "every": 25,
     "common_rate": 0.1,
     "rates": [0.05, 0.1, 0.2, 0.4],
+    "slow_rate": 0.0125,
     "vgg_steps": 100,
     "density_depths": [2, 10],
     "density_seeds": [3, 4, 5],
@@ -62,6 +63,7 @@ REDUCED = {
     "every": 10,
     "common_rate": 0.1,
     "rates": [0.1],
+    "slow_rate": 0.0125,
     "vgg_steps": 10,
     "density_depths": [2],
     "density_seeds": [1],
@@ -138,7 +140,7 @@ def walks(configuration, tuned, store=None):
         Walks: "walks"; "common", of the kinds with and without batch norm at one rate; "plateau",
         the same from torch's own initial weights at the largest depth; "vgg", in a VGG. Ends of the
         spectra: "start"; "end"; "rates", of two kinds at the least depth after training at other
-        rates. Densities: "start density" and "end density".
+        rates; "slow", of two kinds at larger depths after training at one small rate. Densities: "start density" and "end density".
     """
     c, found = configuration, {}
     chosen = studies.best(tuned["rates"], "last", smaller=True)
@@ -164,6 +166,10 @@ def walks(configuration, tuned, store=None):
     best("end", trained, chosen, c["seeds"])
     grid = {"kind": pair, "depth": c["depths"][:1], "learning_rate": c["rates"]}
     fixed("rates", trained, grid, c["few_seeds"])
+    grid = {"kind": pair, "depth": c["depths"][-2:], "learning_rate": [c["slow_rate"]]}
+    fixed("slow", trained, grid, c["seeds"])
+    for name in ("rates", "slow"):  # The file has no room for what nothing reads.
+        found[name] = found[name][["largest", "tenth", "concentration"]]
     some = chosen.sel(kind=pair, depth=c["density_depths"])
     for name, steps in (("start density", 0), ("end density", c["steps"])):
         density = partial(density_run, steps=steps, lanczos=c["lanczos"])
