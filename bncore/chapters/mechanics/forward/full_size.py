@@ -41,7 +41,7 @@ STEADINESS = {
     },
     "rates": {"sigmoid": [0.3, 1.0, 3.0, 10.0], "ReLU": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]},
     "seeds_of_rates": list(range(100, 110)),
-    "horizon": {"sigmoid": 1000, "ReLU": 1000, "convolutional": 600},
+    "horizon": {"sigmoid": 1000, "ReLU": 1000, "convolutional": 2000},
 }
 CONFIGURATION = {
     **RATES,
@@ -57,6 +57,13 @@ CONFIGURATION = {
         "learning_rates": [0.1, 0.3, 1.0],
         "seeds": [0, 1],
         "horizon": 600,
+    },
+    "convolutional-2000": {
+        **ARRIVAL,
+        "kinds": ["convolutional"],
+        "gains": [2**0.5],
+        "learning_rates": [0.1, 0.3, 1.0],
+        "horizon": 2000,
     },
     "learned": {
         **ARRIVAL,
@@ -324,6 +331,7 @@ def seconds(c, store=None):
 PARTS = {
     "starts": arrivals,
     "convolutional": arrivals,
+    "convolutional-2000": arrivals,
     "learned": arrivals,
     "saturation": saturation,
     "steadiness": steadiness,

@@ -88,7 +88,7 @@ def test_runs_of_the_papers_size_take_images_as_rows(monkeypatch):
 
 
 ARRIVAL_HORIZON = full_size.CONFIGURATION["starts"]["horizon"]
-ARRIVALS = ("starts", "convolutional", "learned")
+ARRIVALS = ("starts", "convolutional", "convolutional-2000", "learned")
 
 
 @pytest.mark.parametrize("part", ARRIVALS)
@@ -114,7 +114,7 @@ def test_arms_that_arrive_do_so_at_a_rate_inside_their_grid(record, part):
 def test_steadiness_is_measured_at_the_best_gains_and_rates_and_where_both_train(record):
     c, found = full_size.CONFIGURATION["steadiness"], record["full"]["steadiness"]
     for kind, arms in c["best_rates"].items():
-        part = record["full"]["convolutional" if kind == "convolutional" else "starts"]
+        part = record["full"]["convolutional-2000" if kind == "convolutional" else "starts"]
         chosen = studies.best(part["tuning"], "loss_score", smaller=True).sel(kind=kind)
         assert set(c["seeds"][kind]).isdisjoint(chosen.seed.values)
         for name, rate in arms.items():
