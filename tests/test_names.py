@@ -26,23 +26,26 @@ def page(chapter):
 
 
 def recorded_ledger(path):
-    """The lines of a notebook's ledger, but for the last, which counts."""
+    """The lines of a notebook's ledger, but for the last, which counts; none where it shows no ledger."""
     for cell in json.loads(read(path))["cells"]:
         if "".join(cell["source"]).split("\n")[-1].startswith("ledger("):
             text = "".join(cell["outputs"][-1]["data"]["text/plain"])
             return [" ".join(line.split()) for line in text.splitlines()[:-1]]
-    raise AssertionError(f"{path} shows no ledger")
+    return []
 
 
-def test_the_recorded_ledger_of_the_book_is_those_of_the_chapters_with_the_verdicts_of_the_claims():
+def test_the_recorded_ledger_of_the_book_has_the_verdicts_of_the_claims_chapter_by_chapter():
     discover("claims")
-    chapters = [chapter for chapter in TITLES if chapter in {c.chapter for c in REGISTRY.values()}]
-    lines = [
-        line for chapter in chapters for line in recorded_ledger(f"book/{page(chapter)}.ipynb")
-    ]
-    assert recorded_ledger("book/claims.ipynb") == lines
+    chapters = list(TITLES)
     claims = sorted(REGISTRY.values(), key=lambda claim: chapters.index(claim.chapter))
-    assert lines == [f"{claim.id} {claim.verdict}" for claim in claims]
+    assert recorded_ledger("book/claims.ipynb") == [f"{one.id} {one.verdict}" for one in claims]
+
+
+@pytest.mark.parametrize("chapter", TITLES)
+def test_a_chapter_that_shows_its_ledger_shows_the_rows_of_the_book(chapter):
+    discover("claims", chapter)
+    rows = [f"{one.id} {one.verdict}" for one in REGISTRY.values() if one.chapter == chapter]
+    assert recorded_ledger(f"book/{page(chapter)}.ipynb") in ([], rows)
 
 
 @pytest.fixture

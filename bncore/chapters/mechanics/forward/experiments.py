@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from bncore.lab import data, networks, probes, training
 
@@ -16,18 +17,6 @@ NETWORKS = {
     "ReLU, gain √2": {"activation": "relu", "gain": 2**0.5},
     "ReLU, gain √2, batch norm": {"activation": "relu", "normalization": "batch", "gain": 2**0.5},
 }
-STEPS = 300
-
-
-def accuracy(network: str, learning_rate: float, seed: int, steps: int = STEPS) -> float:
-    """Test accuracy of one of NETWORKS on the digits after training on batches of 64.
-
-    The seed draws the weights and the order of the batches; the split is always the same.
-    """
-    split = data.digits()
-    model = networks.mlp(WIDTHS, **NETWORKS[network], seed=seed)
-    training.train(model, split, steps, 64, learning_rate, seed)
-    return probes.test_accuracy(model, split)
 
 
 def accuracies(
@@ -53,6 +42,23 @@ def accuracies(
     )
     found = dict(zip(history.steps.tolist(), history.records["accuracy"], strict=True))
     return {"accuracy": np.array([found[step] for step in moments]), "last": found[max(moments)]}
+
+
+def deviations(
+    normalization: str | None, gain: float, seeds: Sequence[int] = range(5), depth: int = 8
+) -> Float[np.ndarray, "seeds layers"]:
+    """Standard deviation over the digits of what enters each layer's sigmoids, before any training.
+
+    Root mean square over the 50 units of a layer, from weights of this gain.
+    """
+    layers = [f"activation{i}" for i in range(1, depth + 1)]
+    x, rows = data.digits().x_train.double(), []
+    for seed in seeds:
+        widths = 64, *[50] * depth, 10
+        model = networks.mlp(widths, "sigmoid", normalization, gain=gain, seed=seed)
+        inputs = probes.inputs_of(model.double(), layers, x, "batch")
+        rows.append([inputs[name].var(axis=0).mean() ** 0.5 for name in layers])
+    return np.array(rows)
 
 
 def percentile_run(

@@ -9,9 +9,12 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.special import expit
 
+from bncore.chapters.mechanics.forward import full_size
+from bncore.chapters.mechanics.forward.benefits import EPOCH, LOSS
+from bncore.lab import studies
 from bncore.lab.training import History
 from bncore.mechanics import transform
-from bncore.page import style
+from bncore.page import labels, style
 
 PLAIN, NORMALISED = style.COLOR["no batch norm"], style.COLOR["batch norm"]
 
@@ -22,7 +25,7 @@ def same_output(
     """A batch as it is, above, and after batch norm, below. One value is marked in both."""
     x = scale * z + shift
     x_hat = transform.forward(x[:, None])[0][:, 0]
-    fig, (before, after) = style.axes(2, height=4.6)
+    fig, (before, after) = style.axes(2, height=4.0)
     height = np.linspace(0.15, 0.85, len(z))
     for ax, values, colour in ((before, x, PLAIN), (after, x_hat, NORMALISED)):
         ax.plot(values, height, "o", color=colour, markersize=4, alpha=0.6)
@@ -40,7 +43,7 @@ def on_the_sigmoid(
     """The values y = gamma x_hat + beta on the curve of the sigmoid that they enter."""
     y = gamma * x_hat + beta
     output = expit(y)
-    fig, (curve, counts) = style.axes(2, height=4.8, height_ratios=(2, 1))
+    fig, (curve, counts) = style.axes(2, height=4.3, height_ratios=(2, 1))
     line = np.linspace(-9, 9, 181)
     curve.plot(line, expit(line), color=style.MUTED)
     curve.plot(y, output, "o", color=NORMALISED, markersize=5, alpha=0.5)
@@ -93,7 +96,7 @@ def fading(
 ) -> matplotlib.figure.Figure:
     """Root mean square of the sigmoids' standard deviations over the images, beside the bound."""
     layers = np.arange(1, plain.shape[1] + 1)
-    fig, ax = style.axes(height=3.6)
+    fig, ax = style.axes()
     bound = np.sqrt(np.square(plain[:, 0]).mean()) * (gain / 4) ** (layers - 1)
     ax.plot(
         layers, bound, color=style.COLOR["predicted"], linestyle=":", label="bound (g/4) a layer"
@@ -144,24 +147,90 @@ def percentiles(plain: History, normalised: History, unit: int) -> matplotlib.fi
     return fig
 
 
-def by_seed(runs: Mapping[str, Sequence[History]]) -> matplotlib.figure.Figure:
-    """Test accuracy over training, one line a seed, of networks without and with batch norm."""
-    fig, ax = style.axes()
-    looks = ((PLAIN, "--"), (NORMALISED, "-"))
-    for (name, histories), (colour, line) in zip(runs.items(), looks, strict=True):
-        for i, history in enumerate(histories):
-            ax.plot(
-                history.steps,
-                history.records["accuracy"],
-                color=colour,
-                linestyle=line,
-                linewidth=1.5,
-                label=f"{name}, {len(histories)} seeds" if i == 0 else None,
-            )
-    ax.axhline(0.1, color=style.MUTED, linestyle=":", label="chance")
-    ax.set(xlabel="training steps", ylabel="test accuracy", ylim=(0, 1.02))
-    ax.legend(loc="center right")
+def in_use(
+    runs: Mapping[str, Sequence[tuple[Sequence[float], float]]], goal: Real = LOSS
+) -> matplotlib.figure.Figure:
+    """Training loss, mean over the last epoch, one line a seed, above; test accuracies below.
+
+    `runs` has the losses and the accuracy of each seed, under "none" and "batch".
+    """
+    fig, (curves, dots) = style.axes(2, height=4.4, height_ratios=(3, 1))
+    looks = {"none": ("no batch norm", PLAIN, "--"), "batch": ("batch norm", NORMALISED, "-")}
+    for place, (key, (name, colour, line)) in enumerate(looks.items()):
+        for i, (losses, accuracy) in enumerate(runs[key]):
+            means = np.convolve(losses, np.ones(EPOCH) / EPOCH, "valid")
+            steps = np.arange(EPOCH, len(losses) + 1)
+            label = None if i else name
+            curves.plot(steps, means, color=colour, linestyle=line, linewidth=1.5, label=label)
+            dots.plot(accuracy, place, "o", color=colour, alpha=0.6, clip_on=False)
+    curves.axhline(goal, color=style.MUTED, linestyle=":")
+    curves.set(yscale="log", xlabel="training steps", ylabel="training loss")
+    curves.set(yticks=[0.01, 0.1, 1], yticklabels=["0.01", "0.1", "1"])
+    style.legend_above(curves)
+    dots.set(xlabel="test accuracy", xlim=(0.9, 1))
+    dots.set(yticks=(0, 1), yticklabels=("without", "with"), ylim=(-0.6, 1.6))
     return fig
+
+
+def speedups(full: Mapping) -> matplotlib.figure.Figure:
+    """How many times fewer steps to a training loss batch norm needs: means and intervals.
+
+    `full` is the recorded run. Each network starts from the gain and learns at the rate best for it.
+    """
+    fig, ax = style.axes(height=2.0)
+    kinds = list(full_size.STEADINESS["gains"])
+    for place, kind in enumerate(kinds):
+        mean, *ends = _fewer(full, kind, looked_at=len(kinds))
+        ax.plot(ends, (place, place), color=NORMALISED, linewidth=4, alpha=0.4)
+        ax.plot(mean, place, "o", color=NORMALISED, markersize=9)
+    ax.axvline(1, color=PLAIN, linestyle="--")
+    ax.set(yticks=range(len(kinds)), yticklabels=kinds, ylim=(len(kinds) - 0.5, -0.5))
+    ax.set(xlim=(0, 5), xlabel="times fewer steps with batch norm")
+    return fig
+
+
+def _fewer(full, kind, looked_at):
+    """The geometric mean of the ratio of steps over seeds, and the ends of its interval."""
+    part = "convolutional" if kind == "convolutional" else "starts"
+    horizon = full_size.CONFIGURATION[part]["horizon"]
+    found = full[part]["by_loss"].loss_score.clip(max=horizon).sel(kind=kind)
+    steps = np.log2(found.sel(gain=full_size.STEADINESS["gains"][kind], method="nearest"))
+    pair = (steps.sel(normalization=name) for name in ("none", "batch"))
+    return 2 ** np.array(studies.difference(*pair, looked_at=looked_at))
+
+
+def corrections(
+    eps: Real = 1e-3, sizes: Sequence[int] = (2, 4, 8, 16, 32, 64, 128), draws: int = 4000
+) -> matplotlib.figure.Figure:
+    """Estimates of a population's variance over the true one, by batch size, at two deviations.
+
+    Lines are what independent draws give on average, marks the mean over batches of normal numbers.
+    """
+    fig, rows = style.axes(2, height=5.4, sharex=True)
+    m = np.array(sizes)
+    for ax, deviation in zip(rows, (0.01, 1), strict=True):
+        biased = np.array([_mean_variance(size, draws) for size in sizes])
+        added = eps / deviation**2
+        for name, expected, found, colour, line, mark in (
+            ("+ ε", (m - 1) / m + added, biased + added, style.COLOR["highlight"], "-", "D"),
+            ("· m/(m − 1)", np.ones(len(m)), biased * m / (m - 1), style.GREEN, "--", "s"),
+            ("as it is", (m - 1) / m, biased, style.MUTED, "-.", "o"),
+        ):
+            ax.plot(m, expected, color=colour, linestyle=line)
+            ax.plot(m, found, mark, color=colour, markersize=6)
+            ax.plot([], [], color=colour, linestyle=line, marker=mark, label=name)
+        ax.set(xscale="log", yscale="log", ylim=(0.3, 20), ylabel=f"over the true, σ = {deviation}")
+        ax.set(yticks=[0.5, 1, 10], yticklabels=["0.5", "1", "10"])
+        ax.minorticks_off()
+        style.legend_above(ax, columns=3)
+    rows[-1].set(xlabel="batch size m", xticks=m, xticklabels=sizes)
+    return fig
+
+
+def _mean_variance(size, draws):
+    """Mean of the biased variance over batches from the standard normal law."""
+    batches = np.random.default_rng(size).normal(size=(draws, size))
+    return float(batches.var(axis=1).mean())
 
 
 PANELS = {
@@ -179,7 +248,7 @@ PANELS = {
 
 def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
     """Test accuracy after so many steps against learning rate: median over seeds, and their range."""
-    fig, rows = style.axes(2, height=6.4, sharex=True)
+    fig, rows = style.axes(2, height=5.2, sharex=True)
     for ax, (title, curves) in zip(rows, PANELS.items(), strict=True):
         for network, (name, colour, line, marker) in curves.items():
             found = tuning.accuracy.sel(network=network, steps=steps).dropna("learning_rate")
@@ -198,6 +267,7 @@ def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
         ax.set(xscale="log", ylim=(0, 1.02), ylabel=f"accuracy, {title}")
         style.legend_above(ax)
     rows[-1].set(xlabel="learning rate")
+    rows[-1].xaxis.set_major_formatter(lambda rate, _: labels.value_text(rate))
     return fig
 
 
@@ -206,7 +276,7 @@ def arrivals(found: xr.Dataset, horizon: int) -> matplotlib.figure.Figure:
 
     `found` is "by_loss" of the recorded run; runs that did not arrive stand at the horizon.
     """
-    fig, rows = style.axes(len(PANELS), height=6.4, sharex=True)
+    fig, rows = style.axes(len(PANELS), height=5.0, sharex=True)
     looks = {
         "batch": ("batch norm", NORMALISED, "-", "o"),
         "none": ("no batch norm", PLAIN, "--", "s"),
@@ -224,6 +294,7 @@ def arrivals(found: xr.Dataset, horizon: int) -> matplotlib.figure.Figure:
             )  # fmt: skip
         ax.axhline(horizon, color=style.MUTED, linestyle=":")
         ax.set(xscale="log", yscale="log", ylim=(30, 1.5 * horizon), ylabel=f"steps, {kind}")
+        ax.set(yticks=[100, 1000], yticklabels=["100", "1000"])
         style.legend_above(ax)
     rows[-1].set(xlabel="gain of the initial weights", xticks=[1 / 16, 1 / 4, 1, 4, 16])
     rows[-1].set_xticklabels(["1/16", "1/4", "1", "4", "16"])

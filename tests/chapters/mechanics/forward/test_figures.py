@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from bncore.chapters.mechanics.forward import experiments, figures
+from bncore.chapters.mechanics.forward import experiments, figures, full_size
+from bncore.chapters.mechanics.forward.benefits import EPOCH
 from bncore.lab import data
 
 EPS = np.finfo(np.float64).eps
@@ -69,10 +71,55 @@ def test_the_figure_of_learning_rates_shows_medians_over_seeds_at_the_rates_that
             np.testing.assert_array_equal(line.get_ydata(), np.median(table.values[ran], axis=1))
 
 
-def test_the_figure_of_seeds_has_one_line_a_run():
-    history = experiments.percentile_run(None, data.digits(), steps=20, every=10)
-    ax = figures.by_seed({"plain": [history], "normalised": [history, history]}).axes[0]
-    assert len(ax.lines) == 1 + 2 + 1
+def test_the_figure_of_use_shows_the_loss_of_each_epoch_and_the_accuracies_of_all_seeds():
+    rng = np.random.default_rng(0)
+    runs = {
+        name: [(rng.gamma(2, size=80).tolist(), accuracy) for accuracy in accuracies]
+        for name, accuracies in (("none", (0.91, 0.93)), ("batch", (0.95, 0.97, 0.99)))
+    }
+    curves, dots = figures.in_use(runs, goal=0.3).axes
+    *lines, goal = curves.lines
+    assert set(goal.get_ydata()) == {0.3}
+    every = [run for name in ("none", "batch") for run in runs[name]]
+    assert len(lines) == len(dots.lines) == len(every)
+    for line, dot, (losses, accuracy) in zip(lines, dots.lines, every, strict=True):
+        steps = line.get_xdata()
+        np.testing.assert_array_equal(steps, np.arange(EPOCH, 81))
+        means = [np.mean(losses[step - EPOCH : step]) for step in steps]
+        np.testing.assert_allclose(line.get_ydata(), means, rtol=EPOCH * EPS)
+        assert dot.get_xdata()[0] == accuracy
+    assert {line.get_color() for line in lines[2:]} == {figures.NORMALISED}
+
+
+def test_the_figure_of_speedups_shows_means_in_their_intervals_from_the_best_gains(record):
+    """Against the logarithms of the steps, seed by seed, and Student's quantile from scipy."""
+    full, gains = record["full"], full_size.STEADINESS["gains"]
+    lines = figures.speedups(full).axes[0].lines
+    for place, kind in enumerate(gains):
+        interval, mean = lines[2 * place], lines[2 * place + 1]
+        part = "convolutional" if kind == "convolutional" else "starts"
+        found, horizon = full[part]["by_loss"], full_size.CONFIGURATION[part]["horizon"]
+        at = np.abs(found.gain.values - gains[kind]).argmin()
+        steps = found.loss_score.sel(kind=kind).isel(gain=at)
+        plain, normalised = (
+            np.minimum(steps.sel(normalization=name), horizon) for name in ("none", "batch")
+        )
+        decades = np.log(plain.values / normalised.values)
+        level = 1 - 0.05 / len(gains)
+        low, high = stats.t.interval(level, 9, decades.mean(), stats.sem(decades))
+        np.testing.assert_allclose(mean.get_xdata(), np.exp(decades.mean()), rtol=1e-12)
+        np.testing.assert_allclose(interval.get_xdata(), np.exp([low, high]), rtol=1e-12)
+
+
+def test_only_the_factor_corrects_the_variance():
+    small, large = figures.corrections(eps=1e-3, sizes=(2, 8), draws=20_000).axes
+    for ax, deviation in ((small, 0.01), (large, 1)):
+        added, factor, biased = ax.lines[0:9:3]
+        np.testing.assert_allclose(biased.get_ydata(), [1 / 2, 7 / 8])
+        np.testing.assert_allclose(factor.get_ydata(), 1)
+        np.testing.assert_allclose(added.get_ydata(), np.add([1 / 2, 7 / 8], 1e-3 / deviation**2))
+        for line, marks in zip(ax.lines[0:9:3], ax.lines[1:9:3], strict=True):
+            np.testing.assert_allclose(marks.get_ydata(), line.get_ydata(), rtol=0.05)
 
 
 def test_the_figure_of_arrivals_shows_medians_by_gain_and_the_horizon_where_none_arrives(record):
