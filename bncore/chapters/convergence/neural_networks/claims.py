@@ -102,30 +102,34 @@ def whole():
     """Run on one hidden unit after the other, GDNP solves the layer at a linear rate, because it
     solves each unit at one.
     """
-    one_pass = [
-        experiments.unit_by_unit(2.0, steps=steps, halvings=30)[2][-1].sum()
-        for steps in (2, 4, 6, 8)
-    ]
-    passes = [
-        experiments.totals(
-            experiments.unit_by_unit(condition, steps=4, halvings=16, sweeps=10, seed=seed)[2]
+
+    def late(condition, steps, seed):
+        """What pass 10 leaves of the squared gradient, over what the coupling predicts."""
+        plane, _, after, _ = experiments.unit_by_unit(
+            condition, steps=steps, halvings=14, sweeps=10, seed=seed
         )
-        for condition, seed in ((2.0, 0), (20.0, 1))
-    ]
+        totals = experiments.totals(after)
+        return totals[-1] / totals[-2] / experiments.on_the_line(plane)[1]
+
+    shorter, longer = (experiments.unit_by_unit(2.0, steps=steps) for steps in (6, 8))
+    one_turn = longer[2][-1].sum() / shorter[2][-1].sum() / experiments.on_the_line(longer[0])[1]
     what = (
-        "decrease of the log squared gradient of all units in the last third of the {}, relative to the "
-        "middle third (0.64 for 1/t, 1 for a linear rate)"
+        "part of the squared gradient of all units that {} leaves, over the square of "
+        "$H_{{12}}^2/(H_{{11}}H_{{22}})$, with $H$ the Hessian in the lengths at the end: {}"
     )
-    yield under("the turns go round in many passes")
-    yield at_least(
-        0.7,
-        min(bounds.late_decrease(left) for left in passes),
-        what.format("passes 1 to 10") + ", least of two: L/μ of 2 and 20",
+    yield under("the turns go round in many passes, and each brings its unit close to the line")
+    yield at_most(
+        1.05,
+        max(late(2.0, 4, 0), late(5.0, 10, 1)),
+        what.format("pass 10", "L/μ of 2 and 5, turns of 4 and 10 steps, the larger"),
     )
-    yield otherwise("each unit has one turn, of ever more steps")
-    yield at_least(
-        0.7, bounds.late_decrease(np.array(one_pass)), what.format("2 to 8 steps of a turn")
+    yield otherwise("each unit has one turn, or turns are too short for $L/\\mu$")
+    yield at_most(
+        1.05,
+        one_turn,
+        what.format("a turn of 8 steps in place of 6", "one turn each, L/μ of 2"),
     )
+    yield at_most(1.05, late(20.0, 4, 1), what.format("pass 10", "L/μ of 20, turns of 4 steps"))
 
 
 def _slopes(value, W, step=1e-4):

@@ -61,56 +61,53 @@ def robust_to_rates():
 
 
 def _best(level):
-    """The best rate with batch norm over the plain network's, and logs of steps on fresh seeds.
+    """Logs of steps to a loss on fresh seeds.
 
-    The steps are those to the loss with batch norm at its own best rate, with batch norm at the
-    plain network's, and of the plain network at its own.
+    With batch norm at its own best rate, with batch norm at the plain network's, and of the plain
+    network at its own.
     """
     record = _record()
     fresh, other = (record[f"one rate, {how} to {level:g}"] for how in ("fresh", "exchanged"))
-    rate = fresh.learning_rate
-    steps = [
+    return [
         np.log10(some[f"to {level:g}"].sel(arm=arm))
         for some, arm in ((fresh, "batch norm"), (other, "batch norm"), (fresh, "no batch norm"))
     ]
-    return float(rate.sel(arm="batch norm") / rate.sel(arm="no batch norm")), *steps
 
 
 @claim("readingnotes, Tips for using batch normalization", "fails")
 def needs_larger_rates():
-    """Batch norm smooths training and so needs much larger learning rates. (Read: its best rate is
-    ten times the plain network's or more, and at the latter it takes no fewer steps than that.)
+    """Batch norm smooths training and so needs much larger learning rates. (Read: at the rate that
+    is best for the plain network it takes no fewer steps than that.)
     """
     for level in rates.LEVELS:
-        higher, _, normalised, plain = _best(level)
-        yield at_least(
-            10,
-            higher,
-            f"learning rate that trains the digits to a loss of {level:g} first, with batch norm over "
-            "without, 5 seeds (recorded run)",
-        )
+        _, normalised, plain = _best(level)
         yield at_least(
             0,
             studies.difference(normalised, plain, looked_at=len(rates.LEVELS)),
-            "decades of steps to that loss, with batch norm less without, both at the rate that is "
-            "best without, 10 fresh seeds",
+            f"decades of steps that train the digits to a loss of {level:g}, with batch norm less without, "
+            "both at the rate that is best without, 10 fresh seeds (recorded run)",
         )
 
 
 @claim("sharad, Advantages", "holds")
 def further_speed():
-    """The higher learning rates that batch norm allows can speed training up further."""
-    higher, own, other, _ = _best(0.1)
-    yield at_least(
-        10**HALF_STEP,
-        higher,
-        "learning rate that trains the digits to a loss of 0.1 first, with batch norm over without",
+    """The higher learning rates that batch norm allows can speed training up further. (Allows: the
+    plain network does not train at them from every seed.)
+    """
+    own, other, _ = _best(0.1)
+    rate = _record()["one rate, fresh to 0.1"].learning_rate.sel(arm="batch norm").item()
+    plain = _trains(0.1).sel(arm="no batch norm", learning_rate=rate)
+    yield at_most(
+        0.8,
+        float(plain.mean()),
+        "share of 5 seeds from which the network without batch norm trains the digits to a loss of 0.1 in "
+        "2000 steps at the rate that is best with batch norm (recorded run)",
     )
     yield at_most(
         0,
         studies.difference(own, other, looked_at=2),
-        "decades of steps to that loss at the former rate less those at the latter, both with batch "
-        "norm, 10 fresh seeds (recorded run)",
+        "decades of steps to that loss, with batch norm, at that rate less those at the one that is best "
+        "without, 10 fresh seeds (recorded run)",
     )
 
 
@@ -135,9 +132,8 @@ def _over_frozen(arm, rate):
 @claim("cs682slides, The BN transformation is scalar invariant", "depends")
 def no_explosion():
     """Normally, large learning rates may increase the scale of the parameters, which amplifies the
-    gradient and leads to the explosion of the model; with batch norm they do not, because
-    the scale of a layer's parameters does not affect backpropagation. (Large: ten and a hundred times
-    the largest rate at which any of the networks without batch norm trains.)
+    gradient and leads to the explosion of the model; with batch norm they do not. (Large: ten and a
+    hundred times the largest rate at which any of the networks without batch norm trains.)
     """
     what = "after one step at the rate {:g} over that before, digits, 10 fresh seeds"
     end = (
@@ -145,12 +141,14 @@ def no_explosion():
         "never move, 5 seeds (recorded run)"
     )
     yield under("the large rate is that of the weights before a batch norm only")
-    for arm, amplified in (("no batch norm", at_least), ("batch norm, hidden rate", at_most)):
+    for name, amplified in (("no batch norm", at_least), ("batch norm", at_most)):
+        arm = f"{name}, hidden rate"
+        dead = "; it ends at log 10, that of a guess" if name == "no batch norm" else ""
         for rate in (10.0, 100.0):
             longer, gradient = (_factor(arm, rate, one) for one in ("weights", "gradient"))
-            yield at_least(1, longer, f"{arm}: length of hidden weights {what.format(rate)}")
-            yield amplified(1, gradient, f"{arm}: length of their gradient {what.format(rate)}")
-            yield amplified(0, _over_frozen(arm, rate), f"{arm}: {end.format(rate)}")
+            yield at_least(1, longer, f"{name}: length of hidden weights {what.format(rate)}")
+            yield amplified(1, gradient, f"{name}: length of their gradient {what.format(rate)}")
+            yield amplified(0, _over_frozen(arm, rate), f"{name}: {end.format(rate)}{dead}")
     yield otherwise("it is that of all parameters, output layer, $\\gamma$ and $\\beta$ included")
     for rate in (10.0, 100.0):
         yield at_most(
