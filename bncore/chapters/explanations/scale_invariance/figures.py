@@ -311,7 +311,7 @@ def times(record):
             name, comma, rest = arm.partition(",")
             if comma + rest != start:
                 continue
-            row = f"  {name.replace('no batch norm', 'plain'):12} "
+            row = f"  {name.replace('no batch norm', 'plain').removesuffix(' only'):12} "
             for level in (f"to {level:g}" for level in rates.LEVELS):
                 steps = record[f"{study}, fresh {level}"][level].sel(arm=arm)
                 low, middle, high = steps.quantile([0, 0.5, 1]).values

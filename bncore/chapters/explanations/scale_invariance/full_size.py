@@ -40,6 +40,7 @@ CONFIGURATION = {
                 "weight norm",
                 "weight norm, normalised start",
                 "no batch norm, normalised start",
+                "deviation only",
             ],
             "rates": decades(-1, 0.5),
             "moments": [100, 500, 1000],

@@ -20,7 +20,7 @@ class Arm(NamedTuple):
 
     Attributes
     ----------
-    normalization : {None, "batch", "weight"}
+    normalization : {None, "batch", "weight", "deviation"}
     gain : float or None
         Weights from N(0, gain² / fan_in); None for torch's own.
     rest : float or None
@@ -47,7 +47,30 @@ ARMS = {
     "weight norm": Arm("weight"),
     "weight norm, normalised start": Arm("weight", from_data=True),
     "no batch norm, normalised start": Arm(None, from_data=True),
+    "deviation only": Arm("deviation"),
 }
+
+
+class ByDeviation(torch.nn.Module):
+    """Batch norm that subtracts no mean: gamma x / s + beta, with s the deviation of the batch.
+
+    For weights w and inputs of mean 0 and second moment S it divides by the norm of w that S induces,
+    in which Kohler et al. (2019) split length from direction.
+
+    Parameters
+    ----------
+    features : int
+    eps : float
+    """
+
+    def __init__(self, features, eps=1e-5):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(features))
+        self.bias = torch.nn.Parameter(torch.zeros(features))
+        self.eps = eps
+
+    def forward(self, x):
+        return self.weight * x / torch.sqrt(x.var(0, correction=0) + self.eps) + self.bias
 
 
 def task(source="digits", widths=WIDTHS, vgg=None, cache=None):
@@ -156,6 +179,8 @@ def network(arm, make, seed, x):
     """The network of an arm; `x` are the images that a normalised start normalises."""
     if arm.normalization == "batch":
         return make("batch", seed, gain=arm.gain)
+    if arm.normalization == "deviation":
+        return make(ByDeviation, seed, gain=arm.gain)
     model = make(None, seed, gain=arm.gain)
     for name, layer in model.named_children():
         if not isinstance(layer, torch.nn.Linear) or name == "output":

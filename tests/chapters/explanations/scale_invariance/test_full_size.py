@@ -87,6 +87,7 @@ def test_what_the_chapter_says_of_the_recorded_run(record):
             (1.1, 0.9, 1.3),
         ),
         ("no batch norm, normalised start", "no batch norm", (0.29, 0.24, 0.36)),
+        ("deviation only", "no batch norm", (0.79, 0.58, 1.08)),
     ],
 )
 def test_the_chapter_says_how_many_times_the_steps_an_arm_takes(first, second, said, record):

@@ -120,6 +120,20 @@ def test_weight_normalisation_starts_as_the_network_without_it(end):
     )
 
 
+@pytest.mark.parametrize("longer", [0.1, 1.0, 30.0])
+def test_division_by_the_deviation_sees_no_length_and_keeps_the_mean(longer):
+    """Of batches far from 0, and with any scale and shift."""
+    layer = rates.ByDeviation(5, eps=1e-12).double()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x, gamma, beta = rng.normal(3, 2, size=(16, 5)), rng.normal(size=5), rng.normal(size=5)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(gamma))
+            layer.bias.copy_(torch.tensor(beta))
+            found = layer(torch.tensor(longer * x)).numpy()
+        np.testing.assert_allclose(found, gamma * x / x.std(axis=0) + beta, rtol=1e-8)
+
+
 def test_only_with_batch_norm_do_longer_weights_have_smaller_gradients():
     """One step at a large rate of the hidden weights lengthens them in both networks."""
     for seed in (20, 21):
