@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from built import PHONE, SITE, chapters, pages, wings
+from built import PHONE, SITE, UNFOLD, chapters, pages, wings
 from notebooks import ask_after
 
 from bncore.page.static_face import file_name
@@ -108,6 +108,18 @@ def move(figure, position, axis=0):
 
 ANSWERS = {"book/explanations/why.html"}
 """Pages that draw several chapters together, in one picture."""
+
+
+@pytest.fixture
+def visit(visit):
+    """Open a page of the site with its folds open: figures may stand in them."""
+
+    def open_page(*args, **settings):
+        tab = visit(*args, **settings)
+        tab.evaluate(UNFOLD)
+        return tab
+
+    return open_page
 
 
 def test_every_chapter_has_two_interactive_figures():
