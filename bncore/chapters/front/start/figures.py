@@ -11,7 +11,7 @@ from bncore.mechanics import transform
 from bncore.page import explore, style
 
 MISTAKES = [
-    ("1 eval() forgotten", "not eval", "right"),
+    ("1 eval() forgotten,\none by one", "not eval", "right"),
     ("2 averages behind", "slow", "usual"),
     ("3 batches of two", "batch of 2", "right"),
     ("4 frozen, but moving", "frozen", "right"),
@@ -76,7 +76,7 @@ def answers(sure: Sequence[float], alone: float) -> matplotlib.figure.Figure:
     batches = np.arange(1, len(sure) + 1)
     ax.plot(batches, sure, "o", color=style.COLOR["train"], label="training mode")
     ax.axhline(alone, color=style.COLOR["eval"], label="evaluation mode")
-    ax.set(xlabel="batch", ylabel="probability of the class", ylim=(-0.04, 1.04))
+    ax.set(xlabel="which other image", ylabel="probability of the class", ylim=(-0.04, 1.04))
     style.legend_above(ax)
     return fig
 
