@@ -17,7 +17,9 @@ def built(tmp_path):
         place = tmp_path / "source" / f"{name}.rst"
         place.parent.mkdir(parents=True)
         place.write_text(f"Title\n=====\n\n{text}\n", encoding="utf-8")
-        (tmp_path / "source/index.rst").write_text(f"Index\n=====\n\n.. toctree::\n\n   {name}\n")
+        (tmp_path / "source/index.rst").write_text(
+            f"Index\n=====\n\n.. toctree::\n\n   {name}\n", encoding="utf-8"
+        )
         folders = [str(tmp_path / part) for part in ("source", "out", "trees")]
         settings = {"extensions": ["explorer"]}
         warnings = io.StringIO()

@@ -7,7 +7,7 @@ import pytest
 from pybtex.database import parse_file
 
 ENTRIES = parse_file(
-    str(Path(__file__).resolve().parents[2] / "book/references.bib"), "bibtex"
+    str(Path(__file__).resolve().parents[1] / "book/references.bib"), "bibtex"
 ).entries
 
 WITHOUT_LINK = {

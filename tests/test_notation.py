@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-BOOK = Path(__file__).resolve().parents[2] / "book"
+BOOK = Path(__file__).resolve().parents[1] / "book"
 TEXT = (BOOK / "notation.md").read_text(encoding="utf-8")
 WING = {
     "The transform": "Mechanics",
