@@ -55,7 +55,7 @@ CONFIGURATION = {
         "fresh_seeds": [3, 4, 5, 6, 7],
     },
 }
-SMALL = {"width": 32, "moments": [80], "seeds": [0, 1]}
+SMALL = {"width": 32, "moments": [20], "seeds": [0, 1]}
 REDUCED = {
     "activations": {
         "activation": ["relu", "tanh"],
@@ -67,7 +67,7 @@ REDUCED = {
     "training": {
         **SMALL,
         "kinds": ["batch norm", "residual"],
-        "layers": [40],
+        "layers": [5],
         "optimizer": "sgd",
         "learning_rates": [0.01, 0.03, 0.1],
         "fresh_seeds": [2, 3],

@@ -163,7 +163,7 @@ REDUCED = {
         "learning_rates": [0.03, 0.1, 0.3],
         "seeds": [0],
         "fresh_seeds": [1, 2],
-        "steps": 60,
+        "steps": 10,
         "batch_size": 8,
     },
 }

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from again import assert_run_again
 
 from bncore.chapters.explanations.noise import dropout, experiments, full_size, overfitting
 from bncore.lab import data, networks, probes, studies
@@ -42,25 +43,9 @@ def close(found, kept, path=""):
         np.testing.assert_allclose(found, kept, atol=0.02, rtol=0.02, err_msg=path)
 
 
-def test_a_part_of_the_dropout_can_be_run_again(again, reduced):
-    found, kept = again["dropout"], reduced["dropout"]
-    for name in dropout.JUDGED:
-        assert found[name].dims == kept[name].dims
-        np.testing.assert_allclose(found[name], kept[name], atol=0.02, rtol=0.02)
-
-
-@pytest.mark.parametrize(("part", "score"), STUDIES.items())
-def test_a_part_of_the_studies_can_be_run_again(again, reduced, part, score):
-    """At low rates: elsewhere training amplifies rounding, and decides how far the grid goes on."""
-    found, kept = (some[part]["tuning"][score] for some in (again, reduced))
-    assert found.dims == kept.dims
-    low = {"learning_rate": [0.1, 0.3]}
-    np.testing.assert_allclose(found.sel(low), kept.sel(low), rtol=0, atol=0.02)
-    found, kept = (some[part]["fresh"] for some in (again, reduced))
-    same = (found.learning_rate == kept.learning_rate) & (kept.learning_rate <= 0.3)
-    apart = abs(found[score] - kept[score]).where(same)
-    assert not apart.max() > 0.02
-    assert found.seed.equals(kept.seed)
+def test_a_part_of_the_trainings_can_be_run_again(again, reduced):
+    for part in ("overfitting", "refitting", "dropout"):
+        assert_run_again({part: again[part]}, {part: reduced[part]})
 
 
 def test_the_record_is_of_the_full_configuration(full, record):

@@ -1,7 +1,7 @@
 """The recorded runs of the chapter on feature scaling."""
 
-import numpy as np
 import pytest
+from again import assert_run_again
 
 from bncore.chapters.mechanics.scaling import experiments, full_size
 from bncore.lab import studies
@@ -21,13 +21,8 @@ def test_the_record_is_of_this_configuration(record):
 
 
 def test_a_part_of_the_record_can_be_run_again(record):
-    """Another processor rounds differently, and training amplifies that: some rows in a hundred."""
-    found, kept = full_size.run(full_size.REDUCED), record["reduced"]
-    for name in ("tuning", "fresh"):
-        ours, theirs = found["first"][name].accuracy, kept["first"][name].accuracy
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.04)
-        losses = (one["whitened"][name].loss for one in (found, kept))
-        np.testing.assert_allclose(*losses, rtol=1e-3)
+    """Logistic regression and small networks, soon done: an accuracy moves by less than one row."""
+    assert_run_again(full_size.run(full_size.REDUCED), record["reduced"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("part", PARTS)
