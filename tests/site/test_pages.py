@@ -160,7 +160,10 @@ def test_axe_finds_nothing_serious(page, viewport, theme, look):
 
 
 def test_axe_sees_a_mistake_among_what_is_alike(visit):
-    tab = visit(min(chapters(), key=lambda page: (SITE / page).stat().st_size))
+    marks = ('class="k"', 'class="mi"', 'class="bn-statement"')
+    texts = {page: (SITE / page).read_text(encoding="utf-8") for page in chapters()}
+    with_all = [page for page, text in texts.items() if all(mark in text for mark in marks)]
+    tab = visit(min(with_all, key=lambda page: len(texts[page])))
     tab.evaluate(UNFOLD)
     places = {
         ".highlight .k": '<span class="k">',
