@@ -8,7 +8,7 @@ from pathlib import Path
 
 import counted
 import pytest
-from built import SITE
+from built import DESKTOP, PHONE, SITE
 
 from bncore.chapters.contents import TITLES
 
@@ -26,6 +26,8 @@ LIMITS = {
 SCREEN = {"width": 390, "height": 844}
 
 OVER = tomllib.loads(Path(__file__).with_name("over_budget.toml").read_text(encoding="utf-8"))
+
+END = "() => document.querySelector('article').getBoundingClientRect().bottom + window.scrollY"
 
 HEIGHT = "() => document.querySelector('article').getBoundingClientRect().height"
 
@@ -63,3 +65,11 @@ def test_the_list_names_chapters_and_budgets_that_there_are():
         assert names, chapter
         assert len(set(names)) == len(names), chapter
         assert set(names) <= set(LIMITS), chapter
+
+
+@pytest.mark.parametrize(
+    ("screen", "screens"), [(DESKTOP, 1), (PHONE, 4)], ids=["desktop", "phone"]
+)
+def test_the_front_page_ends_on_its_last_screen(visit, screen, screens):
+    tab = visit("book/intro.html", screen)
+    assert tab.evaluate(END) <= screens * screen["height"]
