@@ -231,8 +231,12 @@ def test_filters_live_in_the_address(visit):
     assert "text" not in tab.url
     shown = tab.evaluate(SHOWN)
     elsewhere = tab.url.split("claims")[0] + "notation.html"
-    for again in (tab.reload, lambda: (tab.goto(elsewhere), tab.go_back())):
-        again()
+    for leave in (tab.reload, lambda: tab.goto(elsewhere)):
+        tab.wait_for_load_state("networkidle")
+        leave()
+        tab.wait_for_load_state("networkidle")
+        if tab.url == elsewhere:
+            tab.go_back()
         tab.wait_for_function("() => !document.querySelector('.bn-ledger-filters').hidden")
         assert filters() == asked
         assert tab.evaluate(SHOWN) == shown
