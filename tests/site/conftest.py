@@ -154,5 +154,11 @@ def _complaints(tab, host):
     tab.on("pageerror", lambda error: found.append(f"uncaught: {error}"))
     tab.on("request", request)
     tab.on("response", response)
-    tab.on("requestfailed", lambda request: found.append(f"failed: {request.url}"))
+    def failed(request):
+        """Only a page that is left gives up its icon, which a browser asks for last."""
+        given_up = request.failure == "net::ERR_ABORTED" and request.url.endswith("/favicon.svg")
+        if not given_up:
+            found.append(f"failed: {request.url}")
+
+    tab.on("requestfailed", failed)
     return found
