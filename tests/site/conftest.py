@@ -154,6 +154,7 @@ def _complaints(tab, host):
     tab.on("pageerror", lambda error: found.append(f"uncaught: {error}"))
     tab.on("request", request)
     tab.on("response", response)
+
     def failed(request):
         """Only a page that is left gives up its icon, which a browser asks for last."""
         given_up = request.failure == "net::ERR_ABORTED" and request.url.endswith("/favicon.svg")
