@@ -6,10 +6,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from source import shown
 
 from bncore.chapters import WINGS, discover, ledger, modules, names
-from bncore.chapters.contents import TITLES
+from bncore.chapters.contents import PAGES, TITLES, titles
 from bncore.page.claims import REGISTRY
 from bncore.page.evidence import Evidence, untestable
 
@@ -60,13 +61,22 @@ def test_every_chapter_has_a_package_and_an_entry():
     assert names() == list(TITLES)
 
 
-def test_the_table_of_contents_lists_the_chapters_in_their_order_under_their_wings():
-    contents = read("_toc.yml").split("  - caption: The book\n")[0]
-    listed = re.findall(r"- file: book/([\w/]+)$", contents, re.MULTILINE)
-    assert listed == [page(chapter) for chapter in TITLES]
-    for part in re.split(r"^  - caption: ", contents, flags=re.MULTILINE)[1:]:
-        caption = part.splitlines()[0]
-        assert set(re.findall(r"book/(\w+)/", part)) == {caption.lower()}
+def test_the_table_of_contents_lists_chapters_and_pages_in_their_order_under_their_wings():
+    *parts, _ = yaml.safe_load(read("_toc.yml"))["parts"]
+    listed = [(part.get("caption", "Front"), entry) for part in parts for entry in part["chapters"]]
+    assert [entry["file"] for _, entry in listed] == [f"book/{page(chapter)}" for chapter in TITLES]
+    for (caption, entry), chapter in zip(listed, TITLES, strict=True):
+        under = PAGES.get(chapter, ())
+        assert [one["file"] for one in entry.get("sections", ())] == [
+            f"book/{one}" for one in under
+        ]
+        assert {name.split("/")[0] for name in (chapter, *under)} == {caption.lower()}
+
+
+def test_pages_stand_under_chapters_and_have_no_package():
+    assert set(PAGES) <= set(TITLES)
+    assert all(PAGES.values())
+    assert not set(names()) & {one for under in PAGES.values() for one in under}
 
 
 def test_the_wings_stand_in_the_order_of_the_book():
@@ -75,18 +85,19 @@ def test_the_wings_stand_in_the_order_of_the_book():
     ]
 
 
-@pytest.mark.parametrize("chapter", TITLES)
-def test_the_title_says_the_name_of_the_module(chapter):
-    words = re.sub(r"[\W_]+", "_", TITLES[chapter].lower())
+@pytest.mark.parametrize("chapter", titles())
+def test_the_title_says_the_name_of_the_file(chapter):
+    title = titles()[chapter]
+    words = re.sub(r"[\W_]+", "_", title.lower())
     wing, name = chapter.split("/")
-    question = TITLES[chapter].endswith("?") and words.startswith(f"{name}_")
+    question = title.endswith("?") and words.startswith(f"{name}_")
     assert wing == "front" or words == name or words.endswith(f"_{name}") or question
 
 
-@pytest.mark.parametrize("chapter", TITLES)
+@pytest.mark.parametrize("chapter", titles())
 def test_the_notebook_has_the_title(chapter):
     notebook = nbformat.read(ROOT / "book" / f"{page(chapter)}.ipynb", as_version=4)
-    assert notebook.cells[0].source.splitlines()[0] == f"# {TITLES[chapter]}"
+    assert notebook.cells[0].source.splitlines()[0] == f"# {titles()[chapter]}"
 
 
 def test_the_front_page_and_the_readme_call_the_chapters_by_their_titles_in_their_order():
@@ -113,8 +124,8 @@ def test_a_chapter_has_a_module_of_its_name_or_says_on_which_it_rests(chapter):
         assert file.exists() or file.with_suffix("").is_dir(), module
 
 
-def test_no_two_chapters_have_one_name():
-    last = [chapter.split("/")[1] for chapter in TITLES]
+def test_no_two_chapters_or_pages_have_one_name():
+    last = [chapter.split("/")[1] for chapter in titles()]
     assert len(set(last)) == len(last)
 
 

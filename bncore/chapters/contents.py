@@ -1,5 +1,6 @@
-"""The chapters in reading order, and what each is called: as in the table of contents and the titles.
+"""The chapters and the pages under them in reading order, and what each is called.
 
+It is called so in the table of contents and in its title.
 An installed package sees neither. Chapters never import this, only what speaks of the whole book.
 """
 
@@ -20,3 +21,24 @@ TITLES = {
     "convergence/halfspaces": "Halfspaces",
     "convergence/neural_networks": "Neural networks",
 }
+
+PAGES = {
+    "convergence/neural_networks": {
+        "convergence/deep_network": "A deep network",
+    },
+}
+"""For a chapter the pages under it, which hold what it has no room for. A page has no package, module or claims of its own."""
+
+
+def titles() -> dict[str, str]:
+    """Return what every chapter is called, each followed by the pages under it."""
+    return {
+        name: title
+        for chapter in TITLES
+        for name, title in ({chapter: TITLES[chapter]} | PAGES.get(chapter, {})).items()
+    }
+
+
+def chapter_of(page: str) -> str:
+    """Return the chapter under which a page stands; what is no such page is returned as it is."""
+    return next((chapter for chapter, pages in PAGES.items() if page in pages), page)

@@ -15,6 +15,7 @@ from notebooks import QUIET, ROOT
 from record import CannotRecord, Pair
 
 from bncore.chapters import modules
+from bncore.chapters.contents import chapter_of
 
 COLUMNS = "--line-length=64"
 """How wide the code of a notebook is, in the words of the formatter."""
@@ -24,7 +25,7 @@ NOTHING_TO_TEST = 5
 
 
 def steps(chapter, root=ROOT):
-    """The checks of a chapter: for each its name and its command.
+    """The checks of a chapter, or of a page under one: for each its name and its command.
 
     Raises
     ------
@@ -32,6 +33,7 @@ def steps(chapter, root=ROOT):
         If there is no such chapter.
     """
     notebook = Pair(chapter, root).notebook.relative_to(root).as_posix()
+    chapter = chapter_of(chapter)
     pytest, ruff = ("-m", "pytest", "-p", "no:cacheprovider"), ("-m", "ruff")
     own = ["tests/chapters/test_claims.py", "tests/chapters/test_exercises.py"]
     return {

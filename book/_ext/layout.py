@@ -170,12 +170,12 @@ def _before(text, mark, addition):
 def _in_the_contents(layout, text):
     entry = f"      - file: {layout.page}\n"
     if layout.wing == "front":
-        pattern = r"^  - chapters:\n(      - file: .*\n)+"
+        pattern = r"^  - chapters:\n(      .*\n)+"
         part, behind = "  - chapters:\n", "parts:\n"
     else:
         caption = layout.wing.capitalize()
         part, behind = f"  - caption: {caption}\n    numbered: 1\n    chapters:\n", None
-        pattern = rf"^{part}(      - file: .*\n)+"
+        pattern = rf"^{part}(      .*\n)+"
     part += entry
     text = _in_the_contents_of_the_reference(layout, text)
     if (found := _after_last(text, pattern, entry)) is not None:
@@ -194,10 +194,12 @@ def _in_the_contents_of_the_reference(layout, text):
 
 def _in_the_titles(layout, text):
     entry = f'    "{layout.chapter}": "{layout.title}",\n'
-    found = _after_last(text, rf'^    "{layout.wing}/\w+": .*\n', entry)
+    titles, end, rest = text.partition("\n}\n")
+    titles += end
+    found = _after_last(titles, rf'^    "{layout.wing}/\w+": .*\n', entry)
     if found is None and layout.wing == "front":
-        return _after_last(text, r"^TITLES = \{\n", entry)
-    return found or _before(text, "}\n", entry)
+        found = _after_last(titles, r"^TITLES = \{\n", entry)
+    return (found or _before(titles, "}\n", entry)) + rest
 
 
 def _on_the_front_page(layout, text):

@@ -29,6 +29,16 @@ def test_the_steps_cover_lint_modules_claims_exercises_notebook_and_page():
     assert commands["claims and exercises"][-2:] == ["-k", "mechanics/forward-"]
 
 
+def test_a_page_under_a_chapter_is_checked_with_the_tests_of_the_chapter():
+    own, parent = (
+        check.steps(f"convergence/{name}") for name in ("deep_network", "neural_networks")
+    )
+    assert own["notebook"][-1] == "book/convergence/deep_network.ipynb"
+    assert own["page"][-1] == "book/convergence/deep_network"
+    different = ("notebook", "page", "format of cells")
+    assert {name for name in own if own[name] != parent[name]} == set(different)
+
+
 @pytest.mark.parametrize("chapter", names())
 def test_every_module_behind_a_chapter_is_there_and_tested(chapter):
     found = check.paths_of_tests(chapter)

@@ -185,7 +185,9 @@ def listed(root):
         "book/intro.md": re.findall(r"^- \[.*?\]\(([\w/]+)\.ipynb\)", text["book/intro.md"], re.M),
         layout.CONTENTS: [
             name.removeprefix("front/")
-            for name in re.findall(r'^    "([\w/]+)":', text[layout.CONTENTS], re.M)
+            for name in re.findall(
+                r'^    "([\w/]+)":', text[layout.CONTENTS].split("\n}\n")[0], re.M
+            )
         ],
     }
 

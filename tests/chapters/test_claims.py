@@ -91,12 +91,6 @@ def test_the_ledger_of_the_book_is_the_ledgers_of_its_chapters(monkeypatch):
     assert [entry for entry, _ in parts] == sorted(CLAIMS, key=lambda e: names().index(e.chapter))
 
 
-def test_chapters_stand_in_the_order_of_the_table_of_contents():
-    contents = (BOOK.parent / "_toc.yml").read_text(encoding="utf-8")
-    listed = re.findall(r"file: book/([\w/]+)", contents.split("  - caption: The book\n")[0])
-    assert [name.removeprefix("front/") for name in names()] == listed
-
-
 def test_an_unknown_chapter_is_refused():
     with pytest.raises(
         ValueError, match=r"mechanics/backwards', expected one of .*mechanics/backward"

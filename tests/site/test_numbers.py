@@ -1,11 +1,11 @@
-"""Chapters are numbered through the book, and what is stated in them by chapter."""
+"""Chapters are numbered through the book, and what is stated in them and on their pages by chapter."""
 
 import re
 
 import pytest
 from built import SITE, pages
 
-from bncore.chapters.contents import TITLES
+from bncore.chapters.contents import PAGES, TITLES
 
 CHAPTERS = [chapter for chapter in TITLES if not chapter.startswith("front/")]
 CAPTION = r'<span class="caption-number">(\w+) ([\d.]+) </span>'
@@ -18,7 +18,7 @@ def html(chapter):
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_statements_and_exercises_are_numbered_by_chapter_each_in_one_sequence(chapter):
     number = CHAPTERS.index(chapter) + 1
-    found = re.findall(CAPTION, html(chapter))
+    found = re.findall(CAPTION, "".join(map(html, (chapter, *PAGES.get(chapter, ())))))
     exercises = [n for kind, n in found if kind == "Exercise"]
     statements = [n for kind, n in found if kind != "Exercise"]
     assert exercises == [f"{number}.{place}" for place, _ in enumerate(exercises, 1)]
