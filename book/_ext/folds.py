@@ -43,7 +43,7 @@ def _fold(app, doctree, docname):
     for proof in list(doctree.findall(proof_node)):
         if "dropdown" in proof[0]["classes"]:
             _without_name(proof[0])
-            proof.replace_self(fold("", *proof[0].children))
+            proof.replace_self(fold("", *proof[0].children, ids=proof[0]["ids"]))
 
 
 def _without_name(proof):
@@ -68,7 +68,8 @@ def _close(self, node):
 
 
 def _open_proof(self, node):
-    self.body.append('<details class="bn-fold bn-proof"><summary>Proof</summary>')
+    opening = self.starttag(node, "details", "", CLASS="bn-fold bn-proof")
+    self.body.append(f"{opening}<summary>Proof</summary>")
 
 
 def _nothing(self, node):

@@ -10,10 +10,8 @@ from pathlib import Path
 
 LIST = Path(__file__).with_suffix(".txt")
 
-# What Sphinx numbers (`id3` is where a source is cited), and what every proof or exercise repeats.
-_OF_THE_BUILD = re.compile(
-    r"id\d+|.*-solution-\d+|proof|(proof|exercise|solution)-content|(pst|mjx|MJX)-.*"
-)
+# What Sphinx numbers; `id3` is where a source is cited.
+_OF_THE_BUILD = re.compile(r"id\d+|.*-solution-\d+|(pst|mjx|MJX)-.*")
 _CONTROLS = ("button", "input", "label", "output", "select")
 
 

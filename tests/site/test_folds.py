@@ -38,6 +38,16 @@ it follows.
 Open, as it is short.
 ```
 
+```{prf:lemma} A lemma
+:label: lem-b
+
+It holds, too.
+```
+
+```{prf:proof}
+The same.
+```
+
 (another-name)=
 ## Deeper: a side road
 
@@ -48,7 +58,7 @@ A word."""),
 ]
 
 CONF = """
-extensions = ["myst_nb", "sphinx_proof", "folds"]
+extensions = ["myst_nb", "sphinx_proof", "proofs", "folds"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
@@ -135,6 +145,15 @@ def test_a_proof_says_its_name_once_and_a_short_one_stays_open(read):
     assert seen(tab, "Proof. Open, as it is short.")
 
 
+def test_a_proof_has_the_id_of_its_statement_and_no_id_is_there_twice(read):
+    tab = read()
+    assert tab.locator(f"{PROOF}#proof-thm-a").count() == 1
+    assert tab.locator("div.bn-proof#proof-thm-a-2").inner_text() == "Proof. Open, as it is short."
+    assert tab.locator("div.bn-proof#proof-lem-b").inner_text() == "Proof. The same."
+    ids = tab.evaluate("() => [...document.querySelectorAll('[id]')].map(node => node.id)")
+    assert len(ids) == len(set(ids))
+
+
 @pytest.mark.parametrize("javascript", [True, False])
 def test_a_key_opens_and_closes_it(read, javascript):
     tab = read(java_script_enabled=javascript)
@@ -151,6 +170,7 @@ def test_a_key_opens_and_closes_it(read, javascript):
         ("#another-name", SIDE),
         ("#in-the-middle", SIDE),
         ("#equation-hidden", PROOF),
+        ("#proof-thm-a", PROOF),
     ],
 )
 def test_a_link_into_a_fold_opens_it_and_no_other(read, anchor, fold):

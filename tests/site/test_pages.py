@@ -1,6 +1,7 @@
 """Every page: nothing complains, all mathematics is typeset, everyone can read it."""
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -232,6 +233,24 @@ def test_without_script_a_page_says_what_is_missing(page, missing, visit):
     assert notice.is_visible()
     assert notice.text_content() == f"Without JavaScript {missing}the search finds nothing."
     assert visit(page).locator(".bn-notice").count() == 0
+
+
+def test_a_phone_shows_a_row_of_a_table_of_cards_as_a_card(visit):
+    place = """() => [...document.querySelectorAll('table.bn-cards tbody tr:first-child td')]
+        .map(cell => [cell.getBoundingClientRect(), cell.querySelector('.bn-column')])
+        .map(([box, name]) => [box.left, box.top, box.width, name && name.checkVisibility()])"""
+    (a, top, wide, _), *rest = visit("book/explanations/why.html", PHONE).evaluate(place)
+    assert wide > 0.8 * PHONE["width"]
+    assert len(rest) == 2
+    assert all(box[0] == a and box[1] > top and box[2] == wide and box[3] for box in rest)
+    (a, top, _, _), *rest = visit("book/explanations/why.html", DESKTOP).evaluate(place)
+    assert all(box[0] > a and box[1] == top and not box[3] for box in rest)
+
+
+@pytest.mark.parametrize("page", BOOK)
+def test_no_id_is_there_twice(page):
+    seen = Counter(re.findall(r'<[^>]*\sid="([^"]+)"', (SITE / page).read_text(encoding="utf-8")))
+    assert [name for name, count in seen.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("page", chapters())

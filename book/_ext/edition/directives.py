@@ -204,6 +204,14 @@ def _dropdown(directive, to):
     return folded(title, _body(directive, to))
 
 
+@becomes("table")
+def _table(directive, to):
+    """The table, without what only the site does with it."""
+    if directive.argument:
+        raise CannotDerive(f"table {directive.argument!r} has a title, which stands nowhere")
+    return ["", *_body(directive, to)]
+
+
 @becomes("tab-set")
 def _tabs(directive, to):
     return ["", *_body(directive, to)]
