@@ -36,6 +36,31 @@ def test_deviations_are_those_of_the_sums_that_enter_the_sigmoids(normalization)
         np.testing.assert_allclose(row, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_units_of_a_plain_network_start_in_the_middle_of_the_sigmoid_and_do_not_tell_images_apart(
+    seed,
+):
+    x = data.digits(seed).x_train
+    model = networks.mlp(experiments.WIDTHS, "sigmoid", seed=seed)
+    last = probes.inputs_of(model, ["activation5"], x)["activation5"]
+    assert np.abs(last).max() < 2
+    assert last.std(axis=0).max() < 1e-3
+
+
+def test_at_the_rate_of_three_tenths_they_stay_there_and_at_three_they_go_to_the_ends(record):
+    """Inputs of the last layer's sigmoids beyond ±4, as the fold on saturation says."""
+    plain, normalised = (
+        record["full"]["saturation"].sel(normalization=name) for name in ("none", "batch")
+    )
+    middle, ends = (plain.sel(learning_rate=rate) for rate in (0.3, 3.0))
+    assert plain.steps.values.tolist() == [100, 300, 1000, 3000]
+    assert middle.share.max() == 0
+    assert middle.accuracy.max() < 0.15
+    assert ends.share.mean("steps").min() > 0.5
+    late = normalised.sel(learning_rate=3.0, steps=3000).share.mean()
+    assert 1 / 8 < late < 1 / 6
+
+
 @pytest.mark.parametrize(("name", "normalization"), [("none", None), ("batch", "batch")])
 def test_inputs_wander_as_far_as_their_percentiles_say(name, normalization):
     found = experiments.wandering(name, 0.3, 2, steps=20, every=10)

@@ -71,6 +71,20 @@ def test_the_figure_of_learning_rates_shows_medians_over_seeds_at_the_rates_that
             np.testing.assert_array_equal(line.get_ydata(), np.median(table.values[ran], axis=1))
 
 
+def test_a_good_start_passes_nine_tenths_at_fewer_rates_than_batch_norm_and_later(record):
+    """What the caption of the figure of learning rates says."""
+    tuning = record["full"]["tuning"].accuracy
+    passed = (tuning.median("seed") > 0.9).sum("learning_rate")
+    for plain, normalised in (
+        ("sigmoid, gain 4", "sigmoid, batch norm"),
+        ("ReLU, gain √2", "ReLU, gain √2, batch norm"),
+    ):
+        fewer, more = passed.sel(network=plain), passed.sel(network=normalised)
+        assert (fewer < more).all()
+        assert fewer[0] == 0 < more[0]
+    assert tuning.sizes["learning_rate"] == 9
+
+
 def test_the_figure_of_use_shows_the_loss_of_each_epoch_and_the_accuracies_of_all_seeds():
     rng = np.random.default_rng(0)
     runs = {
