@@ -74,8 +74,9 @@ def answers(sure: Sequence[float], alone: float) -> matplotlib.figure.Figure:
     """How sure of the right class a network is, in one batch after the other and in evaluation mode."""
     fig, ax = style.axes()
     batches = np.arange(1, len(sure) + 1)
-    ax.plot(batches, sure, "o", color=style.COLOR["train"], label="training mode")
-    ax.axhline(alone, color=style.COLOR["eval"], label="evaluation mode")
+    colour = style.COLOR["batch norm"]
+    ax.plot(batches, sure, "o", color=colour, label="training mode")
+    ax.axhline(alone, color=colour, label="evaluation mode")
     ax.set(xlabel="which other image", ylabel="probability of the class", ylim=(-0.04, 1.04))
     style.legend_above(ax)
     return fig
@@ -88,7 +89,7 @@ def mistakes(
     fig, ax = style.axes(height=0.8 * len(pairs) + 0.9)
     for row, (_, wrong, mended) in enumerate(pairs):
         for name, color, marker, shift, label in (
-            (wrong, style.COLOR["no batch norm"], "s", 0.14, "with the mistake"),
+            (wrong, style.COLOR["highlight"], "s", 0.14, "with the mistake"),
             (mended, style.COLOR["batch norm"], "o", -0.14, "repaired"),
         ):
             seeds = found[name].values

@@ -9,6 +9,7 @@ import pytest
 BOOK = Path(__file__).resolve().parents[4] / "book"
 PAGE = nbformat.read(BOOK / "explanations/why.ipynb", as_version=4)
 NUMBER = re.compile(r"[−-]?\d+(?:\.\d+)?")
+SHARE = re.compile(r"\b(?:a quarter to a third|a half|two fifths|half as much again)\b")
 
 
 def carried(chapter):
@@ -40,8 +41,18 @@ def test_each_number_stands_in_the_chapter_that_is_linked(line, chapter):
     assert missing == []
 
 
+SHARES = [(line, chapter) for line, chapter in passages() if SHARE.search(line)]
+
+
+@pytest.mark.parametrize(("line", "chapter"), SHARES, ids=[str(c) for _, c in SHARES])
+def test_each_share_stands_in_the_chapter_that_is_linked(line, chapter):
+    text = carried(chapter).lower()
+    assert [share for share in SHARE.findall(line) if share not in text] == []
+
+
 def test_every_line_with_a_number_names_its_chapter():
     words = [cell.source for cell in PAGE.cells if cell.cell_type == "markdown"]
     lines = [line for text in words for line in text.splitlines() if NUMBER.search(line)]
     assert [line for line in lines if not re.search(r"\]\([\w./]+\.ipynb\)", line)] == []
     assert len(PASSAGES) >= 5
+    assert [str(chapter) for _, chapter in SHARES] == ["mechanics/forward.ipynb"] * 2

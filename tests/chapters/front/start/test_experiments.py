@@ -62,6 +62,26 @@ def test_a_layer_before_batch_norm_has_no_bias_and_the_others_have_one():
         assert not isinstance(layers[-2], nn.BatchNorm2d)
 
 
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        torch.optim.SGD,
+        lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9),
+        torch.optim.Adam,
+    ],
+)
+def test_any_optimiser_moves_scale_and_shift_and_no_running_average(split, optimiser):
+    model = experiments.network(True)
+    descent = optimiser(model.parameters(), lr=0.01)
+    nn.functional.cross_entropy(model(split.x_train[:64]), split.y_train[:64]).backward()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    descent.step()
+    norms = [layer for layer in model if isinstance(layer, nn.BatchNorm2d)]
+    assert all((layer.weight != 1).any() and (layer.bias != 0).any() for layer in norms)
+    for name, value in model.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
 def with_losses(monkeypatch, losses):
     monkeypatch.setattr(experiments, "train", lambda *arguments: losses)
     monkeypatch.setattr(experiments, "accuracy", lambda *arguments: 0.5)

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from bncore.chapters.front.start import figures
+from bncore.page import style
 
 
 @pytest.mark.parametrize("eighth_number", figures.eight_numbers.grids["eighth_number"])
@@ -45,3 +46,11 @@ def test_each_mistake_stands_above_its_repair_with_median_and_range():
         assert list(span.get_xdata()) == [row.min(), row.max()]
         assert list(point.get_xdata()) == [np.median(row)]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "two"]
+
+
+def test_what_has_batch_norm_is_never_in_the_colour_of_what_has_none():
+    found = xr.Dataset({name: ("seed", [0.1, 0.9]) for name in "ab"})
+    for figure in (figures.answers([0.2, 0.9], 0.7), figures.mistakes(found, [("one", "a", "b")])):
+        colours = {line.get_color() for line in figure.axes[0].lines}
+        assert style.COLOR["batch norm"] in colours
+        assert style.COLOR["no batch norm"] not in colours
