@@ -33,6 +33,24 @@ def at_angle(problem, degrees):
     return np.array([np.cos(angle), np.sin(angle)])
 
 
+def turn(problem, w, g, rate, eps=0.0, steps=20):
+    """Gradient descent on w alone, at a fixed length g, with epsilon under the root as in batch norm.
+
+    Returns
+    -------
+    ndarray of shape (steps + 1, d)
+        w after each step.
+    """
+    path = [w]
+    for _ in range(steps):
+        Sw = problem.S @ w
+        norm = np.sqrt(w @ Sw + eps)
+        gradient = problem.gradient(g / norm * w)
+        w = w - rate * g / norm * (gradient - Sw * (w @ gradient) / norm**2)
+        path.append(w)
+    return np.array(path)
+
+
 def stiffness(problem):
     """Largest curvature of rho at the solution, for w of Euclidean length 1.
 

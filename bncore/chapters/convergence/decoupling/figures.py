@@ -8,10 +8,20 @@ from bncore.chapters.convergence.decoupling import experiments
 from bncore.convergence import LeastSquares, batch_norm_gradient_descent, gradient_descent
 from bncore.convergence.reparametrization import couple, decouple
 from bncore.page import style
+from bncore.page.labels import value_text
 
 RATE = 0.25
 STEPS = 40
 LEVELS = np.array([0.25, 0.75, 1.5, 2.5, 3.5, 4.5])
+TURNING = 0.1
+TOO_LONG = 3.0
+RATES = [0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 100, 1000]
+
+
+def _written_out(*axes):
+    """Write the numbers at these axes as people do."""
+    for axis in axes:
+        axis.set_major_formatter(lambda value, _: value_text(value))
 
 
 @cache
@@ -54,7 +64,7 @@ def two_planes(angle, length):
     plain = gradient_descent(problem, couple(w0, length, problem.S), steps=STEPS)
     (side, over_weights), (angles, lengths, over_polar) = _grids()
 
-    fig, (above, below) = style.axes(rows=2, height=7.6, height_ratios=[1.45, 1])
+    fig, (above, below) = style.axes(rows=2, height=6.7, height_ratios=[1.5, 1])
     above.contour(side, side, over_weights, LEVELS, colors=style.MUTED, linewidths=0.7)
     below.contour(angles, lengths, over_polar, LEVELS, colors=style.MUTED, linewidths=0.7)
     path = np.array([decouple(weights, problem.S) for weights in plain.weights], dtype=object)
@@ -90,6 +100,43 @@ def two_planes(angle, length):
     return fig
 
 
+def rays(length, eps):
+    """Draw w turning at a fixed length g, one half longer than the solution, on the levels of its loss.
+
+    Parameters
+    ----------
+    length : float
+        Euclidean, of the first w.
+    eps : float
+        Added to the mean square of the output before the root is taken.
+    """
+    problem = experiments.plane()
+    start = length * experiments.at_angle(problem, 100)
+    path = experiments.turn(problem, start, TOO_LONG, TURNING, eps)
+    across, up = np.linspace(-2.5, 3.1, 281), np.linspace(-1.1, 2.9, 201)
+    w = np.stack(np.meshgrid(across, up), axis=-1)
+    squared = np.einsum("...i,ij,...j", w, problem.S, w)
+    share = TOO_LONG / np.sqrt(np.maximum(squared + eps, 1e-12))
+    values = share**2 * squared + 2 * share * (w @ problem.u)
+
+    fig, ax = style.axes(height=4.1)
+    ax.contour(
+        across, up, values, np.arange(-3.5, 20, 1.5), colors=style.MUTED, linewidths=0.7,
+        linestyles="-",
+    )  # fmt: skip
+    best = problem.solution_direction / np.linalg.norm(problem.solution_direction)
+    ink = style.COLOR["predicted"]
+    ax.plot(*np.outer(best, [0, 5]), "--", color=ink, linewidth=1.3, label="best direction")
+    angle = np.linspace(0, 2 * np.pi, 181)
+    ax.plot(length * np.cos(angle), length * np.sin(angle), ":", color=ink, label="first length")
+    ax.plot(*path.T, "o-", color=style.COLOR["batch norm"], markersize=4, linewidth=1.5)
+    ax.plot(*path[0], "s", color=style.INK, markersize=8, fillstyle="none")
+    ax.set(xlim=across[[0, -1]], ylim=up[[0, -1]], aspect="equal")
+    ax.set(xlabel="first entry of w", ylabel="second entry of w")
+    style.legend_above(ax)
+    return fig
+
+
 @cache
 def _ten():
     problems = experiments.random_problems(1, kappa=10.0, seed=3)
@@ -97,7 +144,7 @@ def _ten():
 
 
 def growing(rate, steps=300):
-    """Draw what the length of w does while its direction converges.
+    """Draw the effective rate while the direction converges, and the excess.
 
     Parameters
     ----------
@@ -114,33 +161,30 @@ def growing(rate, steps=300):
     excess = np.maximum(run.value - best, 1e-16)
     t = np.arange(steps + 1)
 
-    fig, (top, middle, bottom) = style.axes(rows=3, height=7.2, sharex=True)
-    top.plot(t, length, color=style.COLOR["batch norm"])
-    top.set(ylabel="length of w", yscale="log", ylim=(0.7, 1e4))
-    middle.plot(t, rate / length**2, color=style.COLOR["batch norm"], label="effective rate")
+    fig, (above, below) = style.axes(rows=2, height=4.9, sharex=True)
+    above.plot(t, rate / length**2, color=style.COLOR["batch norm"], label="effective rate")
     stable = 2 / experiments.stiffness(problem)
-    middle.axhline(stable, color=style.COLOR["predicted"], linestyle="--", label="predicted limit")
-    middle.set(yscale="log", ylim=(1e-4, 2e3), ylabel="rate / length²")
-    style.legend_above(middle)
-    bottom.plot(t, excess / excess[0], color=style.COLOR["batch norm"], label="direction, length")
-    start_weights = couple(start, 1.0, problem.S)
-    weights = start_weights - problem.closed_form
+    above.axhline(stable, color=style.COLOR["predicted"], linestyle="--", label="predicted limit")
+    above.set(yscale="log", ylim=(1e-4, 2e3), ylabel="rate / length²")
+    _written_out(above.yaxis)
+    style.legend_above(above)
+    below.plot(t, excess / excess[0], color=style.COLOR["batch norm"], label="direction, length")
+    weights = couple(start, 1.0, problem.S) - problem.closed_form
     values, vectors = np.linalg.eigh(problem.S)
     along = vectors.T @ weights
     with np.errstate(over="ignore"):
         plain = ((1 - 2 * rate * values) ** (2 * t[:, None]) * values * along**2).sum(axis=1)
     shown = plain < 1e8
-    bottom.plot(
+    below.plot(
         t[shown],
         np.maximum(plain / plain[0], 1e-16)[shown],
-        "--",
         color=style.COLOR["no batch norm"],
         label="weights",
     )
-    bottom.set(yscale="log", ylim=(1e-13, 1e3), ylabel="excess, relative", xlabel="step")
-    bottom.set_xscale("symlog", linthresh=1)
-    bottom.set(xlim=(-0.05, steps), xticks=[0, 1, 10, 100], xticklabels=["0", "1", "10", "100"])
-    style.legend_above(bottom)
+    below.set(yscale="log", ylim=(1e-13, 1e3), ylabel="excess, relative", xlabel="step")
+    below.set_xscale("symlog", linthresh=1)
+    below.set(xlim=(-0.05, steps), xticks=[0, 1, 10, 100], xticklabels=["0", "1", "10", "100"])
+    style.legend_above(below)
     return fig
 
 
@@ -183,7 +227,7 @@ def rates(problems, learning_rates, limit=10_000):
         for method in ("plain", "one rate", "two rates")
     }
     small, large = experiments.branches(problems)
-    fig, (above, below) = style.axes(rows=2, height=6.8, sharex=True, height_ratios=[1.6, 1])
+    fig, (above, below) = style.axes(rows=2, height=5.5, sharex=True, height_ratios=[1.6, 1])
     looks = {
         "plain": ("weights", style.COLOR["no batch norm"], "^"),
         "one rate": ("w and g, one rate", style.COLOR["highlight"], "s"),
@@ -229,6 +273,7 @@ def rates(problems, learning_rates, limit=10_000):
     below.plot(learning_rates, bounds, "--", color=style.COLOR["predicted"], label="bound")
     below.set(yscale="log", ylabel="final length of w", xlabel="learning rate of w at length 1")
     below.legend(loc="upper left")
+    _written_out(above.yaxis, below.xaxis, below.yaxis)
     return fig, steps
 
 
@@ -240,7 +285,7 @@ def forgetting(runs):
     runs : dict of float to BatchRun
         By learning rate.
     """
-    fig, (above, below) = style.axes(rows=2, height=6.0, sharex=True)
+    fig, (above, below) = style.axes(rows=2, height=5.0, sharex=True)
     colours = (style.BLUE, style.GREEN, style.PURPLE, style.OCHRE)
     for (rate, run), colour, marker in zip(runs.items(), colours, "os^D", strict=True):
         t = np.unique(np.geomspace(1, len(run.length) - 1, 60).round().astype(int))
@@ -262,5 +307,6 @@ def forgetting(runs):
     above.plot(t, law, "--", color=style.COLOR["predicted"], label="predicted")
     above.set(xscale="log", yscale="log", ylabel="rate / length²", ylim=(1e-4, 1))
     below.set(yscale="log", ylabel="gap of the direction", xlabel="step", ylim=(1e-4, 2))
+    _written_out(above.yaxis, below.xaxis, below.yaxis)
     style.legend_above(above, columns=3)
     return fig

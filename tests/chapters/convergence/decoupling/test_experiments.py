@@ -5,7 +5,8 @@ import pytest
 
 from bncore.chapters.convergence.decoupling import experiments
 from bncore.convergence import LeastSquares, batch_norm_gradient_descent, gradient_descent
-from bncore.convergence.reparametrization import couple
+from bncore.convergence.reparametrization import couple, gradients
+from bncore.mechanics import transform
 
 EPS = np.finfo(np.float64).eps
 
@@ -26,6 +27,103 @@ def test_random_problems_are_as_promised():
         atol = 25 * rounding * np.abs(problems.solution[k]).max()
         np.testing.assert_allclose(problem.closed_form, problems.solution[k], rtol=0, atol=atol)
         assert problem.rayleigh_optimum == pytest.approx(-1, rel=25 * rounding, abs=0)
+
+
+def unit(seed, n=200, d=4):
+    """Centred inputs, a direction, a length, and gradients of a loss at the outputs."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) @ rng.normal(size=(d, d))
+    return X - X.mean(axis=0), rng.normal(size=d), rng.normal(), rng.normal(size=(n, 1)) / n
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_backpropagation_through_batch_norm_gives_the_gradients_of_length_and_direction(seed):
+    X, w, g, dy = unit(seed)
+    _, cache = transform.forward((X @ w)[:, None], np.array([g]), eps=1e-300)
+    back = transform.backward(dy, cache)
+    dw = X.T @ back.dx[:, 0]
+    S = X.T @ X / len(X)
+    expected, along = gradients(w, g, S, X.T @ dy[:, 0])
+    # sums of 200 terms, each as large as a gradient before its part along Sw is removed
+    size = abs(g) / np.sqrt(w @ S @ w) * (np.abs(X).T @ np.abs(dy[:, 0])).max()
+    rounding = 200 * np.linalg.cond(S) * EPS
+    np.testing.assert_allclose(dw, expected, rtol=0, atol=rounding * size)
+    np.testing.assert_allclose(back.dgamma[0], along, rtol=0, atol=rounding)
+    assert abs(w @ dw) <= rounding * size * np.abs(w).sum()
+
+
+def in_the_plane(rate):
+    problem = experiments.plane()
+    start = experiments.at_angle(problem, 80)
+    return problem, batch_norm_gradient_descent(
+        problem, start, g0=3.0, steps=30, learning_rate=rate
+    ).w
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.4, 0.9])
+def test_every_step_lengthens_w_by_pythagoras(rate):
+    _, w = in_the_plane(rate)
+    stepped = 1 + np.cumsum((np.diff(w, axis=0) ** 2).sum(axis=1))
+    np.testing.assert_allclose((w[1:] ** 2).sum(axis=1), stepped, rtol=30 * 16 * EPS)
+
+
+def test_the_norm_of_s_may_shrink():
+    problem, w = in_the_plane(0.4)
+    squared = np.einsum("ti,ij,tj->t", w, problem.S, w)
+    assert squared[-1] < 0.999 * squared.max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_step_at_one_half_finds_the_best_length_of_a_direction(seed):
+    problem, w = nth(experiments.random_problems(1, seed=seed), 0)
+    run = batch_norm_gradient_descent(problem, w, g0=3.0, steps=1, learning_rate=0.5)
+    rounding = 100 * 10 * EPS  # sums of ten terms at condition number 100
+    assert run.g[1] == pytest.approx(-problem.u @ w / problem.norm(w), rel=0, abs=3 * rounding)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_data_cannot_see_changes_no_output(seed):
+    X, w, g, _ = unit(seed)
+    doubled, unseen = np.column_stack([X, X[:, 0]]), np.array([1.0, 0, 0, 0, -1.0])
+    longer = np.append(w, 0.0)
+    y = experiments.batch_norm(doubled, longer, g)
+    same = experiments.batch_norm(doubled, longer + 3 * unseen, g)
+    np.testing.assert_allclose(y, same, rtol=0, atol=100 * 200 * EPS * abs(g))
+    assert not experiments.batch_norm(doubled, unseen, g).any()
+
+
+@pytest.mark.parametrize("share", [1000.0, 10.0, 1.0, 0.1])
+def test_epsilon_shortens_the_weights_and_takes_the_orthogonality(share):
+    X, w, g, pull = unit(0)
+    w, eps = share * np.sqrt(1e-5) * w / (X @ w).std(), 1e-5
+    y, cache = transform.forward((X @ w)[:, None], np.array([g]), eps=eps)
+    predicted = abs(g) * share / np.sqrt(share**2 + 1)
+    assert y.std() == pytest.approx(predicted, rel=200 * EPS, abs=0)
+    dw = X.T @ transform.backward(pull, cache).dx[:, 0]
+    # of f(g h(w)), along w: what h gains where w is stretched, times the gradient along it
+    along = (pull[:, 0] @ y[:, 0]) / (share**2 + 1)
+    rounding = 200 * 100 * EPS * np.abs(pull[:, 0] * y[:, 0]).sum()
+    assert w @ dw == pytest.approx(along, rel=0, abs=rounding)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.3, 1.0])
+def test_w_turns_against_the_gradient_at_a_fixed_length(eps):
+    problem, w, g = experiments.plane(), np.array([-0.8, 0.6]), 3.0
+
+    def loss(w):
+        return problem.value(g * w / np.sqrt(w @ problem.S @ w + eps))
+
+    h = EPS ** (1 / 3)
+    slope = np.array([(loss(w + e) - loss(w - e)) / (2 * h) for e in h * np.eye(2)])
+    path = experiments.turn(problem, w, g, 0.1, eps, steps=20)
+    # central differences leave h squared times a third derivative, of some hundred
+    np.testing.assert_allclose(w - path[1], 0.1 * slope, rtol=0, atol=0.1 * 1000 * h**2)
+    lengths = (path**2).sum(axis=1)
+    stepped = 1 + np.cumsum((np.diff(path, axis=0) ** 2).sum(axis=1))
+    if eps == 0:
+        np.testing.assert_allclose(lengths[1:], stepped, rtol=20 * 16 * EPS)
+    else:
+        assert (np.diff(lengths) < 0).any()
 
 
 @pytest.mark.parametrize("method", ["plain", "one rate", "two rates"])
@@ -134,3 +232,9 @@ def test_noise_lengthens_the_direction_as_predicted(rate):
     assert (effective < run.limit[-1]).all()
     np.testing.assert_allclose(effective, run.limit[-1], rtol=0.2)
     assert (run.gap[-1] < 0.1 * run.gap[0]).all()
+
+
+def test_after_a_jump_the_length_is_not_the_predicted_one():
+    problems = experiments.random_problems(5, kappa=10.0, seed=4)
+    run = experiments.minibatches(problems, 30.0, 2000)
+    assert (run.length[1] > run.predicted[-1]).sum() == 4

@@ -61,20 +61,33 @@ def test_both_paths_start_where_the_reader_put_them(angle, length):
     np.testing.assert_allclose(end, problem.closed_form, rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize("length", [0.5, 1, 2])
+@pytest.mark.parametrize("eps", [0, 0.3, 1])
+def test_w_leaves_its_circle_where_level_lines_are_rays(length, eps):
+    (ax,) = figures.rays(length, eps).axes
+    path = np.array(ax.get_lines()[2].get_data(), dtype=float).T
+    lengths = np.linalg.norm(path, axis=1)
+    assert lengths[0] == pytest.approx(length, rel=8 * EPS, abs=0)
+    assert (np.diff(lengths) >= -8 * EPS * lengths[1:]).all() == (eps == 0)
+    best = line(ax, "best direction")[:, 1]
+    assert best[0] * path[-1, 1] == pytest.approx(best[1] * path[-1, 0], abs=best[0] * lengths[-1])
+    circle = np.hypot(*line(ax, "first length"))
+    np.testing.assert_allclose(circle, length, rtol=8 * EPS)
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.1, 3.0])
 def test_the_length_settles_below_the_stability_limit(rate):
-    top, middle, bottom = figures.growing(rate, steps=200).axes
-    _, length = top.get_lines()[0].get_data()
-    _, effective = line(middle, "effective rate")
-    np.testing.assert_allclose(effective, rate / length**2, rtol=8 * EPS)
-    assert length[0] == pytest.approx(1, rel=8 * EPS, abs=0)
-    assert effective[-1] < line(middle, "predicted limit")[1, 0]
+    above, below = figures.growing(rate, steps=200).axes
+    _, effective = line(above, "effective rate")
+    assert effective[0] == pytest.approx(rate, rel=8 * EPS, abs=0)
+    assert (np.diff(effective) <= 8 * EPS * rate).all()
+    assert effective[-1] < line(above, "predicted limit")[1, 0]
     problem, start = figures._ten()
     weights = couple(start, 1.0, problem.S)
     with np.errstate(all="ignore"):
         run = gradient_descent(problem, weights, steps=5, learning_rate=rate)
     excess = run.value - problem.rayleigh_optimum
-    _, drawn = line(bottom, "weights")
+    _, drawn = line(below, "weights")
     count = min(len(drawn), len(excess), 4)
     # Four steps, of sums of ten terms, at a condition number of 100.
     expected, rounding = (excess / excess[0])[:count], 4 * 10 * 100 * EPS
