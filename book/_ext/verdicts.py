@@ -103,7 +103,11 @@ class Rows(SphinxRole):
         except NotThere as error:
             _log.warning("claims: %s", error, location=self.get_location(), type="claim")
             return [], []
-        words = f"All {count} claims of this chapter, with their evidence"
+        words = (
+            f"All {count} claims of this chapter, with their evidence"
+            if count > 1
+            else "The claim of this chapter, with its evidence"
+        )
         return [_Link(words, words, target=target)], []
 
 

@@ -90,6 +90,12 @@ def test_the_page_shows_the_verdict_and_leads_to_the_rows(site):
     assert f'href="../claims.html#claims-of-mechanics-scaling">{words}</a>' in page
 
 
+def test_one_claim_alone_is_not_called_all(site, monkeypatch):
+    monkeypatch.setattr(verdicts, "of_chapter", lambda name: (1, "book/claims.html#claims-of-a-b"))
+    page, _ = site("{claims}`a/b`")
+    assert ">The claim of this chapter, with its evidence</a>" in page
+
+
 @pytest.mark.parametrize("role", ["{claim}`noise-grow`", "{claims}`mechanics/scale`"])
 def test_what_is_not_in_the_ledger_is_a_complaint_with_its_place(site, role):
     _, warned = site(role)
