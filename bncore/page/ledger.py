@@ -16,6 +16,7 @@ from html import escape
 
 from bncore.page.claims import VERDICTS, Claim
 from bncore.page.evidence import Evidence, Measurement
+from bncore.page.labels import value_text
 
 SYMBOLS = {
     "holds": "✓",
@@ -304,12 +305,17 @@ def _details(claim: Claim, evidence: Evidence, is_open: bool) -> str:
 def _measurement(measurement: Measurement) -> str:
     sign = "✓ holds" if measurement.holds else "✗ fails" if measurement.fails else "! undecided"
     wide = measurement.low < measurement.high
-    interval = f" ({measurement.low:.2g} to {measurement.high:.2g})" if wide else ""
+    value, low, high = map(_two_digits, (measurement.value, measurement.low, measurement.high))
+    interval = f" ({low} to {high})" if wide else ""
     return (
-        f"<li>{inline(measurement.what)}: <strong>{measurement.value:.2g}</strong>{interval}, threshold "
-        f"{measurement.relation} {measurement.threshold:.3g} "
+        f"<li>{inline(measurement.what)}: <strong>{value}</strong>{interval}, threshold "
+        f"{measurement.relation} {value_text(float(f'{measurement.threshold:.3g}'))} "
         f'<span class="bn-sign">{sign}</span></li>'
     )
+
+
+def _two_digits(number: float) -> str:
+    return value_text(float(f"{number:.2g}"))
 
 
 def _without_docstring(code: str) -> str:

@@ -274,6 +274,21 @@ def test_values_are_shown_to_two_digits():
     assert "b: 0.5 (0.023 to 1.2), threshold ≥ 0.1 ! undecided" in text
 
 
+@pytest.mark.parametrize(
+    ("value", "threshold", "shown"),
+    [
+        (414, 10, "410, threshold ≥ 10"),
+        (0.000123, 0.0001, "0.00012, threshold ≥ 0.0001"),
+        (-1.26e-15, -1e-12, "−1.3 × 10⁻¹⁵, threshold ≥ −10⁻¹²"),
+        (math.inf, 1e7, "inf, threshold ≥ 10⁷"),
+    ],
+)
+def test_numbers_stand_as_people_write_them(value, threshold, shown):
+    evidence = Evidence.of([at_least(threshold, value, "a")])
+    text = Tree(Ledger([(entries()[0][0], evidence)]).html()).text
+    assert f"a: {shown} ✓ holds" in text
+
+
 def test_a_condition_is_printed_with_the_verdict_that_depends_on_it():
     rows = dict(zip("123456", entries(), strict=True))
     assert r"Condition: \(m > 2\)" in Tree(Ledger([rows["4"]]).html()).text

@@ -8,6 +8,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 
 from bncore.mechanics import transform
 from bncore.page.claims import at_least, at_most, claim, corrected, otherwise, under
+from bncore.page.labels import value_text
 
 TINY = 1e-300
 
@@ -213,7 +214,7 @@ def denominator_never_zero():
         yield at_most(0, variance, "largest variance of 100 constant features, powers of 2")
         for eps in (1e-3, 1e-5, torch.finfo(precision).tiny):
             y = torch.nn.functional.batch_norm(x, None, None, training=True, eps=eps)
-            words = f"share of finite values, torch's batch norm of these, {x.dtype}, ε = {eps:.0e}"
+            words = f"share of finite values, torch's batch norm of these, {x.dtype}, ε = {value_text(eps)}"
             yield at_least(1, y.isfinite().double().mean().item(), words)
 
 
