@@ -7,8 +7,12 @@ import io
 import re
 
 import matplotlib.pyplot as plt
+from matplotlib.transforms import Bbox
 
 from bncore.page import style
+
+CARD = (1200, 630)
+"""Pixels of the picture that goes with a link to a page, where that is shown as a card."""
 
 _COLOUR = re.compile("|".join(map(re.escape, style.CSS_NAMES)), re.IGNORECASE)
 _HEADER = re.compile(r"^.*?(?=<svg)", re.DOTALL)
@@ -40,6 +44,20 @@ def to_svg(fig, name):
     body = _COORDINATES.sub(lambda match: _LONG_NUMBER.sub(r"\1", match[0]), rest)
     body = _REFERENCE.sub(rf"\g<0>{name}-", body)
     return themed(head + ">" + body)
+
+
+def to_card(fig):
+    """Render `fig` as the picture of a card, a PNG of 1200 by 630 pixels with the figure whole, and close it."""
+    width, height = fig.get_size_inches()
+    across = 1.05 * max(width, height * CARD[0] / CARD[1])
+    down = across * CARD[1] / CARD[0]
+    paper = Bbox.from_bounds((width - across) / 2, (height - down) / 2, across, down)
+    buffer = io.BytesIO()
+    fig.savefig(
+        buffer, format="png", dpi=CARD[0] / across, facecolor=style.PAPER, bbox_inches=paper
+    )
+    plt.close(fig)
+    return buffer.getvalue()
 
 
 def to_png(fig):

@@ -14,6 +14,8 @@ from bncore.page.labels import is_choice, label, value_text
 def html(explorer, folder, url):
     """Render every frame of `explorer` into `folder` and return the figure as HTML.
 
+    The first figure of a page also gives the picture of its card, `card.png`.
+
     Parameters
     ----------
     explorer : Explorer
@@ -36,7 +38,12 @@ def html(explorer, folder, url):
     here = folder / name
     if here.exists():
         raise ValueError(f"two figures of this page are named {name!r}: rename one")
-    here.mkdir(parents=True)
+    if not any(path.is_dir() for path in folder.glob("*")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "card.png").write_bytes(
+            frames.to_card(explorer.figure(**explorer.at(explorer.initial.values())))
+        )
+    here.mkdir()
     alts = {}
     for indices in positions(explorer):
         values = explorer.at(indices)

@@ -4,7 +4,7 @@ Cards, canonical addresses and the map need the site's own address; where that i
 """
 
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 from address import repository_address, site_address
@@ -15,6 +15,9 @@ CARD = "_static/screenshot.png"
 LENGTH = 160
 """Of a description, in characters: search engines show no more."""
 
+_FIGURE = re.compile(
+    r'data-frames="[./]*(?P<folder>[^"]+)/[^"/]+".*?aria-label="(?P<alt>[^"]+)"', re.DOTALL
+)
 _FORMULA = "\ufffc"
 _INTRODUCTION = "In short."
 
@@ -41,7 +44,14 @@ def _sentences(section):
         yield from re.split(r"(?<=[.?!:])\s+", " ".join(plain.astext().split()))
 
 
-def tags(title, said, site, file):
+def card(body):
+    """The picture of a page's card and what it shows: its first figure, or else a page of the book."""
+    if figure := _FIGURE.search(body):
+        return f"{figure['folder']}/card.png", unescape(figure["alt"])
+    return CARD, "A page of the book, with a figure that moves"
+
+
+def tags(title, said, site, file, picture, alt):
     """The head of a page in HTML, without what needs the address of the site if that is None."""
     found = {"name": {"description": said}, "property": {}}
     if site:
@@ -50,8 +60,8 @@ def tags(title, said, site, file):
             "og:title": title,
             "og:description": said,
             "og:url": f"{site}{file}",
-            "og:image": f"{site}{CARD}",
-            "og:image:alt": "A page of the book, with a figure that moves",
+            "og:image": f"{site}{picture}",
+            "og:image:alt": alt,
         }
         found["name"]["twitter:card"] = "summary_large_image"
     return "".join(
@@ -92,7 +102,9 @@ def _describe(app, pagename, templatename, context, doctree):
     if doctree is not None:
         title = re.sub("<[^>]+>", "", context["title"])
         file = app.builder.get_target_uri(pagename)
-        own = tags(title, description(doctree), app.config.html_baseurl, file)
+        own = tags(
+            title, description(doctree), app.config.html_baseurl, file, *card(context["body"])
+        )
         context["metatags"] = context.get("metatags", "") + own
 
 

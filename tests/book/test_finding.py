@@ -5,8 +5,10 @@ import re
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
-from finding import LENGTH, description, site_map, tags
+from finding import LENGTH, card, description, site_map, tags
 from missing import root
+
+from bncore.page import explore, static_face, style
 
 SITE = "https://some-one.github.io/the-book/"
 
@@ -49,12 +51,33 @@ def test_without_in_short_the_page_speaks_and_one_long_sentence_is_cut_at_a_word
 
 @pytest.mark.parametrize("site", ["", SITE])
 def test_a_card_needs_the_address_and_a_description_does_not(site):
-    head = tags('A "title"', "Said < so.", site, "book/a.html")
+    head = tags('A "title"', "Said < so.", site, "book/a.html", "_frames/book/a/card.png", "<Dots>")
     assert '<meta name="description" content="Said &lt; so." />' in head
     assert ('property="og:title" content="A &quot;title&quot;"' in head) == bool(site)
     assert re.findall(r'og:(?:url|image)" content="([^"]*)"', head) == (
-        [f"{SITE}book/a.html", f"{SITE}_static/screenshot.png"] if site else []
+        [f"{SITE}book/a.html", f"{SITE}_frames/book/a/card.png"] if site else []
     )
+
+
+def test_a_card_shows_the_first_figure_of_its_page(tmp_path):
+    def first(a=0):
+        """The caption."""
+        return style.axes()[0]
+
+    def second(a=0):
+        """The caption."""
+        return style.axes()[0]
+
+    url = "../../_frames/book/wing/page"
+    figures = [
+        static_face.html(explore(alt=f'The {f.__name__} & "only".', a=[0, 1])(f), tmp_path, url)
+        for f in (first, second)
+    ]
+    body = f"<p>Words.</p>{''.join(figures)}"
+    assert card(body) == ("_frames/book/wing/page/card.png", 'The first & "only".')
+    picture, words = card("<p>Words.</p>")
+    assert picture == "_static/screenshot.png"
+    assert words
 
 
 def test_the_map_names_each_page_by_its_address():

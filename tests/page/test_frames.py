@@ -5,6 +5,8 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
 
 from bncore.page import frames, style
 
@@ -63,8 +65,23 @@ def test_a_picture_is_opaque_and_twice_as_fine_as_the_screen(line):
     np.testing.assert_array_equal(np.round(255 * picture[0, 0]), [*paper, 255])
 
 
+@pytest.mark.parametrize("height", [1.5, 3.3, 9])
+def test_a_card_has_its_size_and_paper_all_round_the_figure(height):
+    fig, _ = style.axes(height=height)
+    fig.add_artist(Rectangle((0, 0), 1, 1, fill=False, edgecolor=style.INK, linewidth=4))
+    card = plt.imread(io.BytesIO(frames.to_card(fig)))
+    assert card.shape[:2] == (630, 1200)
+    dark = np.argwhere((card[..., :3] < 0.5).all(axis=-1))
+    paper = [int(style.PAPER[i : i + 2], 16) for i in (1, 3, 5)]
+    for corner in (card[0, 0], card[-1, -1]):
+        np.testing.assert_array_equal(np.round(255 * corner[:3]), paper)
+    low, high = dark.min(axis=0), dark.max(axis=0)
+    np.testing.assert_allclose(low, [629, 1199] - high, atol=0.02 * 1200)
+
+
 def test_rendering_closes_the_figure(line):
     before = plt.get_fignums()
+    frames.to_card(line())
     frames.to_svg(line(), "line")
     frames.to_png(line())
     assert plt.get_fignums() == before

@@ -27,6 +27,15 @@ def test_the_page_has_a_frame_for_every_pair_of_values(page, line, explorer):
     assert "The line turns and shifts." in html
 
 
+def test_the_first_figure_of_a_page_gives_its_card(page, line, explorer):
+    explorer()._repr_mimebundle_()
+    card = (page / "card.png").read_bytes()
+    assert card == frames.to_card(line(1, 0))
+    fig, _ = style.axes()
+    show(fig, alt="Another.", caption="Another")._repr_mimebundle_()
+    assert (page / "card.png").read_bytes() == card
+
+
 def test_frames_differ_where_the_figures_do(page, explorer):
     explorer()._repr_mimebundle_()
     contents = [path.read_text(encoding="utf-8") for path in (page / "line").iterdir()]

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+import matplotlib.pyplot as plt
 import pytest
 from built import SITE, pages
 
@@ -31,6 +32,13 @@ def test_every_page_has_a_description_of_its_own():
         assert len(said) == 1, page
         assert 20 < len(said[0]) < 260, page
     assert max(Counter(said for [said] in found).values()) == 1
+
+
+@pytest.mark.parametrize("chapter", titles())
+def test_a_page_with_a_figure_has_a_card_of_its_own(chapter):
+    page = f"book/{chapter.removeprefix('front/')}"
+    if "data-frames=" in (SITE / f"{page}.html").read_text(encoding="utf-8"):
+        assert plt.imread(SITE / "_frames" / page / "card.png").shape[:2] == (630, 1200)
 
 
 @pytest.mark.parametrize("chapter", titles())
