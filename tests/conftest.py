@@ -73,6 +73,28 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.line(f"On another processor: {' '.join(imitation)}")
 
 
+@pytest.fixture(scope="session")
+def sphinx_for_editions():
+    """Sphinx with the book's own configuration, which writes editions and runs no chapter."""
+    from execution import NO_CHAPTER
+    from jupyter_book.config import get_final_config
+    from sphinx.application import Sphinx
+
+    def made(root, out, doctrees):
+        config, _ = get_final_config(
+            user_yaml=root / "_config.yml",
+            cli_config={
+                "external_toc_path": str(root / "_toc.yml"),
+                "latex_individualpages": False,
+                "execution_only": NO_CHAPTER,
+            },
+            sourcedir=root,
+        )
+        return Sphinx(root, None, out, doctrees, "edition", config, status=None)
+
+    return made
+
+
 @pytest.fixture
 def unchecked():
     """Let bad input pass the annotations, so that it meets bncore's own check."""

@@ -14,10 +14,7 @@ import nbformat
 import pytest
 from built import SITE
 from edition import editions
-from execution import NO_CHAPTER
-from jupyter_book.config import get_final_config
 from nbformat.v4 import new_notebook
-from sphinx.application import Sphinx
 
 ROOT = SITE.parents[1]
 ADDRESS = "https://github.com/some-one/the-book"
@@ -40,23 +37,13 @@ SHOWN = re.compile(rf">\s*((?:{KINDS}|(?:Solution to )?Exercise) \d[\d.]*)\s")
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory):
+def app(tmp_path_factory, sphinx_for_editions):
     """Sphinx as the build of the site left it."""
     if not (SITE / "index.html").exists():
         pytest.fail("the site is not built: run `make site` first")
     doctrees = tmp_path_factory.mktemp("editions") / ".doctrees"
     shutil.copytree(SITE.parent / ".doctrees", doctrees)
-    config, _ = get_final_config(
-        user_yaml=ROOT / "_config.yml",
-        cli_config={
-            "external_toc_path": str(ROOT / "_toc.yml"),
-            "latex_individualpages": False,
-            "execution_only": NO_CHAPTER,
-        },
-        sourcedir=ROOT,
-    )
-    out = doctrees.with_name("edition")
-    app = Sphinx(ROOT, None, out, doctrees, "edition", config, status=None)
+    app = sphinx_for_editions(ROOT, doctrees.with_name("edition"), doctrees)
     app.builder.read()
     return app
 

@@ -7,10 +7,7 @@ import pytest
 from edition import editions, links
 from edition.derive import edition
 from edition.resolved import Page
-from execution import NO_CHAPTER
-from jupyter_book.config import get_final_config
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE = "https://some-one.github.io/the-book/"
@@ -94,20 +91,9 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def app(root):
+def app(root, sphinx_for_editions):
     """Sphinx, when it has read the small book."""
-    config, _ = get_final_config(
-        user_yaml=root / "_config.yml",
-        cli_config={
-            "external_toc_path": str(root / "_toc.yml"),
-            "latex_individualpages": False,
-            "execution_only": NO_CHAPTER,
-        },
-        sourcedir=root,
-    )
-    app = Sphinx(
-        root, None, root / "_build/lab", root / "_build/.doctrees", "edition", config, status=None
-    )
+    app = sphinx_for_editions(root, root / "_build/lab", root / "_build/.doctrees")
     app.build()
     return app
 
