@@ -66,6 +66,18 @@ def batch_norm_gradient_descent(
     return np.array(path)
 
 
+def rayleigh_descent(problem: Problem, w: Weights, steps: int) -> Path:
+    """Gradient descent on the Rayleigh quotient; each direction is kept at its best length for least squares."""
+    u, S, path = problem.u, problem.S, []
+    L = np.linalg.eigvalsh(S)[-1]
+    for _ in range(steps + 1):
+        ratio = (u @ w) / (w @ S @ w)
+        path.append(-ratio * w)
+        gradient = -2 * ratio * (u - ratio * S @ w)
+        w = w - gradient / (2 * L * ratio**2)
+    return np.array(path)
+
+
 def gdnp(problem: Problem, w: Weights, steps: int) -> Path:
     """The best length for the direction, then a gradient step of the direction, in turns."""
     L, path = np.linalg.eigvalsh(problem.S)[-1], []

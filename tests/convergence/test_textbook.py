@@ -69,6 +69,15 @@ def test_gdnp_agrees_to_the_last_bisection(kind, seed, problem_of, agree):
     agree(problem, textbook.gdnp(problem, w0, STEPS), trace)
 
 
+@few
+@given(seed=SEEDS)
+def test_descent_on_the_quotient_is_gdnp_on_least_squares(seed, problem_of, agree):
+    problem = problem_of("least squares", seed)
+    w0 = np.random.default_rng(seed).normal(size=4)
+    trace = gdnp(problem, w0, steps=STEPS, bisection_steps=200)
+    agree(problem, textbook.rayleigh_descent(problem, w0, STEPS), trace)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @few
 @given(seed=SEEDS)

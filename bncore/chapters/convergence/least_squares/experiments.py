@@ -213,6 +213,21 @@ def measured_factors(problem, w, steps, target=1e-22):
     return late
 
 
+def late_factors(tilts, condition=20, dimension=6, seeds=5):
+    """Measure the late factors of random problems whose solution lies off the flattest axis.
+
+    Returns
+    -------
+    ndarray, shape (tilts, seeds, 2)
+        For each angle in degrees and each seed what ``measured_factors`` returns.
+    """
+    problems = [
+        [random_problem(condition, seed, dimension, tilt) for seed in range(seeds)]
+        for tilt in tilts
+    ]
+    return np.array([[measured_factors(*one, steps=600) for one in row] for row in problems])
+
+
 def normalised_path(problem, w, steps, size=None):
     """Return the effective weights of `steps` steps of the theorem, each at its best length."""
     path = [best_length(problem, w)]
@@ -259,6 +274,23 @@ def learning_rates(problem, w, rates, steps, length_rates=np.inf):
         norm = np.sqrt(((W @ S) * W).sum(axis=1))
         ends = [excess(problem, W * (g / norm)[:, None]), excess(problem, V)]
     return [np.where(np.isfinite(values), values, np.inf) for values in ends]
+
+
+def every_rate(rates, condition=10, seeds=5, steps=1000, cap=0.5):
+    """Loss above its minimum in the end, of random problems, at every learning rate and three ways to use it.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (seeds, rates)
+        For gradient descent, for direction and length with one rate, and with the length's rate capped.
+    """
+    both, caps = np.tile(rates, 2), np.repeat([np.inf, cap], len(rates))
+    found = []
+    for seed in range(seeds):
+        normalised, plain = learning_rates(*random_problem(condition, seed), both, steps, caps)
+        found.append((plain[: len(rates)], *np.split(normalised, 2)))
+    names = ("gradient descent", "normalised, one rate", "normalised, length's rate capped")
+    return dict(zip(names, np.swapaxes(found, 0, 1), strict=True))
 
 
 def compared(problem, w, steps):
@@ -309,7 +341,7 @@ def small_batches(X, y, size, seed, steps):
     Returns
     -------
     ndarray
-        Loss on all the data above its minimum, in the second half of the steps.
+        Loss on all the data above its minimum after each step, at the best length.
     """
     rng = np.random.default_rng(seed)
     w, path = X.T @ y, []
@@ -322,4 +354,4 @@ def small_batches(X, y, size, seed, steps):
         w = w / np.linalg.norm(w)
         path.append(w)
     problem = LeastSquares.from_data(X, y)
-    return excess(problem, np.array([best_length(problem, w) for w in path[steps // 2 :]]))
+    return excess(problem, np.array([best_length(problem, w) for w in path]))

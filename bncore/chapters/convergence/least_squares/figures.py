@@ -1,11 +1,21 @@
-"""The longer figures of the least-squares chapter: paths, the triangle of the proof, the bound."""
+"""The figures of the least-squares chapter: paths, the proof's triangle, bounds, races and what breaks."""
 
 import numpy as np
 from matplotlib.patches import Circle
 
 from bncore.chapters.convergence.least_squares import experiments
 from bncore.convergence import LeastSquares, bounds, gdnp, gradient_descent
-from bncore.page import style
+from bncore.page import labels, style
+
+# Gradient descent is the wider line, and may lie under another.
+METHODS = {
+    "gradient descent": {"color": style.COLOR["no batch norm"], "linewidth": 3.5},
+    "normalised, best length": {"color": style.COLOR["batch norm"]},
+    "normalised, one rate": {"color": style.OCHRE, "linewidth": 1.5},
+    "normalised, length's rate capped": {"color": style.COLOR["batch norm"]},
+    "accelerated": {"color": style.GREEN},
+    "conjugate gradients": {"color": style.PURPLE},
+}
 
 
 def plane(condition, tilt):
@@ -38,7 +48,7 @@ def descent(condition, tilt, steps=12):
             problem, experiments.best_length(problem, w), steps=steps
         ).weights,
     }
-    fig, (above, below) = style.axes(rows=2, height=6.2, height_ratios=[1.2, 1])
+    fig, (above, below) = style.axes(rows=2, height=5.3, height_ratios=[1.2, 1])
     wide = np.sqrt(condition)
     x, y = np.meshgrid(np.linspace(-2 * wide, 3 * wide, 301), np.linspace(-3.5, 4, 241))
     values = experiments.excess(problem, np.column_stack([x.ravel(), y.ravel()]))
@@ -102,7 +112,7 @@ def triangle(angle, ratio):
     S = np.eye(2) - (1 - ratio) * np.outer(flat, flat)
     moved = v + S @ r
     foot = (moved @ q) / (moved @ moved) * moved
-    fig, ax = style.axes(height=5.0)
+    fig, ax = style.axes(height=4.5)
     ax.plot(*np.outer([-9, 9], q).T, color=style.MUTED, linewidth=1.5)
     ax.plot(*np.outer([0, 9], moved).T, color=style.COLOR["batch norm"], linewidth=1, alpha=0.7)
     ax.add_patch(
@@ -136,7 +146,7 @@ def triangle(angle, ratio):
         (r"$v$", (0.5, -2.2 * scale)),
         (r"$q$", (1 - 1.4 * scale, t + 0.8 * scale)),
         (r"$r$", (1 - 1.2 * scale, 0.6 * t)),
-        (r"$v_+$", (moved[0] + 0.4 * scale, moved[1] - 1.6 * scale)),
+        (r"$v_+$", (moved[0] + 0.8 * scale, moved[1] - 2.4 * scale)),
     ):
         ax.annotate(text, at, fontsize=16)
     before, after = t / np.hypot(1, t), np.linalg.norm(q - foot) / np.linalg.norm(q)
@@ -168,7 +178,7 @@ def bound_and_run(condition, seeds=8):
         relative.append(measured / measured[0])
         limit = bound / bound[0]
     relative = np.maximum(relative, 1e-13)
-    fig, ax = style.axes(height=3.8)
+    fig, ax = style.axes(height=3.5)
     at = np.arange(steps + 1)
     ax.fill_between(
         at, relative.min(axis=0), relative.max(axis=0), color=style.COLOR["measured"], alpha=0.25
@@ -182,4 +192,105 @@ def bound_and_run(condition, seeds=8):
     ax.semilogy(at, limit, "--", color=style.COLOR["predicted"], label="bound")
     ax.set(xlabel="steps t", ylabel="gap, relative to the start", ylim=(1e-9, 2), xlim=(0, steps))
     style.legend_above(ax)
+    return fig
+
+
+def late(tilts, measured, condition=20):
+    """Draw the late factors of ``experiments.late_factors`` beside the predicted curve and the bound."""
+    fine = np.linspace(0, 90, 91)
+    dimension = 6
+    predicted = [
+        experiments.final_factor(experiments.random_problem(condition, 0, dimension, tilt)[0])
+        for tilt in fine
+    ]
+    fig, ax = style.axes(height=3.4)
+    ax.plot(fine, predicted, "--", color=style.COLOR["predicted"], label="predicted")
+    bound = (1 - 1 / condition) ** 2
+    ax.axhline(bound, color=style.COLOR["predicted"], linestyle=":", label="bound of both")
+    for column, marker, name in ((1, "s", "gradient descent"), (0, "o", "normalised, best length")):
+        values = measured[..., column]
+        middle = np.median(values, axis=1)
+        spread = np.abs([values.min(axis=1) - middle, values.max(axis=1) - middle])
+        colour = METHODS[name]["color"]
+        ax.errorbar(tilts, middle, spread, fmt=marker, color=colour, capsize=3, label=name)
+    ax.set(ylabel="late factor of a step", xticks=np.arange(0, 91, 15), ylim=(0.79, 0.92))
+    ax.set_xlabel("degrees between solution and flattest axis")
+    style.legend_above(ax)
+    return fig
+
+
+def race(runs, by="step"):
+    """Draw the excess of ``experiments.compared`` by step, or by the median time of a step."""
+    fig, ax = style.axes(height=3.5)
+    for name, (excess, seconds) in runs.items():
+        at = np.arange(len(excess)) * (1 if by == "step" else 1e3 * seconds)
+        ax.semilogy(at, excess, **METHODS[name], label=name)
+    ax.set(ylim=(1e-9, 3), ylabel="loss above its minimum")
+    ax.set(xlabel="steps" if by == "step" else "milliseconds")
+    style.legend_above(ax)
+    return fig
+
+
+def every_rate(rates, reached):
+    """Draw what ``experiments.every_rate`` found: medians over the seeds in bands of their range."""
+    fig, ax = style.axes(height=3.5)
+    for name, values in reached.items():
+        values = np.clip(values, 1e-12, 1e4)
+        look = METHODS[name]
+        colour = look["color"]
+        ax.fill_between(rates, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2)
+        ax.loglog(rates, np.median(values, axis=0), **look, label=name)
+    ax.axhline(1, color=style.MUTED, linestyle=":")
+    ax.text(1.3e-4, 1.5, "zero weights", color=style.MUTED, va="bottom", fontsize=11)
+    ax.set(xlabel="learning rate, where L = 1", ylabel="loss above its minimum")
+    ax.set(ylim=(1e-12, 1e4), xticks=10.0 ** np.arange(-4, 5, 2))
+    ax.xaxis.set_major_formatter(lambda value, _: labels.value_text(value))
+    style.legend_above(ax, columns=1)
+    return fig
+
+
+def on_data(problem, starts, steps=3000):
+    """Draw the least excess so far, over the first, of the methods of ``experiments.compared``."""
+    runs = [experiments.compared(problem, w0, steps) for w0 in starts]
+    fig, ax = style.axes(height=3.5)
+    for name in runs[0]:
+        relative = np.array([run[name][0] / run[name][0][0] for run in runs])
+        values = np.maximum(np.minimum.accumulate(relative, axis=1), 1e-16)
+        at, look = np.arange(values.shape[1]), METHODS[name]
+        colour = look["color"]
+        ax.fill_between(at, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15)
+        ax.semilogy(np.median(values, axis=0), **look, label=name)
+    ax.semilogy(bounds.rate(problem) ** at, "--", color=style.COLOR["predicted"], label="bound")
+    ax.set(ylim=(1e-10, 2), xlabel="steps", ylabel="excess loss over the first")
+    style.legend_above(ax)
+    return fig
+
+
+def broken(problem, w0, X, y):
+    """Draw the gap that steps of too large a size leave, and the excess of steps on small batches.
+
+    Parameters
+    ----------
+    problem, w0
+        The problem of the steps, with L = 1, and their start.
+    X, y : ndarray
+        The data that batches are drawn from.
+    """
+    sizes = np.linspace(0.1, 3, 59)
+    paths = [experiments.normalised_path(problem, w0, 300, size)[-50:] for size in sizes]
+    ends = [experiments.excess(problem, path).max() for path in paths]
+    fig, (above, below) = style.axes(rows=2, height=4.9)
+    above.semilogy(
+        sizes, np.maximum(ends, 1e-15), "o-", color=style.COLOR["measured"], markersize=4
+    )
+    above.axvline(2, linestyle="--", color=style.COLOR["predicted"], label="proved below 2")
+    above.set(xlabel="step size, times L", ylabel="gap in the end", ylim=(3e-16, 5))
+    style.legend_above(above)
+    batches = {"batches of 32": 32, "of 128": 128, f"all {len(X)}": len(X)}
+    hues = (style.GREEN, style.OCHRE, style.BLUE)
+    for (name, size), colour in zip(batches.items(), hues, strict=True):
+        excess = experiments.small_batches(X, y, size, 0, 1000)
+        below.semilogy(np.arange(1, len(excess) + 1), excess, color=colour, lw=1.2, label=name)
+    below.set(xlabel="steps", ylabel="loss above its minimum")
+    style.legend_above(below, columns=3)
     return fig

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from bncore.chapters.convergence.least_squares import experiments
 from bncore.convergence import (
+    EmpiricalHalfspace,
     LeastSquares,
     batch_norm_gradient_descent,
     bounds,
     gdnp,
     gradient_descent,
+    textbook,
 )
 
 EPS = np.finfo(np.float64).eps
@@ -88,6 +90,34 @@ def test_late_steps_have_the_predicted_factors(tilt):
     assert plain == pytest.approx(bounds.rate(problem), abs=LATE)
 
 
+@pytest.mark.parametrize("condition", [4, 20, 50])
+@pytest.mark.parametrize(("tilt", "axis"), [(0, 1), (90, 0)])
+def test_late_steps_lose_the_axis_of_the_solution_and_no_other(condition, tilt, axis):
+    found = experiments.late_factors([tilt], condition, dimension=4, seeds=2)
+    assert found.shape == (1, 2, 2)
+    left = condition ** (axis / 3 - 1)  # the eigenvalue of the flattest axis that is left
+    assert found[..., 0] == pytest.approx((1 - left) ** 2, abs=LATE)
+    assert found[..., 1] == pytest.approx((1 - 1 / condition) ** 2, abs=LATE)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_repeated_column_leaves_the_rate_to_the_smallest_eigenvalue_above_0(seed):
+    rng = np.random.default_rng(seed)
+    X, y, w = rng.normal(size=(30, 4)), rng.choice([-1.0, 1.0], 30), rng.normal(size=5)
+    X = np.column_stack([X, X[:, 0]])
+    problem = EmpiricalHalfspace(
+        -y[:, None] * X, "softplus"
+    )  # for its u and S, which may be singular
+    values = np.linalg.eigvalsh(problem.S)
+    assert values[0] < 30 * EPS < values[1]
+    path = textbook.rayleigh_descent(problem, w, 40)
+    least = np.linalg.lstsq(X, y)[0]
+    excess = np.array([np.mean((X @ (at - least)) ** 2) for at in path])
+    bound = (1 - values[1] / values[-1]) ** (2 * np.arange(41)) * excess[0]
+    assert (excess <= bound * (1 + 1e-9) + (40 * EPS) ** 2).all()
+    assert excess[-1] < 1e-3 * excess[0]
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.3, 0.8])
 def test_many_learning_rates_at_once_are_the_solvers_runs(rate):
     problem, w = experiments.random_problem(10, 3)
@@ -104,6 +134,17 @@ def test_many_learning_rates_at_once_are_the_solvers_runs(rate):
         rounding = 50 * 10 * EPS
         lost = rounding * (2 * expected**0.5 + rounding)
         assert ends[1] == pytest.approx(expected, abs=lost)
+
+
+def test_every_rate_is_tried_in_each_of_the_three_ways():
+    rates = np.array([0.1, 2.0])
+    found = experiments.every_rate(rates, seeds=2, steps=30, cap=0.05)
+    for seed in range(2):
+        problem = experiments.random_problem(10, seed)
+        free, plain = experiments.learning_rates(*problem, rates, 30)
+        capped, _ = experiments.learning_rates(*problem, rates, 30, 0.05)
+        for values, expected in zip(found.values(), (plain, free, capped), strict=True):
+            np.testing.assert_allclose(values[seed], expected, rtol=30 * 10 * EPS)  # 30 steps
 
 
 def test_a_capped_length_never_diverges_and_a_free_one_does():
@@ -135,7 +176,7 @@ def test_a_batch_of_everything_takes_the_steps_of_the_theorem():
     path = experiments.excess(problem, experiments.normalised_path(problem, -problem.u, 40))
     batches = experiments.small_batches(X, y, len(X), 0, 40)
     rounding = 40 * len(X) * EPS  # 40 steps
-    np.testing.assert_allclose(batches, path[21:], rtol=rounding)
+    np.testing.assert_allclose(batches, path[1:], rtol=rounding)
 
 
 def test_steps_to_a_target():

@@ -58,3 +58,52 @@ def test_the_drawn_runs_keep_to_the_drawn_bound():
     rounding = 4 * 10 * EPS  # sums of ten terms, at a condition number of 4
     bound = np.asarray(bound.get_ydata()) * (1 + rounding)
     assert (np.asarray(measured.get_ydata()) <= bound).all()
+
+
+def test_late_factors_are_drawn_on_the_predicted_curve_and_below_the_bound():
+    tilts = np.array([0.0, 90.0])
+    lines = drawn(figures.late(tilts, experiments.late_factors(tilts, seeds=2)), 0)
+    predicted, bound = lines["predicted"], lines["bound of both"].get_ydata()[0]
+    curve = np.asarray(predicted.get_ydata())
+    assert (np.diff(curve) > 0).all()
+    assert curve[-1] == pytest.approx(bound, rel=64 * 20 * EPS)
+    assert bound == pytest.approx((1 - 1 / 20) ** 2)
+
+
+@pytest.mark.parametrize("by", ["step", "second"])
+def test_a_race_is_drawn_by_step_and_by_second(by):
+    excess = np.array([1.0, 0.1, 0.01])
+    runs = {"gradient descent": (excess, 0.002), "accelerated": (excess**2, 0.004)}
+    lines = drawn(figures.race(runs, by), 0)
+    for name, (values, seconds) in runs.items():
+        np.testing.assert_array_equal(lines[name].get_ydata(), values)
+        each = 1 if by == "step" else 1e3 * seconds
+        np.testing.assert_allclose(lines[name].get_xdata(), each * np.arange(3))
+
+
+def test_at_every_rate_the_median_is_drawn_and_what_is_infinite_lies_on_the_edge():
+    reached = {"gradient descent": np.array([[0.1, np.inf], [0.2, np.inf], [0.4, 1e-20]])}
+    lines = drawn(figures.every_rate(np.array([0.1, 1.0]), reached), 0)
+    np.testing.assert_array_equal(lines["gradient descent"].get_ydata(), [0.2, 1e4])
+
+
+def test_on_data_the_least_excess_so_far_is_drawn_from_1():
+    problem, w0 = experiments.random_problem(10, 0, dimension=4)
+    lines = drawn(figures.on_data(problem, [w0], steps=30), 0)
+    for name in experiments.compared(problem, w0, 1):
+        values = np.asarray(lines[name].get_ydata())
+        assert values[0] == 1
+        assert (np.diff(values) <= 0).all()
+    np.testing.assert_allclose(lines["bound"].get_ydata(), 0.9 ** (2 * np.arange(31)))
+
+
+def test_too_large_steps_never_settle_and_small_batches_stay_above_all_the_data():
+    problem, w0 = experiments.random_problem(10, 0)
+    fig = figures.broken(problem, w0, *experiments.diabetes())
+    steps, batches = fig.axes[0].get_lines()[0], fig.axes[1].get_lines()
+    plt.close(fig)
+    sizes, ends = map(np.asarray, steps.get_data())
+    assert ends[(sizes > 0.4) & (sizes < 1.9)].max() < 1e-9
+    assert ends[sizes > 2.1].min() > 1e-3
+    small, medium, whole = (np.asarray(line.get_ydata())[500:] for line in batches)
+    assert min(small.min(), medium.min()) > 1e-3 > whole.max()
