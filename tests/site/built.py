@@ -7,7 +7,12 @@ SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 780}
 
-UNFOLD = "() => document.querySelectorAll('details').forEach(e => { e.open = true; })"
+UNFOLD = """() => {
+    window.folded ??= [...document.querySelectorAll('details:not([open])')];
+    document.querySelectorAll('details').forEach(e => { e.open = true; });
+}"""
+FOLD_AGAIN = "() => window.folded.forEach(e => { e.open = false; })"
+"""As the page opened, after `UNFOLD`."""
 
 
 def pages(pattern="**/*.html"):

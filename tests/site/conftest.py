@@ -9,8 +9,9 @@ import nbformat
 import pytest
 from browser import MISSING, find
 from built import DESKTOP, PHONE, SITE, UNFOLD
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 from serve import QuietHandler
+from tabs import open_tab, put_back
 
 
 class _Handler(QuietHandler):
@@ -69,7 +70,7 @@ def visit(chromium, address):
     opened = []
 
     def open_page(page, viewport=DESKTOP, theme="light", javascript=True):
-        opened.append(_open(chromium, f"{address}/{page}", viewport, theme, javascript))
+        opened.append(open_tab(chromium, f"{address}/{page}", viewport, theme, javascript))
         return opened[-1]
 
     yield open_page
@@ -79,19 +80,45 @@ def visit(chromium, address):
 
 @pytest.fixture(scope="session")
 def look(chromium, address):
-    """A page of the site with everything unfolded, to look at and not to touch: tests share it."""
+    """A page of the site with everything unfolded, to look at and not to touch: tests share it.
+
+    What has `arrived` by itself is a list of answers.
+    """
     tabs = {}
 
     def open_page(page, viewport=DESKTOP, theme="light"):
         key = (page, viewport is PHONE, theme)
-        for other in [other for other in tabs if other[0] != page]:
+        for other in [other for other in tabs if other[0] != page or tabs[other].is_closed()]:
             tabs.pop(other).context.close()
         if key not in tabs:
-            tabs[key] = _open(chromium, f"{address}/{page}", viewport, theme)
+            tabs[key] = open_tab(chromium, f"{address}/{page}", viewport, theme)
+            tabs[key].wait_for_load_state("networkidle")
+            tabs[key].arrived = list(tabs[key].answers)
             tabs[key].evaluate(UNFOLD)
         return tabs[key]
 
     return open_page
+
+
+@pytest.fixture
+def use(look):
+    """A page of the site with everything unfolded, to move its figures: tests share it, too.
+
+    They are put back afterwards; a tab in which that fails is closed.
+    """
+    used = []
+
+    def open_page(page, viewport=DESKTOP, theme="light"):
+        used.append(look(page, viewport, theme))
+        return used[-1]
+
+    yield open_page
+    for tab in used:
+        try:
+            put_back(tab)
+        except Error:
+            tab.close()
+            raise
 
 
 @pytest.fixture(scope="session")
@@ -102,9 +129,12 @@ def jupyterlab(tmp_path_factory):
         yield folder, address
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lab(chromium, jupyterlab):
-    """Open a notebook in JupyterLab; nothing has run yet, see `lab_server.run_all`."""
+    """Open a notebook in JupyterLab; nothing has run yet, see `lab_server.run_all`.
+
+    It stays open until the tests of a module are done.
+    """
     folder, address = jupyterlab
     contexts = []
 
@@ -118,48 +148,3 @@ def lab(chromium, jupyterlab):
     yield open_notebook
     for context in contexts:
         context.close()
-
-
-def _open(chromium, url, viewport, theme, javascript=True):
-    context = chromium.new_context(
-        viewport=viewport,
-        color_scheme=theme,
-        java_script_enabled=javascript,
-        has_touch=viewport is PHONE,
-    )
-    tab = context.new_page()
-    tab.complaints = _complaints(tab, url.split("/", 3)[2])
-    tab.goto(url)
-    tab.wait_for_load_state("networkidle")
-    return tab
-
-
-def _complaints(tab, host):
-    """What goes wrong in `tab` from now on: a list that fills."""
-    found = []
-
-    def console(message):
-        if message.type in ("error", "warning"):
-            found.append(f"console {message.type}: {message.text}")
-
-    def request(request):
-        if not request.url.startswith((f"http://{host}/", "data:", "blob:")):
-            found.append(f"request to another host: {request.url}")
-
-    def response(response):
-        if response.status >= 400:
-            found.append(f"{response.status}: {response.url}")
-
-    tab.on("console", console)
-    tab.on("pageerror", lambda error: found.append(f"uncaught: {error}"))
-    tab.on("request", request)
-    tab.on("response", response)
-
-    def failed(request):
-        """Only a page that is left gives up its icon, which a browser asks for last."""
-        given_up = request.failure == "net::ERR_ABORTED" and request.url.endswith("/favicon.svg")
-        if not given_up:
-            found.append(f"failed: {request.url}")
-
-    tab.on("requestfailed", failed)
-    return found

@@ -87,6 +87,13 @@ def open_notebook(context, address, path):
     return tab
 
 
+def clear_all(tab):
+    """Take the outputs of every cell away, so that they can be waited for once more."""
+    tab.get_by_role("menuitem", name="Edit", exact=True).click()
+    tab.get_by_role("menuitem", name="Clear Outputs of All Cells", exact=True).click()
+    tab.wait_for_function("() => !document.querySelector('.jp-OutputArea-output')")
+
+
 def run_all(tab, seconds=120):
     """Run every cell of the notebook in `tab`, and wait until all have, or one fails."""
     tab.get_by_role("menuitem", name="Run", exact=True).click()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import counted
 import pytest
-from built import DESKTOP, PHONE, SITE
+from built import DESKTOP, FOLD_AGAIN, PHONE, SITE, UNFOLD
 
 from bncore.chapters.contents import titles
 
@@ -23,6 +23,8 @@ LIMITS = {
 }
 """Words outside folds, exercises, claims and sources; screens of the article, as it opens, on a phone."""
 
+CHAPTERS = {f"book/{chapter.removeprefix('front/')}.html": chapter for chapter in titles()}
+
 SCREEN = {"width": 390, "height": 844}
 
 OVER = tomllib.loads(Path(__file__).with_name("over_budget.toml").read_text(encoding="utf-8"))
@@ -32,25 +34,29 @@ END = "() => document.querySelector('article').getBoundingClientRect().bottom + 
 HEIGHT = "() => document.querySelector('article').getBoundingClientRect().height"
 
 
-def measured(page, visit):
+def measured(page, look):
     """What a page takes of each budget."""
     article = counted.article((SITE / page).read_text(encoding="utf-8"))
-    tab = visit(page, SCREEN)
-    tab.evaluate("() => window.MathJax && MathJax.startup.promise")
+    tab = look(page, PHONE, "dark")
+    tab.evaluate(FOLD_AGAIN)
+    tab.set_viewport_size(SCREEN)
+    height = tab.evaluate(HEIGHT)
+    tab.set_viewport_size(PHONE)
+    tab.evaluate(UNFOLD)
     return {
         "words in short": counted.in_short(article),
         "words": counted.main_line(article),
         "words folded": counted.folded(article),
-        "screens": tab.evaluate(HEIGHT) / SCREEN["height"],
+        "screens": height / SCREEN["height"],
         "lines of code": counted.longest(article),
         "columns of code": counted.widest(article),
         "printed truths": counted.truths(article),
     }
 
 
-@pytest.mark.parametrize("chapter", titles())
-def test_a_chapter_is_within_its_budgets_or_in_the_list_of_those_that_are_over(chapter, visit):
-    found = measured(f"book/{chapter.removeprefix('front/')}.html", visit)
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_is_within_its_budgets_or_in_the_list_of_those_that_are_over(page, look):
+    chapter, found = CHAPTERS[page], measured(page, look)
     listed = OVER.get(chapter, [])
     over = {name: found[name] for name in LIMITS if found[name] > LIMITS[name]}
     new = {name: f"{over[name]:.0f} of {LIMITS[name]}" for name in over if name not in listed}

@@ -5,7 +5,8 @@ from collections import Counter
 
 import matplotlib.pyplot as plt
 import pytest
-from built import SITE, pages
+from built import DESKTOP, SITE, pages
+from tabs import open_tab
 
 from bncore.chapters.contents import titles
 
@@ -41,9 +42,23 @@ def test_a_page_with_a_figure_has_a_card_of_its_own(chapter):
         assert plt.imread(SITE / "_frames" / page / "card.png").shape[:2] == (630, 1200)
 
 
+@pytest.fixture(scope="module")
+def search(chromium, address):
+    """A tab that shows what is found."""
+    tab = open_tab(chromium, f"{address}/search.html", DESKTOP, "light")
+
+    def ask(words):
+        tab.goto(f"{address}/search.html?q={words.replace(' ', '+')}")
+        return tab
+
+    yield ask
+    tab.context.close()
+
+
+@pytest.mark.xdist_group("search")
 @pytest.mark.parametrize("chapter", titles())
-def test_the_search_for_a_title_shows_its_page_first(chapter, visit):
-    tab = visit(f"search.html?q={titles()[chapter].replace(' ', '+')}")
+def test_the_search_for_a_title_shows_its_page_first(chapter, search):
+    tab = search(titles()[chapter])
     tab.wait_for_selector("#search-results li > a")
     assert tab.evaluate(RESULTS)[0] == f"/book/{chapter.removeprefix('front/')}.html"
 

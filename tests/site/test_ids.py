@@ -66,6 +66,7 @@ def test_the_script_leads_on(old, visit):
     tab = visit(old)
     new = forwards.read()[old]
     tab.wait_for_url(f"**/{re.sub(r'^.*/', '', new)}")
+    tab.wait_for_load_state("networkidle")
     # What the page that is left had asked for is not waited for.
     assert [found for found in tab.complaints if not found.startswith("failed:")] == []
     assert tab.evaluate("() => !!document.getElementById(location.hash.slice(1))")

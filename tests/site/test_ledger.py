@@ -5,6 +5,9 @@ from itertools import chain
 
 import pytest
 from built import DESKTOP, PHONE, SITE, pages
+from tabs import open_tab
+
+pytestmark = pytest.mark.xdist_group("ledger")
 
 LEDGER = "book/claims.html"
 UNFOLDED = """() => [...document.querySelectorAll('.bn-chapter[open]')]
@@ -16,6 +19,49 @@ IN_SIGHT = """id => {
     const box = document.getElementById(id).getBoundingClientRect();
     return box.height > 20 && box.top >= 0 && box.top < innerHeight / 2;
 }"""
+
+
+# Nothing filtered, named or opened.
+AS_IT_OPENS = """() => {
+    history.replaceState(null, '', location.pathname);
+    const form = document.querySelector('.bn-ledger-filters');
+    form.reset();
+    form.dispatchEvent(new Event('input'));
+    document.querySelectorAll('.bn-wing details').forEach(e => { e.open = false; });
+    scrollTo(0, 0);
+}"""
+ALL_IS_FOLDED = """() => !document.querySelector('.bn-wing[hidden], .bn-wing :is([hidden], details[open])')
+    && document.querySelector('.bn-ledger-filters button').textContent === 'Open all chapters'"""
+
+
+@pytest.fixture(scope="module")
+def opened(chromium, address):
+    """The ledger on a desktop in light, or on a phone in dark: opened once."""
+    tabs = {}
+
+    def open_page(viewport):
+        theme = "dark" if viewport is PHONE else "light"
+        if theme not in tabs:
+            tabs[theme] = open_tab(chromium, f"{address}/{LEDGER}", viewport, theme)
+        return tabs[theme]
+
+    yield open_page
+    for tab in tabs.values():
+        tab.context.close()
+
+
+@pytest.fixture
+def ledger(opened):
+    """The ledger as it opens, in a tab that tests share."""
+
+    def open_page(viewport=DESKTOP):
+        tab = opened(viewport)
+        tab.emulate_media(media="screen")
+        tab.evaluate(AS_IT_OPENS)
+        tab.wait_for_function(ALL_IS_FOLDED)
+        return tab
+
+    return open_page
 
 
 def claims_in(html):
@@ -47,8 +93,8 @@ def test_a_chapter_that_shows_its_ledger_shows_all_rows_that_the_book_has_of_it(
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_chapters_are_folded_and_unfold_by_hand(javascript, visit):
-    tab = visit(LEDGER, PHONE, javascript=javascript)
+def test_chapters_are_folded_and_unfold_by_hand(javascript, visit, ledger):
+    tab = ledger(PHONE) if javascript else visit(LEDGER, PHONE, javascript=False)
     chapters = tab.locator(".bn-chapter").all()
     assert len(chapters) == len(of_chapters())
     for chapter in (chapters[0], chapters[-1]):
@@ -74,9 +120,11 @@ def test_an_address_unfolds_what_it_names(viewport, javascript, visit):
     assert tab.evaluate(IN_SIGHT, named)
 
 
-def test_the_script_unfolds_a_chapter_where_the_browser_does_not(visit):
+def test_the_script_unfolds_a_chapter_where_the_browser_does_not(ledger):
     named = of_chapters()[-1][-1]
-    tab = visit(f"{LEDGER}#{named}")
+    tab = ledger()
+    tab.evaluate("id => { location.hash = id; }", named)
+    tab.wait_for_function("id => document.getElementById(id).checkVisibility()", arg=named)
     tab.evaluate(
         "() => document.querySelectorAll('.bn-chapter').forEach(chapter => { chapter.open = false; })"
     )
@@ -97,8 +145,8 @@ def test_a_claim_of_a_chapter_leads_to_its_row(visit):
     assert tab.evaluate(IN_SIGHT, claims[-1])
 
 
-def test_the_summary_leads_to_each_chapter(visit):
-    tab = visit(LEDGER)
+def test_the_summary_leads_to_each_chapter(ledger):
+    tab = ledger()
     links = tab.locator(".bn-summary tbody a").all()
     assert len(links) == len(of_chapters())
     for link in (links[0], links[-1]):
@@ -122,14 +170,15 @@ def test_the_summary_leads_to_each_chapter_without_script(visit):
 
 def test_an_address_that_is_none_leaves_the_page_alive(visit):
     tab = visit(f"{LEDGER}#%E0%A4%A")
+    tab.wait_for_load_state("networkidle")
     named = ids(LEDGER)[0]
     tab.evaluate("id => { location.hash = id; }", named)
     tab.wait_for_function("id => document.getElementById(id).checkVisibility()", arg=named)
     assert tab.complaints == []
 
 
-def test_filters_show_what_they_name_and_fold_again(visit):
-    tab = visit(LEDGER)
+def test_filters_show_what_they_name_and_fold_again(ledger):
+    tab = ledger()
     first = tab.locator(".bn-chapter").first
     first.locator("summary").first.click()
     by_hand = tab.evaluate(UNFOLDED)
@@ -158,8 +207,8 @@ def test_filters_show_what_they_name_and_fold_again(visit):
     tab.wait_for_function("id => document.getElementById(id).checkVisibility()", arg=ids(LEDGER)[0])
 
 
-def test_filters_by_chapter_source_and_words_agree_with_the_rows(visit):
-    tab = visit(LEDGER)
+def test_filters_by_chapter_source_and_words_agree_with_the_rows(ledger):
+    tab = ledger()
     rows = tab.evaluate(
         """() => [...document.querySelectorAll('.bn-wing .bn-claims tbody tr')].map(
             row => [row.id, row.dataset.chapter, row.dataset.source, row.textContent.toLowerCase()])"""
@@ -184,8 +233,8 @@ def test_filters_by_chapter_source_and_words_agree_with_the_rows(visit):
         assert tab.evaluate(shown) == wanted
 
 
-def test_a_button_and_printing_unfold_all_chapters_and_fold_them(visit):
-    tab = visit(LEDGER, PHONE, "dark")
+def test_a_button_and_printing_unfold_all_chapters_and_fold_them(ledger):
+    tab = ledger(PHONE)
     button = tab.locator(".bn-ledger-filters button")
     everything = len(of_chapters())
     for words, count in (("Open all chapters", everything), ("Close all chapters", 0)):
@@ -193,7 +242,8 @@ def test_a_button_and_printing_unfold_all_chapters_and_fold_them(visit):
         button.click()
         assert len(tab.evaluate(UNFOLDED)) == count
         tab.wait_for_function(
-            "words => document.querySelector('.bn-ledger button').textContent !== words", arg=words
+            "words => document.querySelector('.bn-ledger-filters button').textContent !== words",
+            arg=words,
         )
     tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
     assert len(tab.evaluate(UNFOLDED)) == everything
@@ -202,8 +252,8 @@ def test_a_button_and_printing_unfold_all_chapters_and_fold_them(visit):
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_paper_shows_every_row(javascript, visit):
-    tab = visit(LEDGER, javascript=javascript)
+def test_paper_shows_every_row(javascript, visit, ledger):
+    tab = ledger() if javascript else visit(LEDGER, javascript=False)
     tab.emulate_media(media="print")
     rows = tab.locator(".bn-wing .bn-claims tbody tr")
     assert rows.count() == len(ids(LEDGER))

@@ -2,7 +2,8 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from lab_server import run_all
+from built import DESKTOP
+from lab_server import clear_all, run_all
 from nbformat.v4 import new_code_cell, new_notebook
 
 pytest.importorskip("anywidget", reason="requirements.txt names it: install it again")
@@ -33,10 +34,18 @@ PICTURE = """async figure => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def notebook(lab):
+    """The tab of JupyterLab in which the figures are drawn."""
+    return lab(new_notebook(cells=[new_code_cell(MOVES), new_code_cell(STANDS)]))
+
+
 @pytest.fixture
-def figures(lab):
-    """The figure that moves and the one that does not, in JupyterLab."""
-    tab = lab(new_notebook(cells=[new_code_cell(MOVES), new_code_cell(STANDS)]))
+def figures(notebook):
+    """The figure that moves and the one that does not, drawn anew for each test."""
+    tab = notebook
+    tab.set_viewport_size(DESKTOP)
+    clear_all(tab)
     run_all(tab)
     found = tab.locator(".jp-OutputArea-output")
     found.nth(1).locator("img").wait_for()
