@@ -179,12 +179,18 @@ def test_directives_become_plain_markdown(text, name):
         ("```{literalinclude} ../code.py\n:pyobject: nope\n```", "line 1: .*nope"),
         ("```{solution-start} ex-second\n```", "line 1: .*'ex-second' stands before its exercise"),
         ("{claim}`nope`", "line 1: .*no claim 'nope'"),
+        ("```{table} A\n| a |\n|---|\n| b |\n```", "line 1: .*'A' has a title"),
         ("{{ nope }}", "line 1: .*nope"),
     ],
 )
 def test_what_has_no_edition_is_an_error_with_its_place(text, markdown, what):
     with pytest.raises(CannotDerive, match=rf"(?s)^book/wing/first\.ipynb, cell 0, {what}"):
         text(markdown)
+
+
+def test_a_table_of_cards_is_a_table(text):
+    table = "| a | b |\n|---|---|\n| c {prf:ref}`thm-first` | d |"
+    assert text(f"```{{table}}\n:class: bn-cards\n\n{table}\n```").strip() == text(table).strip()
 
 
 def test_the_place_is_the_page_the_cell_and_the_line(derive):
