@@ -34,6 +34,21 @@ def backward(dy: Batch, cache: tuple) -> tuple[Batch, Vector, Vector]:
     return dx, dgamma, dbeta
 
 
+def backward_steps(dy: Batch, cache: tuple) -> tuple:
+    """The same one node of the graph at a time: gradients of x_hat, var, mean, x, gamma, beta."""
+    x_hat, inv_std, gamma = cache
+    axes, columns = batch_axes(dy)
+    m, centred = dy.size // dy.shape[1], x_hat / inv_std
+    dbeta = dy.sum(axis=axes)
+    dgamma = (dy * x_hat).sum(axis=axes)
+    dx_hat = gamma.reshape(columns) * dy
+    dvar = (dx_hat * centred).sum(axis=axes, keepdims=True)
+    dvar *= -(inv_std**3) / 2
+    dmean = -dx_hat.sum(axis=axes, keepdims=True) * inv_std
+    dx = dx_hat * inv_std + dvar * 2 * centred / m + dmean / m
+    return dx_hat, dvar, dmean, dx, dgamma, dbeta
+
+
 def forward_fixed(
     x: Batch, mean: Vector, var: Vector, gamma: Vector, beta: Vector, eps: float = 1e-5
 ) -> tuple[Batch, tuple]:

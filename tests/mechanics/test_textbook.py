@@ -50,6 +50,21 @@ def test_training_is_that_of_the_production_version(shape, seed, eps, offset):
     )
 
 
+@given(shape=SHAPES, seed=SEEDS, eps=st.sampled_from([0.1, 1.0]))
+def test_steps_are_those_of_the_production_version(shape, seed, eps):
+    x, dy, gamma, beta = batch(shape, seed)
+    _, kept = textbook.forward(x, gamma, beta, eps)
+    cache = transform.forward(x, gamma, beta, eps)[1]
+    expected = transform.backward_steps(dy, cache)
+    # Sums of m terms, each with up to three factors 1 / sqrt(var + eps).
+    size = (1 + np.abs(gamma).max()) * np.abs(dy).max() * (1 + cache.inv_std.max()) ** 3
+    bound = 8 * (cache.batch_size + 8) * EPS * size * (1 + np.abs(x).max()) ** 3
+    for name, ours, theirs in zip(
+        expected._fields, textbook.backward_steps(dy, kept), expected, strict=True
+    ):
+        assert (np.abs(ours.reshape(theirs.shape) - theirs) <= bound).all(), name
+
+
 @given(shape=SHAPES, seed=SEEDS, eps=st.sampled_from([1e-5, 1.0]), of_batch=st.booleans())
 def test_fixed_statistics_are_those_of_the_production_version(shape, seed, eps, of_batch):
     x, dy, gamma, beta = batch(shape, seed)
@@ -93,6 +108,6 @@ def test_blocks_of_any_size_give_the_textbook_result(shape, block, layout, monke
 
 
 def test_the_board_holds_fifteen_lines():
-    for name in ("forward", "backward", "forward_fixed", "backward_fixed"):
+    for name in ("forward", "backward", "backward_steps", "forward_fixed", "backward_fixed"):
         source = inspect.unwrap(getattr(textbook, name))
         assert len(inspect.getsource(source).splitlines()) <= 15

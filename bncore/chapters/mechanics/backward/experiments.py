@@ -4,9 +4,35 @@ import numpy as np
 import torch
 
 from bncore.lab import data, gradients, networks, training
-from bncore.mechanics import projection, textbook
+from bncore.mechanics import projection, textbook, transform
 
 WIDTHS = [64, 32, 32, 10]
+
+
+def at_nodes(x, dy, gamma, beta):
+    """The gradient at every node of the computation graph, in the order of the way back.
+
+    Parameters
+    ----------
+    x, dy, gamma, beta : ndarray
+        As for ``transform.forward`` and ``transform.backward_steps``.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By what each is called in the figure of the graph, "∂ℓ/∂y" first.
+    """
+    _, cache = transform.forward(x, gamma, beta)
+    steps = transform.backward_steps(dy, cache)
+    return {
+        "∂ℓ/∂y": dy,
+        "∂ℓ/∂β": steps.dbeta,
+        "∂ℓ/∂γ": steps.dgamma,
+        "∂ℓ/∂x̂": steps.dx_hat,
+        "∂ℓ/∂σ²": steps.dvar,
+        "∂ℓ/∂μ": steps.dmean,
+        "∂ℓ/∂x": steps.dx,
+    }
 
 
 def drifting_bias(

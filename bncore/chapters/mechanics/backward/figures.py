@@ -1,10 +1,12 @@
-"""The longer figures of the backward chapter: a fit, the computation graph, and what survives."""
+"""The figures of the backward chapter."""
 
 import numpy as np
 from matplotlib.patches import FancyArrowPatch
 from scipy import stats
 
-from bncore.mechanics import projection, transform
+from bncore.chapters.mechanics.backward.experiments import drifting_bias
+from bncore.lab import studies
+from bncore.mechanics import projection, textbook, transform
 from bncore.page import style
 from bncore.page.labels import value_text
 
@@ -70,17 +72,17 @@ def fit(level, tilt, eps=1e-12):
     dy = REST + level + tilt * X
     _, cache = transform.forward(X, eps=eps)
     dx = transform.backward(dy, cache).dx / cache.inv_std
-    fig, (above, below) = style.axes(rows=2, height=5.2, sharex=True)
+    fig, (above, below) = style.axes(rows=2, height=4.8, sharex=True)
     above.plot(X, dy - dx, color=style.INK, linestyle="--", label="fitted line")
     above.vlines(X[:, 0], (dy - dx)[:, 0], dy[:, 0], color=style.COLOR["batch norm"], linewidth=4)
     above.plot(X, dy, "o", color=style.MUTED, markersize=9, label="what the loss asks for")
-    above.set(ylim=(-7.5, 7.5), ylabel=r"$\partial\ell/\partial y_i$")
+    above.set(ylim=(-7.5, 7.5), ylabel="at the outputs")
     style.legend_above(above)
     below.axhline(0, color=style.INK, linestyle="--")
     below.vlines(X[:, 0], 0, dx[:, 0], color=style.COLOR["batch norm"], linewidth=4)
     below.plot(X, dx, "s", color=style.COLOR["batch norm"], markersize=8, label="what arrives")
-    below.set(ylim=(-2.2, 2.2), ylabel=r"$\partial\ell/\partial x_i\cdot s/\gamma$")
-    below.set_xlabel(r"value in the batch, $x_i$")
+    below.set(ylim=(-2.2, 2.2), ylabel="at the inputs · s")
+    below.set_xlabel("value in the batch")
     style.legend_above(below)
     return fig
 
@@ -141,6 +143,14 @@ def graph(step, values):
     return fig
 
 
+HIDDEN = {
+    "nothing": ("nothing hidden", style.COLOR["batch norm"], "o"),
+    "variance": ("variance hidden", style.COLOR["variance"], "s"),
+    "mean": ("mean hidden", style.COLOR["mean"], "D"),
+    "both": ("both hidden", style.COLOR["highlight"], "^"),
+}
+
+
 def surviving(m, draws=4000):
     """Draw how the share of a random gradient that survives is distributed, beside its prediction.
 
@@ -193,7 +203,7 @@ def leaking(eps):
     dy = x.copy()
     _, cache = transform.forward(x, eps=eps)
     dx = transform.backward(dy, cache).dx / cache.inv_std
-    fig, (above, below) = style.axes(rows=2, height=5.4)
+    fig, (above, below) = style.axes(rows=2, height=5.0)
     above.plot(x, dy, "o", color=style.MUTED, markersize=12, label="asked for: all tilt")
     above.plot(x, dy - dx, color=style.INK, linestyle="--", label="fitted, flattened")
     above.plot(x, dx, "s", color=style.COLOR["batch norm"], markersize=6, label="arrives")
@@ -211,6 +221,176 @@ def leaking(eps):
     measured = float((dx * dy).sum() / (dy**2).sum())
     below.plot(eps, measured, "s", color=style.COLOR["measured"], markersize=10, label="measured")
     below.set(ylim=(-0.05, 1.05), ylabel="share that leaks")
-    below.set_xlabel(r"$\varepsilon/\sigma^2$")
+    below.set(xlabel=r"$\varepsilon/\sigma^2$", xticks=[1e-4, 0.01, 1, 100])
+    below.xaxis.set_major_formatter(lambda value, _: value_text(value))
+    below.minorticks_off()
     below.legend(loc="upper left")
+    return fig
+
+
+def constant_feature(eps=1e-5):
+    """Draw what arrives at a batch of two by the deviation of its values, beside its prediction.
+
+    Parameters
+    ----------
+    eps : float
+        Added to the variance.
+    """
+    line = np.geomspace(1e-4, 10, 200)
+    deviations = 10.0 ** np.arange(-4, 2)
+    pull, unit = np.array([[1.0], [-1.0]]), np.ones(1)
+    arrives = []
+    for deviation in deviations:
+        cache = textbook.forward(deviation * pull, unit, unit, eps)[1]
+        arrives.append(textbook.backward(pull, cache)[0][0, 0])
+    fig, ax = style.axes(height=3.0)
+    predicted = eps / (line**2 + eps) ** 1.5
+    ax.loglog(line, predicted, color=style.COLOR["predicted"], linestyle="--", label="predicted")
+    ax.loglog(deviations, arrives, "o", color=style.COLOR["measured"], label="measured")
+    ax.set(xlabel="standard deviation of the two values", ylabel="arrives")
+    ax.set(xticks=deviations[::2], yticks=[1e-6, 1e-3, 1, 1e3])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: value_text(value))
+    ax.minorticks_off()
+    style.legend_above(ax)
+    return fig
+
+
+def survival(sizes, shares):
+    """Draw the share of real gradients that survives against the batch size, beside its prediction.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Batch sizes.
+    shares : dict of str to ndarray of shape (seeds, sizes)
+        For "fresh" and "trained" networks.
+    """
+    fig, ax = style.axes(height=3.4)
+    expected = 1 - 2 / np.array(sizes)
+    ax.plot(sizes, expected, color=style.COLOR["predicted"], linestyle="--", label="1 − 2/m")
+    looks = {"fresh": (style.MUTED, "o"), "trained": (style.COLOR["measured"], "s")}
+    for name, (colour, mark) in looks.items():
+        ends = shares[name].min(axis=0), shares[name].max(axis=0)
+        ax.fill_between(sizes, *ends, color=colour, alpha=0.25)
+        ax.plot(sizes, shares[name].mean(axis=0), color=colour, marker=mark, label=name)
+    ax.set(xscale="log", ylim=(-0.03, 1.05), xlabel="batch size m", ylabel="share that survives")
+    ax.set_xticks(sizes, sizes)
+    ax.minorticks_off()
+    style.legend_above(ax, columns=3)
+    return fig
+
+
+def differences(steps, errors, predicted):
+    """Draw the relative errors of numerical derivatives against the step, beside their prediction.
+
+    Parameters
+    ----------
+    steps : ndarray
+        Step sizes.
+    errors, predicted : dict of str to ndarray
+        As from ``experiments.difference_errors``.
+    """
+    fig, ax = style.axes(height=3.8)
+    looks = {
+        "forward": ("^", style.VERMILLION),
+        "central": ("o", style.COLOR["measured"]),
+        "complex step": ("s", style.GREEN),
+    }
+    for name, (mark, colour) in looks.items():
+        seen = np.maximum(errors[name], 1e-17)
+        ax.plot(steps, seen, mark, markersize=4, color=colour, label=name)
+    for name in predicted:
+        label = "predicted" if name == "central" else None
+        ax.plot(steps, predicted[name], color=style.COLOR["predicted"], linestyle="--", label=label)
+    ax.set(xscale="log", yscale="log", ylim=(1e-17, 1e2))
+    ax.set(xlabel="step size h", ylabel="relative error of the slope")
+    style.legend_above(ax)
+    return fig
+
+
+def drift(steps=200):
+    """Draw a bias before a normalisation whose mean the gradient sees or not, and the loss."""
+    fig, (above, below) = style.axes(rows=2, height=4.2, sharex=True)
+    for name, colour, settings in (
+        ("mean hidden", style.COLOR["mean"], {"seen": False}),
+        ("mean hidden, with β", style.COLOR["highlight"], {"seen": False, "output_bias": True}),
+        ("mean seen", style.COLOR["batch norm"], {"seen": True}),
+    ):  # fmt: skip
+        path, losses = drifting_bias(steps, **settings)
+        width = 5 if name == "mean hidden" else 2
+        above.plot(path, color=colour, linewidth=width, label=name)
+        below.plot(losses, color=colour, linewidth=width)
+        if name == "mean hidden":
+            straight = path[1] * np.arange(steps)
+            above.plot(
+                straight,
+                color=style.COLOR["predicted"],
+                linestyle="--",
+                label="predicted",
+                zorder=3,
+            )
+    above.set(ylabel="bias b", ylim=(-1, 17))
+    below.set(ylabel="loss", xlabel="gradient steps", ylim=(0, None))
+    style.legend_above(above)
+    return fig
+
+
+def hidden(runs, every=20, window=15):
+    """Draw training loss and length of the weights with statistics hidden from the gradient.
+
+    Parameters
+    ----------
+    runs : dict of str to list
+        For each of ``experiments.HIDDEN`` what ``hidden_on_digits`` returns, a run a seed.
+    every, window : int
+        Steps between two lengths, and over how many the loss is averaged.
+    """
+    fig, (above, below) = style.axes(rows=2, height=4.6, sharex=True)
+    for kind, (name, colour, mark) in HIDDEN.items():
+        means = [np.convolve(run[0], np.ones(window) / window, "valid") for run in runs[kind]]
+        lengths = [run[1] for run in runs[kind]]
+        steps = np.arange(len(means[0])) + window // 2
+        for ax, where, values in (
+            (above, steps, np.array(means)),
+            (below, every * np.arange(len(lengths[0])), np.array(lengths)),
+        ):
+            ends = values.min(axis=0), values.max(axis=0)
+            ax.fill_between(where, *ends, color=colour, alpha=0.2)
+            seldom = max(1, len(where) // 8)
+            mean = values.mean(axis=0)
+            ax.plot(where, mean, marker=mark, markevery=seldom, color=colour, label=name)
+    above.set(yscale="log", ylabel="training loss")
+    above.set(yticks=[0.01, 0.1, 1], yticklabels=["0.01", "0.1", "1"])
+    below.set(ylabel="weight length", xlabel="gradient steps", ylim=(0, None))
+    style.legend_above(above)
+    return fig
+
+
+def cost(fresh, looked_at=15):
+    """Draw the loss with statistics hidden over that with nothing hidden, and its interval.
+
+    Parameters
+    ----------
+    fresh : xarray.Dataset
+        "fresh" of the recorded run.
+    looked_at : int
+        For how many comparisons the intervals allow.
+    """
+    logs = np.log(fresh.loss)
+    fig, ax = style.axes(height=2.8)
+    for shift, kind in zip((0.92, 1, 1.08), ("variance", "mean", "both"), strict=True):
+        _, colour, mark = HIDDEN[kind]
+        for steps in logs.steps.values:
+            pair = (logs.sel(hidden=one, steps=steps) for one in (kind, "nothing"))
+            mean, *ends = np.exp(studies.difference(*pair, looked_at=looked_at))
+            label = kind if steps == logs.steps[0] else None
+            ax.plot((steps * shift,) * 2, ends, color=colour, linewidth=4, alpha=0.4)
+            ax.plot(steps * shift, mean, mark, color=colour, markersize=8, label=label)
+    ax.axhline(1, color=style.COLOR["batch norm"])
+    ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel="times the loss")
+    ax.set_xticks(logs.steps.values, logs.steps.values)
+    ax.set(yticks=[0.5, 1, 2, 4, 8, 16], yticklabels=["0.5", "1", "2", "4", "8", "16"])
+    ax.minorticks_off()
+    style.legend_above(ax, columns=3)
     return fig

@@ -85,3 +85,18 @@ def test_normalising_by_the_mean_absolute_deviation(seed, m):
     answer = exercises.absolute_deviation(dy.numpy(), x.detach().numpy())
     atol = rounding(x.detach(), 0, dy.numpy())
     np.testing.assert_allclose(answer, dx.numpy(), rtol=0, atol=atol)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6))
+def test_that_projection_is_oblique_and_lengthens_by_the_ratio_of_the_deviations(seed, half):
+    x = np.random.default_rng(seed).uniform(0.1, 3, size=(2, half))
+    x[1] *= x[0].sum() / x[1].sum()
+    x = np.concatenate([x[0], -x[1]])  # as many values above the mean as below, which is 0
+    d = np.abs(x).mean()
+    matrix = d * np.array([exercises.absolute_deviation(unit, x) for unit in np.eye(2 * half)]).T
+    atol = rounding(x, 0, terms=4 * half)
+    np.testing.assert_allclose(matrix @ matrix, matrix, rtol=0, atol=atol)
+    np.testing.assert_allclose(np.ones(2 * half) @ matrix, 0, atol=atol)
+    np.testing.assert_allclose(x @ matrix, 0, atol=atol * np.abs(x).sum())
+    lengthened = np.linalg.norm(matrix, 2)
+    np.testing.assert_allclose(lengthened, x.std() / d, rtol=0, atol=atol)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.mechanics.backward import experiments
+from bncore.chapters.mechanics.backward import experiments, figures
 
 EPS, SINGLE = (float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
 
@@ -50,13 +50,43 @@ def test_the_shares_on_digits_sum_to_one_and_a_batch_of_two_keeps_nothing():
     assert shares[0, 2] < 64 * SINGLE < 0.01 < shares[1, 2]
 
 
-def test_hiding_the_mean_lengthens_the_weights_along_the_mean_image():
-    _, plain, off_mean = experiments.hidden_on_digits((), seed=0, steps=40)
-    losses, blind, towards_mean = experiments.hidden_on_digits(("mean",), seed=0, steps=40)
-    assert losses.shape == (40,)
+@pytest.mark.parametrize("seed", range(5))
+def test_large_batches_lose_more_than_by_chance_and_less_after_training(seed):
+    (fresh,), (trained,) = (experiments.shares_on_digits([256], seed, k) for k in (0, 200))
+    assert fresh[2] < trained[2] < 1 - 2 / 256
+    assert (trained[:2] < fresh[:2]).all()
+    assert (fresh[:2] > 1 / 256).all()
+
+
+def test_the_gradients_at_the_nodes_are_named_in_the_order_of_the_figure():
+    x, dy = np.random.default_rng(0).normal(size=(2, 6, 1))
+    found = experiments.at_nodes(x, dy, np.array([1.5]), np.array([0.5]))
+    assert list(found) == figures.STEPS[1:]
+    s = np.sqrt(x.var() + 1e-5)
+    x_hat = (x - x.mean()) / s
+    expected = {
+        "∂ℓ/∂y": dy,
+        "∂ℓ/∂β": dy.sum(),
+        "∂ℓ/∂γ": (dy * x_hat).sum(),
+        "∂ℓ/∂x̂": 1.5 * dy,
+        "∂ℓ/∂σ²": -0.75 / s**2 * (dy * x_hat).sum(),
+        "∂ℓ/∂μ": -1.5 / s * dy.sum(),
+        "∂ℓ/∂x": 1.5 / s * (dy - dy.mean() - x_hat * (dy * x_hat).mean()),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name].squeeze(), np.squeeze(value), rtol=0, atol=256 * EPS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hiding_the_mean_lengthens_the_weights_along_the_mean_image(seed):
+    plain_losses, plain, off_mean = experiments.hidden_on_digits((), seed)
+    losses, blind, towards_mean = experiments.hidden_on_digits(("mean",), seed)
+    assert losses.shape == (300,)
+    assert losses[-15:].mean() > 2 * plain_losses[-15:].mean()
     assert blind[0] == pytest.approx(plain[0], rel=64 * SINGLE, abs=0)
-    assert blind[-1] > 1.5 * plain[-1]
-    assert off_mean < 0.1 < 0.5 < towards_mean < 1
+    assert blind[-1] > 2 * plain[-1]
+    assert 0.7 < towards_mean < 0.8
+    assert 0.015 < off_mean < 0.025
 
 
 def test_numerical_derivatives_err_as_predicted():
