@@ -204,14 +204,39 @@ def _length_part(problem, trace):
     return (problem.loss.curvature_bound * left) ** 2
 
 
-def _direction_part(problem, trace, slope_squared):
+def _direction_part(problem, trace, phi_squared):
     shrunk = bounds.rate(problem) ** np.arange(len(trace.g)) * trace.rayleigh_gap[0]
-    return shrunk * slope_squared
+    return shrunk * phi_squared
 
 
 def _for_c1(problem):
     """A bound of c1^2: sup |phi'|^2 over 1 - |rho*|."""
     return problem.loss.slope_bound**2 / (1 + problem.rayleigh_optimum)
+
+
+def _slope_squared(problem):
+    return problem.loss.slope_bound**2
+
+
+def _worst(measure, bound, phi_squared, until=None):
+    """Largest ratio of what was measured, in the first steps of all runs, to the bound with this Phi^2."""
+    return max(
+        _largest(
+            problem,
+            measure(problem, trace).measured[:until],
+            bound(problem, trace, phi_squared(problem))[:until],
+        )
+        for problem, trace in _runs()
+    )
+
+
+def _by_what_phi_bounds(measure, bound, steps):
+    """The two sides of a bound that does not define Phi."""
+    yield under(BOUNDS_C1)
+    yield at_most(1 + 1e-6, _worst(measure, bound, _for_c1), f"{WORST}, {SHARPER}")
+    yield otherwise(BOUNDS_SLOPE)
+    first = _worst(measure, bound, _slope_squared, 1)
+    yield at_most(1 + 1e-6, first, f"the same at ${steps}=0$, $\\Phi = \\sup|\\phi'|$")
 
 
 @claim("encyclopaedia, Learning halfspace problem", "holds", lost=True)
@@ -240,21 +265,10 @@ def direction_bound():
     are lost; at $t=0$ the right side does not need them.)
     """
 
-    def worst(slope_squared, until):
-        return max(
-            _largest(
-                problem,
-                bounds.direction(problem, trace).measured[:until],
-                (trace.g**2 * _direction_part(problem, trace, slope_squared(problem)))[:until],
-            )
-            for problem, trace in _runs()
-        )
+    def bound(problem, trace, phi_squared):
+        return trace.g**2 * _direction_part(problem, trace, phi_squared)
 
-    yield under(BOUNDS_C1)
-    yield at_most(1 + 1e-6, worst(_for_c1, None), f"{WORST}, {SHARPER}")
-    yield otherwise(BOUNDS_SLOPE)
-    first = worst(lambda problem: problem.loss.slope_bound**2, 1)
-    yield at_most(1 + 1e-6, first, "the same at $t=0$, $\\Phi = \\sup|\\phi'|$")
+    yield from _by_what_phi_bounds(bounds.direction, bound, "t")
 
 
 @claim("encyclopaedia, Learning halfspace problem", "depends", lost=True)
@@ -264,24 +278,10 @@ def combined_bound():
     norm is not defined: here they are those of the two bounds.)
     """
 
-    def worst(slope_squared, until):
-        return max(
-            _largest(
-                problem,
-                bounds.combined(problem, trace).measured[:until],
-                (
-                    _direction_part(problem, trace, slope_squared(problem))
-                    + _length_part(problem, trace)
-                )[:until],
-            )
-            for problem, trace in _runs()
-        )
+    def bound(problem, trace, phi_squared):
+        return _direction_part(problem, trace, phi_squared) + _length_part(problem, trace)
 
-    yield under(BOUNDS_C1)
-    yield at_most(1 + 1e-6, worst(_for_c1, None), f"{WORST}, {SHARPER}")
-    yield otherwise(BOUNDS_SLOPE)
-    first = worst(lambda problem: problem.loss.slope_bound**2, 1)
-    yield at_most(1 + 1e-6, first, "the same at $T=0$, $\\Phi = \\sup|\\phi'|$")
+    yield from _by_what_phi_bounds(bounds.combined, bound, "T")
 
 
 @claim("encyclopaedia, Learning halfspace problem", "holds")
