@@ -116,7 +116,8 @@ def gdnp(
             size = relaxation * line.norm**2 / (L * h)
             w = w + size * (gradient - line.Sw * (w @ gradient / line.norm**2))
             line = problem.line(w)
-            if line.norm > LONGEST:  # the length plays no part, and a power of 2 rounds nothing
+            # the length plays no part; a power of 2 rounds nothing
+            if line.norm > LONGEST:
                 w = w * 2.0 ** -np.frexp(line.norm)[1]
                 line = problem.line(w)
     return recorder.trace(max(abs(1 - relaxation), 1 - relaxation * mu / L) ** 2)

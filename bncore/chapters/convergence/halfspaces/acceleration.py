@@ -177,7 +177,7 @@ def summary(record):
             for other, count in counts.items():
                 ratio = against(fresh, data, loss, other)
                 count[_standing(ratio)] += 1
-    lines = [f"{'gdnp is':14}" + "".join(f"{other:>{len(other) + 2}}" for other in counts)]
+    lines = [f"{'GDNP is':14}" + "".join(f"{other:>{len(other) + 2}}" for other in counts)]
     for standing in counts[METHODS[1]]:
         cells = (f"{count[standing]:{len(other) + 2}}" for other, count in counts.items())
         lines.append(f"{standing:14}" + "".join(cells))

@@ -34,7 +34,7 @@ def _uphill(w, u, S):
     wrong=[_forgets_the_norm, _step_of_the_rayleigh_gradient, _uphill],
 )
 def direction_step(w, u, S):
-    """Return the weights after one direction step of gdnp, which needs no loss."""
+    """Return the weights after one direction step of GDNP, which needs no loss."""
     largest = np.linalg.eigvalsh(S)[-1]
     return w - (S @ w - (w @ S @ w) / (u @ w) * u) / largest
 

@@ -16,14 +16,6 @@ from bncore.convergence.yardsticks import lbfgs, logistic_regression
 from bncore.lab import studies
 
 SINE = Loss(np.sin, np.cos, lambda a: -np.sin(a), 1.0, 1.0, "sine")
-HINGE = Loss(
-    lambda a: np.maximum(0.0, 1 + a),
-    lambda a: (a > -1).astype(float),
-    np.zeros_like,
-    1.0,
-    np.inf,
-    "hinge",
-)
 
 
 def hinge(u, S, w):
@@ -301,8 +293,8 @@ def race(Z, steps):
     problem = EmpiricalHalfspace(Z, "softplus")
     w0 = -problem.u
     traces = {
-        "gdnp": gdnp(problem, w0, steps=steps),
-        "gdnp, Brent": gdnp(problem, w0, steps=steps, length_search="brentq"),
+        "GDNP": gdnp(problem, w0, steps=steps),
+        "GDNP, Brent": gdnp(problem, w0, steps=steps, length_search="brentq"),
         "gradient descent": gradient_descent(problem, w0, steps=steps),
         "accelerated": accelerated_gradient_descent(problem, w0, steps=steps),
         "lbfgs": lbfgs(problem, w0, steps=steps),

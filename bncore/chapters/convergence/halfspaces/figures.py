@@ -1,164 +1,73 @@
-"""The longer figures of the halfspaces chapter: landscapes, a walk, bounds, outliers and a race."""
+"""Predicted beside measured in the halfspaces chapter: bounds, broken assumptions and races."""
 
 import itertools
 from functools import cache
 
 import numpy as np
-from scipy import interpolate, optimize
 
 from bncore.chapters.convergence.halfspaces import acceleration, experiments
-from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace, gdnp
+from bncore.chapters.convergence.halfspaces.landscapes import LOSSES
+from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace
 from bncore.page import style
 
-LOSSES = {
-    "softplus": "softplus",
-    "squared": "squared",
-    "huber": experiments.huber(),
-    "sine": experiments.SINE,
-    "sigmoid": "sigmoid",
-}
-FORMULAS = {
-    "softplus": r"$\phi(a)=\log(1+e^a)$",
-    "squared": r"$\phi(a)=(1+a)^2$",
-    "huber": r"$\phi(a)=(1+4(1+a)^2)^{1/2}/2$",
-    "sine": r"$\phi(a)=\sin a$",
-    "sigmoid": r"$\phi(a)=1/(1+e^{-a})$",
-}
-MEAN = np.array([-0.7, -0.2])
-REACH = 4.0
 
-
-def plane(correlation):
-    """Moments of Gaussian z in the plane with a given correlation and deviations 1 and 0.8."""
-    off = 0.8 * correlation
-    return MEAN, np.array([[1.0, off], [off, 0.64]]) + np.outer(MEAN, MEAN)
-
-
-def critical_lengths(problem, reach, cells=400):
-    """All t in (-reach, reach) where f(t w) is level along the solution direction, except 0."""
-    line = problem.line(problem.solution_direction)
-    grid = np.linspace(-reach, reach, cells)
-    slopes = np.array([line.slope(t) for t in grid])
-    change = np.flatnonzero(slopes[:-1] * slopes[1:] < 0)
-    return [optimize.brentq(line.slope, grid[i], grid[i + 1]) for i in change]
-
-
-@cache
-def _values(loss, correlation, points=33):
-    problem = GaussianHalfspace(*plane(correlation), LOSSES[loss])
-    grid = np.linspace(-REACH, REACH, points)
-    values = np.array([[problem.value(np.array([a, b])) for a in grid] for b in grid])
-    fine = np.linspace(-REACH, REACH, 4 * points - 3)
-    return fine, interpolate.RectBivariateSpline(grid, grid, values)(fine, fine)
-
-
-def _contours(ax, loss, correlation):
-    grid, values = _values(loss, correlation)
-    centre = values[len(grid) // 2, len(grid) // 2]
-    low, high = values.min(), values.max()
-    below = np.linspace(low, centre, 9)[1:-1]
-    above = centre + (high - centre) * np.linspace(0, 1, 9)[1:-1] ** (2 if loss != "sine" else 1)
-    ax.contour(
-        grid, grid, values, levels=below, colors=style.BLUE, linewidths=1.2, linestyles="solid"
-    )
-    ax.contour(
-        grid, grid, values, levels=above, colors=style.MUTED, linewidths=0.9, linestyles="dashed"
-    )
-    ax.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
-    ax.set_xlabel("weight $w_1$")
-    ax.set_ylabel("weight $w_2$")
-
-
-def _line(ax, direction, **kwargs):
-    ends = np.outer([-1, 1], 3 * REACH * direction / np.linalg.norm(direction))
-    ax.plot(*ends.T, **kwargs)
-
-
-def landscape(loss, correlation):
-    """Draw the level curves of f in the plane, the line of S^-1 u and the critical points.
+def kept_bound(gaps, bound):
+    """Draw the gap to the optimum along runs, relative to the first, under the bound of the theorem.
 
     Parameters
     ----------
-    loss : str
-        One of ``LOSSES``.
-    correlation : float
-        Of the two coordinates of z.
+    gaps : list of ndarray
+        The Rayleigh gap at each step of a run.
+    bound : ndarray
+        Of the gap relative to the first, at each step.
     """
-    problem = GaussianHalfspace(*plane(correlation), LOSSES[loss])
-    fig, ax = style.axes(height=5.3)
-    _contours(ax, loss, correlation)
-    _line(
-        ax,
-        problem.solution_direction,
-        color=style.COLOR["highlight"],
-        linestyle=":",
-        linewidth=3,
-        label=r"the line of $S^{-1}u$",
-    )
-    points = np.array([t * problem.solution_direction for t in critical_lengths(problem, 15)])
-    points = points.reshape(-1, 2)
-    inside = np.abs(points).max(axis=1) < REACH
-    ax.plot(
-        *points[inside].T,
-        "o",
-        color=style.VERMILLION,
-        markersize=9,
-        label="critical points" if inside.any() else "no critical point here",
-    )
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=2, fontsize=11)
-    ax.set_title(FORMULAS[loss])
+    fig, ax = style.axes()
+    for place, gap in enumerate(gaps):
+        label = None if place else f"{len(gaps)} runs"
+        ax.semilogy(gap / gap[0], color=style.COLOR["measured"], linewidth=1.2, label=label)
+    ax.semilogy(bound, "--", color=style.COLOR["predicted"], label="bound")
+    ax.set_xlabel("direction step")
+    ax.set_ylabel("gap, over the first")
+    ax.legend(loc="lower left")
     return fig
 
 
-@cache
-def _walk(loss, correlation, steps):
-    problem = GaussianHalfspace(*plane(correlation), LOSSES[loss])
-    trace = gdnp(
-        problem, np.array([0.5, 3.0]) * -np.sign(MEAN @ [0.5, 3.0]), steps=steps, bisection_steps=50
-    )
-    return problem, trace
+def descents(traces):
+    """Draw the length of the gradient along runs, by the method's name."""
+    fig, ax = style.axes()
+    for name, colour in (("gradient descent", style.VERMILLION), ("GDNP", style.BLUE)):
+        ax.semilogy(traces[name].gradient_norm, color=colour, label=name)
+    ax.set_ylim(1e-8, 1)
+    ax.set_xlabel("step")
+    ax.set_ylabel("length of the gradient")
+    ax.legend(loc="upper right")
+    return fig
 
 
-STEPS = [0, 1, 2, 4, 8, 12]
-
-
-def walk(loss, step, correlation=0.3, steps=STEPS[-1]):
-    """Draw the first steps of gdnp in the plane, and the angle to the line beside its prediction.
-
-    Parameters
-    ----------
-    loss : str
-        One of ``LOSSES`` whose optimal length is finite.
-    step : int
-        How many steps to show, one of ``STEPS``.
-    """
-    problem, trace = _walk(loss, correlation, steps)
-    best = problem.solution_direction
-    fig, (above, below) = style.axes(rows=2, height=7.2, gridspec_kw={"height_ratios": [2.4, 1]})
-    _contours(above, loss, correlation)
-    _line(above, best, color=style.COLOR["highlight"], linestyle=":", linewidth=3)
-    for t in range(step + 1):
-        now = t == step
-        _line(
-            above,
-            trace.w[t],
-            color=style.INK if now else style.GRID,
-            linewidth=1.6 if now else 1.2,
-            zorder=1.5,
-        )
-    above.plot(*trace.weights[: step + 1].T, "o-", color=style.COLOR["measured"], markersize=6)
-    above.plot(*trace.weights[step], "o", color=style.VERMILLION, markersize=10)
-    above.set_title(f"{FORMULAS[loss]}, step {step}")
-    expected = experiments.least_squares_steps(problem.u, problem.S, trace.w[0], steps)
-    angles = [experiments.angle(w, best) for w in expected]
-    found = [experiments.angle(w, best) for w in trace.w[: step + 1]]
-    below.semilogy(
-        range(steps + 1), angles, "--", color=style.COLOR["predicted"], label="least squares"
-    )
-    below.semilogy(range(step + 1), found, "s", color=style.COLOR["measured"], label="this loss")
-    below.set(xlim=(-0.3, steps + 0.3), ylim=(min(angles) / 3, 120), ylabel="angle to the line (°)")
-    below.set_xlabel("direction step")
-    below.legend(loc="lower left")
+def lengths():
+    """Draw f along a ray, as a part of f(0), for two losses on a Gaussian and softplus on separable data."""
+    u, S = experiments.moments(4, seed=0)
+    separable = experiments.real_data("breast cancer", threshold=True)
+    rays = {
+        "softplus": (GaussianHalfspace(u, S, "softplus"), -np.linalg.solve(S, u)),
+        "sigmoid": (GaussianHalfspace(u, S, "sigmoid"), -np.linalg.solve(S, u)),
+        "softplus, separable data": (
+            EmpiricalHalfspace(separable),
+            experiments.separating(separable),
+        ),
+    }
+    colours = (style.BLUE, style.VERMILLION, style.GREEN)
+    fig, ax = style.axes(height=3.6)
+    g = np.linspace(0, 12, 121)
+    for (name, (problem, w)), colour in zip(rays.items(), colours, strict=True):
+        line = problem.line(w / problem.norm(w))
+        values = np.array([line.value(length) for length in g]) / line.value(0.0)
+        ax.plot(g, values, color=colour, label=name)
+        least = np.argmin(values)
+        if least < len(g) - 1:
+            ax.plot(g[least], values[least], "o", color=colour, markersize=9)
+    ax.set(ylim=(0, 1.05), xlabel="length $g$", ylabel="$f$, over $f(0)$")
+    style.legend_above(ax)
     return fig
 
 
@@ -231,7 +140,7 @@ def outliers(distance):
     Z = experiments.with_outliers(distance)
     moved = len(Z) // 10  # the share that with_outliers moves
     found = _deviations()
-    fig, (above, below) = style.axes(rows=2, height=6.4, gridspec_kw={"height_ratios": [1.3, 1]})
+    fig, (above, below) = style.axes(rows=2, height=5.8, gridspec_kw={"height_ratios": [1.3, 1]})
     above.plot(*Z[moved::6].T, ".", color=style.COLOR["data"], markersize=4, label="Gaussian part")
     above.plot(*Z[:moved:2].T, ".", color=style.VERMILLION, markersize=4, label="outliers")
     above.set(xlim=(-10, 4), ylim=(-3.5, 3))
@@ -278,42 +187,43 @@ def sampling(sizes, angles):
 
 
 METHODS = {
-    "gdnp": ("gdnp", style.BLUE, "-"),
-    "gdnp, Brent": ("gdnp, Brent", style.BLUE, ":"),
-    "gradient descent": ("gradient descent", style.VERMILLION, "--"),
-    "accelerated": ("accelerated", style.GREEN, "-."),
-    "lbfgs": ("L-BFGS", style.INK, ":"),
-    "scikit-learn": ("scikit-learn", style.PURPLE, ""),
+    "GDNP": ("GDNP", style.BLUE, "o"),
+    "GDNP, Brent": ("GDNP, Brent", style.BLUE, "s"),
+    "gradient descent": ("gradient descent", style.VERMILLION, "v"),
+    "accelerated": ("Nesterov", style.GREEN, "^"),
+    "lbfgs": ("L-BFGS", style.INK, "x"),
+    "scikit-learn": ("Newton", style.PURPLE, "D"),
 }
 
 
-def race(races, by="iterations"):
-    """Draw the excess of the mean loss over its least value, for each data set and method.
+def race(found, by):
+    """Draw the excess of the mean loss over its least value, for each method.
 
     Parameters
     ----------
-    races : dict of str to dict
-        As ``experiments.race`` returns them, by the data set's name.
+    found : dict
+        As ``experiments.race`` returns it.
     by : {"iterations", "seconds"}
-        The horizontal axis.
+        The horizontal axis. By seconds GDNP with Brent's search is drawn, too, and the end of
+        scikit-learn's Newton solver.
     """
-    fig, panels = style.axes(rows=len(races), height=6.6)
-    for ax, (name, found) in zip(panels, races.items(), strict=True):
-        for method, (label, colour, line) in METHODS.items():
-            trace = found["traces"][method]
-            excess = np.maximum(trace.value - found["least"], 1e-14)
-            x = np.arange(len(excess)) if by == "iterations" else trace.seconds
-            if method in ("scikit-learn", "gdnp, Brent") and by == "iterations":
-                continue
-            if method == "scikit-learn":
-                ax.loglog(x[-1:], excess[-1:], "D", color=colour, label=label, markersize=8)
-            else:
-                ax.loglog(x[1:], excess[1:], line, color=colour, label=label)
-        ax.set_ylim(3e-15, 3)
-        ax.set_ylabel("excess of the loss")
-        ax.text(0.02, 0.06, name, transform=ax.transAxes)
-    style.legend_above(panels[0], columns=2)
-    panels[-1].set_xlabel("iterations" if by == "iterations" else "seconds")
+    fig, ax = style.axes(height=4.2)
+    for method, (label, colour, mark) in METHODS.items():
+        trace = found["traces"][method]
+        excess = np.maximum(trace.value - found["least"], 1e-14)
+        if by == "seconds":
+            x = trace.seconds
+        elif method in ("scikit-learn", "GDNP, Brent"):
+            continue
+        else:
+            x = np.arange(len(excess))
+        drawn = slice(-1, None) if method == "scikit-learn" else slice(1, None)
+        some = np.unique(np.geomspace(1, len(x[drawn]), 8).astype(int) - 1)
+        ax.loglog(x[drawn], excess[drawn], mark + "-", color=colour, label=label, markevery=some)
+    ax.set_ylim(3e-15, 3)
+    ax.set_ylabel("excess of the loss")
+    ax.set_xlabel(by)
+    style.legend_above(ax)
     return fig
 
 
@@ -326,7 +236,7 @@ def accelerated(record):
         By accuracy, as ``full_size.run`` returns it.
     """
     rows = [len(_cases(found)) for found in record.values()]
-    fig, panels = style.axes(rows=len(record), height=9.0, sharex=True, height_ratios=rows)
+    fig, panels = style.axes(rows=len(record), height=7.4, sharex=True, height_ratios=rows)
     looks = {
         "gradient descent": (style.VERMILLION, "o", -0.15),
         "Nesterov": (style.GREEN, "^", 0.15),

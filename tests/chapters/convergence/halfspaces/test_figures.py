@@ -7,7 +7,6 @@ from scipy import optimize
 
 from bncore.chapters.convergence.halfspaces import acceleration, experiments, figures
 from bncore.convergence import EmpiricalHalfspace, GaussianHalfspace
-from bncore.convergence.quadrature import ACCURACY
 
 EPS = np.finfo(np.float64).eps
 
@@ -27,28 +26,6 @@ def lines(ax):
     return {str(line.get_label()): np.array(line.get_data()).T for line in ax.get_lines()}
 
 
-@pytest.mark.parametrize("loss", figures.LOSSES)
-def test_the_critical_points_of_the_landscape_are_level(loss):
-    fig = figures.landscape(loss, 0.2)
-    points = lines(fig.axes[0])
-    assert ("no critical point here" in points) == (loss == "sigmoid")
-    problem = GaussianHalfspace(*figures.plane(0.2), figures.LOSSES[loss])
-    for point in points.get("critical points", []):
-        assert np.linalg.norm(problem.gradient(point)) < 100 * ACCURACY
-    plt.close(fig)
-
-
-@pytest.mark.parametrize("loss", ["softplus", "sine"])
-@pytest.mark.parametrize("step", [0, 4])
-def test_the_walk_lies_on_its_prediction(loss, step):
-    fig = figures.walk(loss, step)
-    found = lines(fig.axes[1])
-    # Angles in degrees, after at most four steps.
-    expected, rounding = found["least squares"][: step + 1], 4 * 16 * 180 * EPS
-    np.testing.assert_allclose(found["this loss"], expected, rtol=0, atol=rounding)
-    plt.close(fig)
-
-
 def test_the_squared_loss_stays_on_the_line_and_softplus_leaves():
     fig = figures.outliers(6.0)
     found = lines(fig.axes[1])
@@ -58,13 +35,40 @@ def test_the_squared_loss_stays_on_the_line_and_softplus_leaves():
     plt.close(fig)
 
 
-def test_the_races_are_drawn_by_iterations_and_by_seconds():
-    races = {"sample": experiments.race(experiments.with_outliers(3.0, samples=100), 20)}
-    races["again"] = races["sample"]
-    for by, drawn in (("iterations", 4), ("seconds", 6)):
-        fig = figures.race(races, by)
-        assert [len(ax.get_lines()) for ax in fig.axes] == [drawn, drawn]
-        plt.close(fig)
+@pytest.mark.parametrize(("by", "drawn"), [("iterations", 4), ("seconds", 6)])
+def test_a_race_is_drawn_by_iterations_and_by_seconds(by, drawn):
+    found = experiments.race(experiments.with_outliers(3.0, samples=100), 20)
+    fig = figures.race(found, by)
+    assert len(fig.axes[0].get_lines()) == drawn
+    excess = lines(fig.axes[0])["GDNP"][:, 1]
+    np.testing.assert_array_equal(
+        excess, np.maximum(found["traces"]["GDNP"].value[1:] - found["least"], 1e-14)
+    )
+    plt.close(fig)
+
+
+def test_only_the_convex_loss_on_a_gaussian_has_a_best_length():
+    curves = figures.lengths().axes[0].get_lines()
+    marked = [line for line in curves if len(line.get_xdata()) == 1]
+    drawn = {line.get_label(): line.get_ydata() for line in curves if len(line.get_xdata()) > 1}
+    assert len(marked) == 1
+    for name, values in drawn.items():
+        assert values[0] == 1
+        assert (np.argmin(values) < len(values) - 1) == (name == "softplus")
+    u, S = experiments.moments(4, seed=0)
+    w = -np.linalg.solve(S, u)
+    w *= marked[0].get_xdata()[0] / np.sqrt(w @ S @ w)
+    problem = GaussianHalfspace(u, S, "softplus")
+    # The drawn lengths are a tenth apart.
+    assert all(problem.value(w) <= problem.value(t * w) for t in (0.95, 1.05))
+    plt.close("all")
+
+
+def test_runs_are_drawn_relative_to_their_first_gap():
+    fig = figures.kept_bound([np.array([4.0, 1.0]), np.array([2.0, 1.0])], np.array([1.0, 0.5]))
+    first, second, bound = (line.get_ydata().tolist() for line in fig.axes[0].get_lines())
+    assert (first, second, bound) == ([1, 0.25], [1, 0.5], [1, 0.5])
+    plt.close(fig)
 
 
 def test_the_bounds_and_the_samples_are_drawn():
