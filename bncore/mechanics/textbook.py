@@ -1,7 +1,7 @@
-"""Batch normalization as it is written on the board: whole arrays, one line a formula, no checks.
+"""Scaling and batch normalization as on the board: whole arrays, one line a formula, no checks.
 
-``transform`` computes the same in blocks, keeps its precision far from 0 and checks its input.
-Ioffe and Szegedy (2015), Algorithm 1 and section 3.
+``scaling`` and ``transform`` compute the same, keep their precision far from 0 and check their input.
+LeCun et al. (1998), section 4.3; Ioffe and Szegedy (2015), Algorithm 1 and section 3.
 """
 
 import numpy as np
@@ -9,6 +9,20 @@ from jaxtyping import Float
 
 Batch = Float[np.ndarray, "batch features *spatial"]
 Vector = Float[np.ndarray, "features"]
+Data = Float[np.ndarray, "samples features"]
+
+
+def standardize(X: Data) -> Data:
+    """Give each feature mean 0 and variance 1."""
+    return (X - X.mean(axis=0)) / X.std(axis=0)
+
+
+def whiten(X: Data) -> Data:
+    """Give each feature mean 0 and variance 1, and each pair the correlation 0, by ZCA whitening."""
+    centred = X - X.mean(axis=0)
+    covariance = centred.T @ centred / len(X)
+    variances, V = np.linalg.eigh(covariance)
+    return centred @ V / np.sqrt(variances) @ V.T
 
 
 def forward(x: Batch, gamma: Vector, beta: Vector, eps: float = 1e-5) -> tuple[Batch, tuple]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bncore.mechanics import _blocks, textbook, transform
+from bncore.mechanics import _blocks, scaling, textbook, transform
 
 EPS = 2.0**-52
 SHAPES = st.one_of(
@@ -79,6 +79,20 @@ def test_fixed_statistics_are_those_of_the_production_version(shape, seed, eps, 
     assert_same((ours, *found), (y, *expected), dy, x, cache, 1.0)
 
 
+@given(seed=SEEDS, samples=st.integers(10, 60), features=st.integers(1, 6))
+def test_scalings_are_those_of_the_production_versions(seed, samples, features):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((samples, features)) @ rng.standard_normal((features, features)) + 3
+    deviation = X.std(axis=0)
+    far = np.abs(X).max() / deviation.min()
+    ours, theirs = textbook.standardize(X), scaling.Standardization.fit(X).apply(X)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=8 * samples * EPS * far)
+    ours, theirs = textbook.whiten(X), scaling.ZCAWhitening.fit(X).apply(X)
+    covariance = np.cov(X.T, bias=True).reshape(features, features)
+    lost = np.linalg.cond(covariance) * (1 + far)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=8 * samples * EPS * lost)
+
+
 @pytest.mark.parametrize("layout", ["C", "F", "features last"])
 @pytest.mark.parametrize("block", [1, 7, 64, 1000, 64 * 1024])
 @pytest.mark.parametrize("shape", BLOCKED)
@@ -108,6 +122,8 @@ def test_blocks_of_any_size_give_the_textbook_result(shape, block, layout, monke
 
 
 def test_the_board_holds_fifteen_lines():
-    for name in ("forward", "backward", "backward_steps", "forward_fixed", "backward_fixed"):
+    scalings = ("standardize", "whiten")
+    passes = ("forward", "backward", "backward_steps", "forward_fixed", "backward_fixed")
+    for name in scalings + passes:
         source = inspect.unwrap(getattr(textbook, name))
         assert len(inspect.getsource(source).splitlines()) <= 15
