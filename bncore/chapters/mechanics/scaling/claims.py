@@ -22,7 +22,9 @@ def _record(name):
 def _lead(source, first, other):
     """How much more accurate a network is with its inputs scaled in one way than in the other."""
     last = _record("first")["last"].sel(source=source)
-    return studies.difference(last.sel(first=first), last.sel(first=other), looked_at=7)
+    return studies.difference(
+        last.sel(first=first), last.sel(first=other), looked_at=full_size.LOOKED_AT
+    )
 
 
 @claim("cs682slides, Feature Scaling", "holds")

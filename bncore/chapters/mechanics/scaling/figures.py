@@ -5,10 +5,11 @@ from functools import cache
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
-from bncore.chapters.mechanics.scaling import experiments
+from bncore.chapters.mechanics.scaling import experiments, full_size
+from bncore.lab import studies
 from bncore.mechanics import scaling, transform
 from bncore.page import style
-from bncore.page.labels import value_text
+from bncore.page.labels import RAISED, value_text
 
 MEASURED, PREDICTED = style.COLOR["measured"], style.COLOR["predicted"]
 SCALINGS = ["raw", "centred", "min–max", "standardised", "whitened"]
@@ -56,7 +57,7 @@ def level_sets(H, names, steps=20):
         error[t + 1] = error[t] - 2 / values.sum() * H @ error[t]
 
     fig, ax = style.axes(height=4.3)
-    angle = np.linspace(0, 2 * np.pi, 61)
+    angle = np.linspace(0, 2 * np.pi, 181)
     circle = np.stack([np.cos(angle), np.sin(angle)])
     for level in 0.5 ** np.arange(0, 9):
         radii = np.sqrt(2 * level * error[0] @ H @ error[0] / values)[:, None]
@@ -100,7 +101,7 @@ def cloud(correlation, how):
     W = experiments.descend(Z, target, experiments.best_step(Z), 30)
     errors = np.linalg.norm(W - (vectors[:, 0] + vectors[:, -1]), axis=1) / np.sqrt(2)
 
-    fig, (top, bottom) = style.axes(rows=2, height=6.6, height_ratios=[1.5, 1])
+    fig, (top, bottom) = style.axes(rows=2, height=6.0, height_ratios=[1.6, 1])
     color = style.COLOR["batch norm"] if how == "batch norm" else style.GREEN
     top.plot(*Z.T, "o" if how == "batch norm" else "^", color=color, markersize=3.5, linestyle="")
     top.set(xlim=(-3.6, 3.6), ylim=(-3.6, 3.6), aspect="equal", xlabel="feature 1")
@@ -129,8 +130,53 @@ def _decades(ax, axis, low, high, thin=1):
 def _plain(decade):
     if 1e-4 <= decade <= 1e4:
         return f"{decade:g}"
-    superscripts = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    return "10" + str(round(np.log10(decade))).translate(superscripts)
+    return "10" + str(round(np.log10(decade))).translate(RAISED)
+
+
+def ladder():
+    """Condition number of two tables with an intercept after each of SCALINGS."""
+    fig, ax = style.axes(height=3.5)
+    looks = {"diabetes": ("o-", MEASURED), "breast cancer": ("D-", style.PURPLE)}
+    for name, (look, colour) in looks.items():
+        kappas = [_kappa(name, how) for how in SCALINGS]
+        ax.plot(kappas, range(len(SCALINGS)), look, color=colour, linewidth=1, label=name)
+    _decades(ax, "x", 1, 1e13, thin=3)
+    ax.set(yticks=range(len(SCALINGS)), yticklabels=SCALINGS, xlabel="condition number κ")
+    ax.set(ylim=(len(SCALINGS) - 0.5, -0.5), xlim=(0.5, 1e14))
+    style.legend_above(ax)
+    return fig
+
+
+@cache
+def _kappa(name, how):
+    X, _ = table(name)
+    return scaling.condition_number(experiments.with_intercept(scaled(X, how)))
+
+
+def leads(last):
+    """Points of accuracy by which other scalings of the inputs lead over batch norm, with intervals.
+
+    `last` is the recorded accuracy of ``experiments.scaled_first`` at the best rates, on fresh seeds.
+    """
+    fig, ax = style.axes(height=3.6)
+    looks = {
+        "nothing": ("s", style.COLOR["no batch norm"]),
+        "z-score": ("o", style.OCHRE),
+        "logarithm": ("^", style.PURPLE),
+    }
+    sources = {"breast cancer": "tumours", "product": "product", "sum": "sum"}
+    for shift, (first, (mark, colour)) in zip((-0.22, 0, 0.22), looks.items(), strict=True):
+        for place, source in enumerate(sources):
+            pair = (100 * last.sel(source=source, first=kind) for kind in (first, "batch norm"))
+            mean, *ends = studies.difference(*pair, looked_at=full_size.LOOKED_AT)
+            height = place + shift
+            ax.plot(ends, (height, height), color=colour, linewidth=4, alpha=0.4)
+            ax.plot(mean, height, mark, color=colour, markersize=8, label=None if place else first)
+    ax.axvline(0, color=style.COLOR["batch norm"], linestyle="--")
+    ax.set(yticks=range(len(sources)), yticklabels=sources.values(), ylim=(2.5, -0.5))
+    ax.set(xlabel="points ahead of batch norm")
+    style.legend_above(ax, columns=3)
+    return fig
 
 
 STEPS = 10_000
@@ -218,7 +264,7 @@ def logistic(steps=1500):
     labels = (y > 0).astype(float)
     fig, ax = style.axes(height=3.9)
     t = np.arange(steps + 1)
-    looks = {"standardised": (style.VERMILLION, "s"), "whitened": (style.GREEN, "^")}
+    looks = {"standardised": (MEASURED, "s"), "whitened": (style.GREEN, "^")}
     for how, (color, marker) in looks.items():
         design = experiments.with_intercept(scaled(X[:, [1, 4, 5, 8, 9]], how))
         optimum, H = experiments.logistic_optimum(design, labels)

@@ -91,6 +91,18 @@ def test_descent_from_the_worst_start_attains_the_rate(seed):
     assert steps == pytest.approx(8, abs=rounding / errors[-1] / -np.log(rate))
 
 
+@given(seeds)
+def test_with_a_copied_column_the_loss_keeps_the_rate_of_the_eigenvalues_above_zero(seed):
+    X, y = data(seed)
+    copied = np.column_stack([X, X[:, seed % 4]])
+    values = np.linalg.eigvalsh(copied.T @ copied / len(X))[1:]
+    loss = experiments.excess_loss(copied, y, experiments.descend(copied, y, 1 / values[-1], 200))
+    bound = (1 - values[0] / values[-1]) ** (2.0 * np.arange(201))
+    # Eigenvalues are off by the rounding of the largest, in each of 200 steps whose factors are squared.
+    rounding = 2 * 200 * len(X) * EPS
+    assert (loss <= loss[0] * (bound + rounding)).all()
+
+
 def test_an_intercept_is_a_column_of_ones():
     X, _ = data(0)
     np.testing.assert_array_equal(experiments.with_intercept(X)[:, 0], 1)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.mechanics.scaling import experiments, figures
+from bncore.chapters.mechanics.scaling import experiments, figures, full_size
+from bncore.lab import recorded
 from bncore.mechanics import scaling
 
 EPS = np.finfo(np.float64).eps
@@ -81,7 +82,7 @@ def test_the_cloud_keeps_or_loses_its_correlation(how, kappa, left):
 
 
 @pytest.mark.parametrize("data", ["diabetes", "breast cancer"])
-@pytest.mark.parametrize("scale", ["raw", "standardised", "whitened"])
+@pytest.mark.parametrize("scale", figures.SCALINGS)
 def test_measured_lies_on_predicted_and_below_the_worst_case(data, scale):
     (ax,) = figures.real_data(data, scale).axes
     times, measured = line(ax, "measured")
@@ -101,6 +102,38 @@ def test_measured_lies_on_predicted_and_below_the_worst_case(data, scale):
     kappa = np.linalg.cond(design) ** 2
     promised = (1 - 1 / kappa) ** (2 * (times - 1))
     np.testing.assert_allclose(bound[bound > 1e-5], promised[bound > 1e-5], rtol=10 * powers)
+
+
+def test_the_ladder_stands_on_the_condition_numbers_with_an_intercept():
+    (ax,) = figures.ladder().axes
+    for name in ("diabetes", "breast cancer"):
+        found, places = line(ax, name)
+        X, _ = figures.table(name)
+        for place, how in zip(places, figures.SCALINGS, strict=True):
+            design = experiments.with_intercept(figures.scaled(X, how))
+            wanted = np.linalg.cond(design) ** 2
+            assert found[place] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_leads_are_means_over_the_fresh_seeds_around_which_their_intervals_lie():
+    last = recorded.load(full_size.PATH)["full"]["first"]["fresh"]["last"]
+    (ax,) = figures.leads(last).axes
+    bars = [one for one in ax.get_lines() if len(one.get_xdata()) == 2][:-1]
+    marks = [one.get_xdata()[0] for one in ax.get_lines() if len(one.get_xdata()) == 1]
+    wanted = [
+        100
+        * float(
+            (
+                last.sel(source=source, first=first) - last.sel(source=source, first="batch norm")
+            ).mean()
+        )
+        for first in ("nothing", "z-score", "logarithm")
+        for source in ("breast cancer", "product", "sum")
+    ]
+    np.testing.assert_allclose(marks, wanted, rtol=1e-9)
+    np.testing.assert_allclose([bar.get_xdata().mean() for bar in bars], wanted, rtol=1e-9)
+    ahead = [bar.get_xdata()[0] > 0 for bar in bars]
+    assert ahead == [False, True, False, False, True, True, False, True, False]
 
 
 def test_an_outlier_presses_min_max_more_than_standardising():
