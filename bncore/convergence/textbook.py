@@ -8,6 +8,7 @@ Kohler et al. (2019); Nesterov (2004); Salimans and Kingma (2016).
 import numpy as np
 from jaxtyping import Float
 
+from bncore.convergence.network import EmpiricalNetwork, GaussianNetwork, Layer
 from bncore.convergence.problem import Problem
 
 Weights = Float[np.ndarray, "dimension"]
@@ -89,6 +90,18 @@ def gdnp(problem: Problem, w: Weights, steps: int) -> Path:
         across = gradient - Sw * (w @ gradient) / (w @ Sw)
         w = w + (w @ Sw) / (L * h) * across
     return np.array(path)
+
+
+def gdnp_network(
+    network: GaussianNetwork | EmpiricalNetwork, W0: Layer, steps: int, passes: int
+) -> Layer:
+    """Unit after unit, with the others held; units that have not had a turn wait at 0."""
+    W = np.zeros_like(W0)
+    for turn in range(passes * len(W)):
+        i = turn % len(W)
+        start = W[i] if turn >= len(W) else W0[i]
+        W[i] = gdnp(network.unit(i, W), start, steps)[-1]
+    return W
 
 
 def best_multiple(problem: Problem, w: Weights) -> float:

@@ -254,22 +254,11 @@ def recorded_ratio(found, name, when, at=None):
 
 
 ROWS = (
-    ("step, rate 0.3", "change", RATE),
+    ("step at rate 0.3", "change", RATE),
     ("move of 0.1 %", "moved", 0.001),
     ("move of 1 %", "moved", 0.01),
     ("move of 10 %", "moved", 0.1),
     ("2nd derivative", "blocks", None),
-    ("free of scale", "relative_blocks", None),
+    ("same, free of scale", "relative_blocks", None),
 )
-
-
-def table(found):
-    """Ratios of ``recorded_ratio`` and their intervals as text, before training and later."""
-    lines = [f"{'':14} {'at first':13} step {EVERY} on"]
-    for words, name, at in ROWS:
-        cells = (
-            "{:.1f} ({:.1f}-{:.1f})".format(*np.exp(recorded_ratio(found, name, when, at)))
-            for when in LABELS["when"]
-        )
-        lines.append("{:14} {:13} {}".format(words, *cells))
-    return "\n".join(lines)
+"""What the page shows of the record: words, and the arguments of ``recorded_ratio``."""

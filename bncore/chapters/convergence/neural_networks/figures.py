@@ -3,7 +3,7 @@
 from functools import cache
 
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from scipy.optimize import minimize_scalar
 
 from bncore.chapters.convergence.neural_networks import deep, experiments
@@ -13,7 +13,9 @@ from bncore.page.labels import value_text
 HELD = 1.5
 TURNED = np.arange(0, 181, 5)
 ANGLES = TURNED[::3]
-SPLAYS = np.linspace(0, 12, 13)
+SPLAYS = np.linspace(0, 12, 25)
+FLOOR = 1e-12
+"""What counts as 0 on a logarithmic axis, where rounding decides."""
 SIZES = [
     f"{value_text(rate)} or {value_text(100 * move)} %"
     for rate, move in zip(deep.LEARNING_RATES, deep.MOVES, strict=True)
@@ -77,7 +79,7 @@ def held_elsewhere(angle):
 
 
 @cache
-def splaying(theta, strength=0.49):
+def splaying(theta, strength):
     """Best value of two equal units at each of ``SPLAYS`` degrees, over the line's; and B's eigenvalue."""
     plane, on, off = experiments.splayed(theta, strength)
     base, values, eigenvalues = plane.value(on), [], []
@@ -94,15 +96,17 @@ def splaying(theta, strength=0.49):
     return np.array(values), np.array(eigenvalues), experiments.off_line(off, plane.u, plane.S)[0]
 
 
-def splay(theta):
+def splay(theta, strength):
     """Draw what two equal units gain when they leave the line, to either side of it.
 
     Parameters
     ----------
     theta : float
         Output weight of either unit.
+    strength : float
+        |rho*|.
     """
-    values, eigenvalues, best = splaying(theta)
+    values, eigenvalues, best = splaying(theta, strength)
     gain = -values.min()
     fig, (above, below) = style.axes(rows=2, height=5.6, sharex=True)
     above.axhline(0, color=style.INK, linestyle="--", label="the pair on the line")
@@ -118,6 +122,38 @@ def splay(theta):
     below.set_xlabel("angle of either unit to the line, degrees")
     for ax in (above, below):
         ax.axvline(best, color=style.COLOR["highlight"], linestyle=":")
+    return fig
+
+
+def searched(thetas=((3, 2), (5, 2)), strength=0.25):
+    """Draw the critical points of a layer that searches from random starts find, and B there.
+
+    Parameters
+    ----------
+    thetas : sequence of (float, float)
+        Output weights; a mark for each.
+    strength : float
+        |rho*|.
+    """
+    fig, ax = style.axes(height=3.6)
+    for theta, mark in zip(thetas, "os", strict=True):
+        angles, conditions = experiments.critical_points(theta, strength)
+        ax.semilogy(
+            angles,
+            np.maximum(conditions, FLOOR),
+            mark,
+            markersize=12 if mark == "o" else 8,
+            fillstyle="none",
+            markeredgewidth=2,
+            color=style.COLOR["measured"],
+            label=f"θ = {theta[0]} and {theta[1]}",
+        )
+    ax.set(xlim=(-0.5, 8), ylim=(FLOOR / 5, 1), yticks=[FLOOR, 1e-8, 1e-4, 1])
+    ax.set_yticklabels(["0", "$10^{-8}$", "$10^{-4}$", "1"])
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("largest angle of a unit to the line, degrees")
+    ax.set_ylabel("least over largest\nsingular value of $B$")
+    style.legend_above(ax)
     return fig
 
 
@@ -157,7 +193,10 @@ def turns(condition, judged, after, factor):
         )
     ends = rounds[units::units]
     law = after[-1].sum() * factor ** ((ends - ends[-1]) / units)
-    below.semilogy(ends, law, "--", color=style.COLOR["predicted"], label="predicted slope")
+    label = f"a pass leaves {factor:.2f}, predicted"
+    below.semilogy(ends, law, "--", color=style.COLOR["predicted"], label=label)
+    left = after[-1].sum() / after[-1 - units].sum()
+    below.set_title(f"the last pass left {left:.2f}", fontsize=12)
     below.set(ylim=(3e-7, 3), xticks=rounds[::units])
     below.set_xlabel("turns taken, unit 1 first")
     below.set_ylabel("squared gradient")
@@ -222,5 +261,44 @@ def second_derivatives(measured, kind, layer):
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("size" if kind == "as it is" else "size, free of scale")
     ax.set_xlabel("training steps")
+    style.legend_above(ax)
+    return fig
+
+
+def ratios(found):
+    """Draw what is measured with batch norm over that without, at the start and later, in fresh seeds.
+
+    Parameters
+    ----------
+    found : xarray.Dataset
+        Of the recorded run; see ``deep.recorded_ratio``.
+    """
+    fig, ax = style.axes(height=4.4)
+    places = np.arange(len(deep.ROWS))[::-1]
+    for when, words, colour, shift in (
+        ("start", "at the start", style.MUTED, 0.15),
+        ("later", f"from step {deep.EVERY} on", style.COLOR["measured"], -0.15),
+    ):
+        low, mean, high = np.exp(
+            [
+                (one.low, one.mean, one.high)
+                for one in (deep.recorded_ratio(found, name, when, at) for _, name, at in deep.ROWS)
+            ]
+        ).T
+        ax.errorbar(
+            mean,
+            places + shift,
+            xerr=(mean - low, high - mean),
+            fmt="o" if when == "later" else "s",
+            color=colour,
+            label=words,
+        )
+    ax.axvline(1, color=style.INK, linestyle=":")
+    ax.set(xscale="log", xlim=(0.3, 8), ylim=(-0.5, places[0] + 0.5))
+    ax.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 4]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_yticks(places, [words for words, _, _ in deep.ROWS])
+    ax.set_xlabel("with batch norm over without")
     style.legend_above(ax)
     return fig

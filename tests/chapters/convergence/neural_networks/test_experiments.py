@@ -57,15 +57,19 @@ def test_stretched_problems_have_the_stated_numbers(condition):
     assert u @ np.linalg.solve(S, u) == pytest.approx(0.3, rel=rounding, abs=0)
 
 
-@pytest.mark.parametrize("theta", [1.5, 3.0])
-def test_the_best_pair_is_off_the_line_and_below_it(theta):
-    plane, on, off = experiments.splayed(theta, 0.49)
+@pytest.mark.parametrize("strength", [0.25, 0.49, 0.64])
+@pytest.mark.parametrize("theta", [1.2, 1.5, 2.0, 3.0])
+def test_the_best_pair_is_off_the_line_and_below_it(theta, strength):
+    plane, on, off = experiments.splayed(theta, strength)
     rounding = len(plane.weights) * EPS * theta
     for pair in (on, off):
         np.testing.assert_allclose(plane.gradient(pair), 0, atol=rounding)
     assert experiments.off_line(on, plane.u, plane.S).max() < ANGLE
-    assert experiments.off_line(off, plane.u, plane.S).min() > 3
-    assert plane.value(off) < plane.value(on) - 10 * GRID
+    assert 4 < experiments.off_line(off, plane.u, plane.S).min() < 8.5
+    gain = plane.value(on) - plane.value(off)
+    assert 0 < gain < 3e-4 * plane.value(on)
+    assert strength < 0.3 or gain > 10 * GRID
+    assert np.subtract(*plane.second_order(on)[1][0]) < 0
     assert np.abs(np.linalg.eigvalsh(plane.second_order(off)[1])).min() < 10 * rounding
 
 
@@ -111,9 +115,31 @@ def test_many_passes_shrink_the_gradient_as_predicted_and_end_in_a_saddle(condit
     assert away[1] < 0.7 * away[0]
     curvature, pair = experiments.beside_the_line(plane, end)
     assert curvature < -1e-4
+    assert np.linalg.eigvalsh(plane.second_order(end)[1])[0] < -1e-4
     np.testing.assert_allclose(plane.gradient(pair), 0, atol=100 * GTOL)
     assert plane.value(pair) < plane.value(end)
     assert experiments.off_line(pair, plane.u, plane.S).min() > 1
+
+
+def test_with_turns_too_short_for_the_condition_a_pass_leaves_more_than_the_one_before():
+    plane, _, after, layers = experiments.unit_by_unit(
+        20.0, steps=4, halvings=14, sweeps=10, seed=1
+    )
+    totals = experiments.totals(after)
+    assert (np.diff(totals[1:] / totals[:-1]) > 0).all()
+    assert experiments.off_line(layers[-1], plane.u, plane.S).min() > 10
+
+
+@pytest.mark.parametrize("angle", [0, 50, 90])
+def test_a_unit_without_influence_may_stand_anywhere(angle):
+    plane = experiments.Plane(experiments.U, experiments.S, [3.0, 0.0])
+    idle = experiments.turned(angle, 2.0)
+    layer = np.vstack([plane.best_first(experiments.line(), idle), idle])
+    np.testing.assert_allclose(plane.gradient(layer), 0, atol=100 * GTOL)
+    assert not plane.second_order(layer)[1][1].any()
+    found = experiments.off_line(layer)
+    assert found[1] == pytest.approx(angle, abs=ANGLE)
+    assert found[0] < 1e-3
 
 
 @settings(max_examples=20, deadline=None)

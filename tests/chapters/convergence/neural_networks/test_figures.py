@@ -43,12 +43,37 @@ def test_the_figure_of_the_held_unit_marks_the_best_weights():
     np.testing.assert_allclose(gradient, 0, atol=100 * GTOL)
 
 
-def test_the_figure_of_the_pair_has_its_minimum_where_b_is_singular():
-    above, below = figures.splay(1.5).axes
+@pytest.mark.parametrize(("theta", "strength"), [(1.5, 0.49), (3.0, 0.25)])
+def test_the_figure_of_the_pair_has_its_minimum_where_b_is_singular(theta, strength):
+    above, below = figures.splay(theta, strength).axes
     splays, values = above.lines[1].get_xydata().T
     zero = np.interp(0, below.lines[1].get_ydata(), splays)
     assert abs(splays[values.argmin()] - zero) < 1
     assert above.lines[2].get_xdata()[0] == pytest.approx(zero, abs=0.2)
+
+
+def test_the_figure_of_the_search_has_each_point_on_the_line_or_with_a_singular_matrix():
+    (ax,) = figures.searched().axes
+    for points, theta in zip(ax.lines, ((3, 2), (5, 2)), strict=True):
+        angles, sizes = points.get_data()
+        np.testing.assert_array_equal(angles, experiments.critical_points(theta, 0.25)[0])
+        singular = sizes == figures.FLOOR
+        np.testing.assert_array_equal(singular, angles > 0.01)
+        assert 0 < singular.sum() < len(singular)
+
+
+def test_the_figure_of_ratios_shows_the_intervals_of_the_record(record):
+    fresh = record["full"]["fresh"]
+    (ax,) = figures.ratios(fresh).axes
+    assert [each.get_text() for each in ax.get_yticklabels()] == [row[0] for row in deep.ROWS]
+    for drawn, when in zip(ax.containers, ("start", "later"), strict=True):
+        points, _, (bars,) = drawn
+        for mean, ends, (_, name, at) in zip(
+            points.get_xdata(), bars.get_segments(), deep.ROWS, strict=True
+        ):
+            expected = np.exp(deep.recorded_ratio(fresh, name, when, at))
+            found = [mean, *ends[:, 0]]
+            np.testing.assert_allclose(found, expected, rtol=16 * EPS)
 
 
 def test_the_figure_of_turns_shows_bounds_and_gradients():

@@ -40,11 +40,3 @@ def test_a_ratio_is_that_of_geometric_means_with_an_interval_for_all(record):
     over_all = deep.recorded_ratio(fresh, "blocks", "later")
     each = [deep.recorded_ratio(fresh, "blocks", "later", layer).mean for layer in deep.OTHERS]
     assert over_all.mean == pytest.approx(np.mean(each), rel=1e-12)
-
-
-def test_the_table_has_a_line_for_each_way_to_ask(record):
-    head, *lines = deep.table(record["full"]["fresh"]).splitlines()
-    assert head.split() == ["at", "first", "step", "40", "on"]
-    assert len(lines) == len(deep.ROWS)
-    mean = np.exp(deep.recorded_ratio(record["full"]["fresh"], "change", "start", deep.RATE).mean)
-    assert f" {mean:.1f} (" in lines[0]
