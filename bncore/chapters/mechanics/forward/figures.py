@@ -98,15 +98,15 @@ def fading(
     layers = np.arange(1, plain.shape[1] + 1)
     fig, ax = style.axes()
     bound = np.sqrt(np.square(plain[:, 0]).mean()) * (gain / 4) ** (layers - 1)
-    ax.plot(
-        layers, bound, color=style.COLOR["predicted"], linestyle=":", label="bound (g/4) a layer"
-    )
     for values, colour, marker, label in (
         (normalised, NORMALISED, "o", "batch norm"),
         (plain, PLAIN, "s", "no batch norm"),
     ):
         ax.fill_between(layers, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25)
         ax.plot(layers, values.mean(axis=0), color=colour, marker=marker, label=label)
+    ax.plot(
+        layers, bound, color=style.COLOR["predicted"], linestyle=":", label="bound (g/4) a layer"
+    )
     ax.set(
         yscale="log",
         ylim=(1e-7, 1e5),
@@ -130,9 +130,8 @@ def percentiles(plain: History, normalised: History, unit: int) -> matplotlib.fi
     ):
         low, median, high = history.records["percentiles"][:, unit].T
         ax.fill_between(history.steps, low, high, color=colour, alpha=0.2)
-        for values, line in ((high, "--"), (median, "-"), (low, ":")):
-            ax.plot(history.steps, values, color=colour, linestyle=line)
-        for values, name in ((high, "85th"), (median, "50th"), (low, "15th")):
+        for values, name, width in ((high, "85th", 1), (median, "50th", 2.5), (low, "15th", 1)):
+            ax.plot(history.steps, values, color=colour, linewidth=width, label=name)
             ax.annotate(
                 name,
                 (history.steps[-1], values[-1]),
@@ -155,13 +154,13 @@ def in_use(
     `runs` has the losses and the accuracy of each seed, under "none" and "batch".
     """
     fig, (curves, dots) = style.axes(2, height=4.4, height_ratios=(3, 1))
-    looks = {"none": ("no batch norm", PLAIN, "--"), "batch": ("batch norm", NORMALISED, "-")}
-    for place, (key, (name, colour, line)) in enumerate(looks.items()):
+    looks = {"none": ("no batch norm", PLAIN), "batch": ("batch norm", NORMALISED)}
+    for place, (key, (name, colour)) in enumerate(looks.items()):
         for i, (losses, accuracy) in enumerate(runs[key]):
             means = np.convolve(losses, np.ones(EPOCH) / EPOCH, "valid")
             steps = np.arange(EPOCH, len(losses) + 1)
             label = None if i else name
-            curves.plot(steps, means, color=colour, linestyle=line, linewidth=1.5, label=label)
+            curves.plot(steps, means, color=colour, linewidth=1.5, label=label)
             dots.plot(accuracy, place, "o", color=colour, alpha=0.6, clip_on=False)
     curves.axhline(goal, color=style.MUTED, linestyle=":")
     curves.set(yscale="log", xlabel="training steps", ylabel="training loss")
@@ -183,7 +182,7 @@ def speedups(full: Mapping) -> matplotlib.figure.Figure:
         mean, *ends = _fewer(full, kind, looked_at=len(kinds))
         ax.plot(ends, (place, place), color=NORMALISED, linewidth=4, alpha=0.4)
         ax.plot(mean, place, "o", color=NORMALISED, markersize=9)
-    ax.axvline(1, color=PLAIN, linestyle="--")
+    ax.axvline(1, color=PLAIN, linestyle=":")
     ax.set(yticks=range(len(kinds)), yticklabels=kinds, ylim=(len(kinds) - 0.5, -0.5))
     ax.set(xlim=(0, 5), xlabel="times fewer steps with batch norm")
     return fig
@@ -211,15 +210,17 @@ def corrections(
     for ax, deviation in zip(rows, (0.01, 1), strict=True):
         biased = np.array([_mean_variance(size, draws) for size in sizes])
         added = eps / deviation**2
-        for name, expected, found, colour, line, mark in (
-            ("+ ε", (m - 1) / m + added, biased + added, style.COLOR["highlight"], "-", "D"),
-            ("· m/(m − 1)", np.ones(len(m)), biased * m / (m - 1), style.GREEN, "--", "s"),
-            ("as it is", (m - 1) / m, biased, style.MUTED, "-.", "o"),
+        for name, expected, found, colour, mark in (
+            ("+ ε", (m - 1) / m + added, biased + added, style.COLOR["highlight"], "D"),
+            ("· m/(m − 1)", np.ones(len(m)), biased * m / (m - 1), style.GREEN, "s"),
+            ("as it is", (m - 1) / m, biased, style.MUTED, "o"),
         ):
-            ax.plot(m, expected, color=colour, linestyle=line)
+            ax.plot(m, expected, color=colour, linestyle=":")
             ax.plot(m, found, mark, color=colour, markersize=6)
-            ax.plot([], [], color=colour, linestyle=line, marker=mark, label=name)
-        ax.set(xscale="log", yscale="log", ylim=(0.3, 20), ylabel=f"over the true, σ = {deviation}")
+            ax.plot([], [], color=colour, linestyle=":", marker=mark, label=name)
+        ax.set(
+            xscale="log", yscale="log", ylim=(0.3, 20), ylabel=f"over the true one, σ = {deviation}"
+        )
         ax.set(yticks=[0.5, 1, 10], yticklabels=["0.5", "1", "10"])
         ax.minorticks_off()
         style.legend_above(ax, columns=3)
@@ -235,13 +236,13 @@ def _mean_variance(size, draws):
 
 PANELS = {
     "sigmoid": {
-        "sigmoid, batch norm": ("batch norm", NORMALISED, "-", "o"),
-        "sigmoid": ("no batch norm", PLAIN, "--", "s"),
-        "sigmoid, gain 4": ("none, gain 4", style.COLOR["highlight"], "-.", "D"),
+        "sigmoid, batch norm": ("batch norm", NORMALISED, "o"),
+        "sigmoid": ("no batch norm", PLAIN, "s"),
+        "sigmoid, gain 4": ("no batch norm, gain 4", style.COLOR["highlight"], "D"),
     },
     "ReLU": {
-        "ReLU, gain √2, batch norm": ("batch norm", NORMALISED, "-", "o"),
-        "ReLU, gain √2": ("no batch norm", PLAIN, "--", "s"),
+        "ReLU, gain √2, batch norm": ("batch norm", NORMALISED, "o"),
+        "ReLU, gain √2": ("no batch norm", PLAIN, "s"),
     },
 }
 
@@ -250,7 +251,7 @@ def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
     """Test accuracy after so many steps against learning rate: median over seeds, and their range."""
     fig, rows = style.axes(2, height=5.2, sharex=True)
     for ax, (title, curves) in zip(rows, PANELS.items(), strict=True):
-        for network, (name, colour, line, marker) in curves.items():
+        for network, (name, colour, marker) in curves.items():
             found = tuning.accuracy.sel(network=network, steps=steps).dropna("learning_rate")
             rates = found.learning_rate.values
             ends = found.min("seed"), found.max("seed")
@@ -259,7 +260,6 @@ def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
                 rates,
                 found.median("seed"),
                 color=colour,
-                linestyle=line,
                 marker=marker,
                 markersize=6,
                 label=name,
@@ -278,20 +278,19 @@ def arrivals(found: xr.Dataset, horizon: int) -> matplotlib.figure.Figure:
     """
     fig, rows = style.axes(len(PANELS), height=5.0, sharex=True)
     looks = {
-        "batch": ("batch norm", NORMALISED, "-", "o"),
-        "none": ("no batch norm", PLAIN, "--", "s"),
+        "batch": ("batch norm", NORMALISED, "o"),
+        "none": ("no batch norm", PLAIN, "s"),
     }
     steps = found.loss_score.clip(max=horizon)
     for ax, kind in zip(rows, PANELS, strict=True):
-        for normalization, (name, colour, line, marker) in looks.items():
+        for normalization, (name, colour, marker) in looks.items():
             one = steps.sel(kind=kind, normalization=normalization)
             ax.fill_between(
                 one.gain, one.min("seed"), one.max("seed"), color=colour, alpha=0.15, linewidth=0
             )
             ax.plot(
-                one.gain, one.median("seed"), color=colour, linestyle=line, marker=marker,
-                markersize=6, label=name,
-            )  # fmt: skip
+                one.gain, one.median("seed"), color=colour, marker=marker, markersize=6, label=name
+            )
         ax.axhline(horizon, color=style.MUTED, linestyle=":")
         ax.set(xscale="log", yscale="log", ylim=(30, 1.5 * horizon), ylabel=f"steps, {kind}")
         ax.set(yticks=[100, 1000], yticklabels=["100", "1000"])
