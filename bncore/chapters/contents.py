@@ -23,6 +23,9 @@ TITLES = {
 }
 
 PAGES = {
+    "explanations/depth": {
+        "explanations/unlike_examples": "Unlike examples",
+    },
     "convergence/neural_networks": {
         "convergence/deep_network": "A deep network",
     },

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.polynomial.hermite_e import hermevander
 from torch import nn
 
-from bncore.explanations import gradient_independence, gradient_norms
-from bncore.explanations.activation import Function
+from bncore.explanations import gradient_independence, gradient_norms, panels
+from bncore.explanations.activation import Function, Standardized
 from bncore.lab import data, probes
 from bncore.lab.residual import residual_mlp
 from bncore.lab.training import train
@@ -58,6 +59,15 @@ def network(
         eps=eps,
         seed=seed,
     )
+
+
+def variance_by_degree(activation, degrees):
+    """Shares of the variance of an activation of N(0, 1) in the Hermite polynomials 1, ..., degrees."""
+    rule = panels.gaussian(Standardized(Function(activation)))
+    centred = rule.phi - rule.weights @ rule.phi
+    polynomials = hermevander(rule.z, degrees)[:, 1:]
+    sizes = np.array([float(math.factorial(k)) for k in range(1, degrees + 1)])
+    return (rule.weights * centred @ polynomials) ** 2 / sizes / (rule.weights @ centred**2)
 
 
 def white(batch_size, width, seed):

@@ -7,21 +7,28 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from torch.nn.functional import leaky_relu
 
 from bncore.chapters.explanations.depth import experiments
+from bncore.chapters.explanations.depth.trained_networks import COLORS
 from bncore.explanations import depth, propagation
-from bncore.page import style
+from bncore.page import labels, style
 
 WIDTH, LAYERS, SEEDS = 200, 24, 3
 SLOPES = [-1, -0.5, 0, 0.25, 0.5, 1]
 BATCHES = [6, 8, 16, 64]
-FAMILY = ["tanh", "relu"]
-VARIANCES = [0.8, 1.0, 2.0, 4.0]
-PLAIN = ["tanh", "relu"]
-KIND_COLORS = {
-    "plain": style.COLOR["no batch norm"],
-    "batch norm": style.COLOR["batch norm"],
-    "residual": style.GREEN,
+VARIANCES = [0.8, 1, 2, 4]
+CALLED = {
+    "identity": "identity",
+    "relu": "ReLU",
+    "leaky_relu": "leaky ReLU",
+    "tanh": "tanh",
+    "erf": "erf",
+    "sigmoid": "sigmoid",
+    "gelu": "GELU",
+    "elu": "ELU",
+    "softplus": "softplus",
+    "silu": "SiLU",
+    "abs": "absolute value",
 }
-KIND_NAMES = {"plain": "no batch norm", "batch norm": "batch norm", "residual": "with skips"}
+KEYS = {called: name for name, called in CALLED.items()}
 
 
 def leaky(slope):
@@ -51,7 +58,7 @@ def explosion(slope):
     """Draw squared gradients by layer of a leaky-ReLU network, and the growth rate over the slope."""
     runs, (slopes, predicted) = leaky_runs(slope), leaky_rates()
     rate = depth.growth_rate(leaky(slope), 64)
-    fig, (above, below) = style.axes(rows=2, height=6.0)
+    fig, (above, below) = style.axes(rows=2, height=5.0, height_ratios=[3, 2])
     _layers(above, runs, rate)
     above.set(ylim=(0.3, 1e11))
     below.plot(slopes, predicted, "--", color=style.COLOR["predicted"], label="predicted")
@@ -124,10 +131,11 @@ def batch_rates(activation):
 
 def batches(activation, batch_size):
     """Draw squared gradients by layer, and the growth rate over the batch size."""
+    activation = KEYS[activation]
     runs = batch_runs(activation, batch_size)
     sizes, predicted, limit = batch_rates(activation)
     rate = depth.growth_rate(activation, batch_size)
-    fig, (above, below) = style.axes(rows=2, height=6.0)
+    fig, (above, below) = style.axes(rows=2, height=5.0)
     _layers(above, runs, rate)
     above.set(ylim=(0.3, 1e8))
     below.plot(sizes, predicted, "--", color=style.COLOR["predicted"], label="predicted")
@@ -157,6 +165,55 @@ def batches(activation, batch_size):
     return fig
 
 
+DEGREES = 9
+
+
+def degrees(activation):
+    """Draw the variance of an activation by degree in the Hermite polynomials, and the mean degree."""
+    activation = KEYS[activation]
+    rate = depth.growth_rate(activation)
+    fig, ax = style.axes(height=3.2)
+    k = np.arange(1, DEGREES + 1)
+    shares = experiments.variance_by_degree(activation, DEGREES)
+    ax.bar(k, shares, 0.6, color=style.COLOR["variance"], label="share of the variance")
+    ax.axvline(
+        rate, linestyle="--", color=style.COLOR["predicted"], label=f"mean degree, {rate:.3f}"
+    )
+    ax.set(xlabel="degree", ylabel="share", ylim=(0, 1.05), xticks=k)
+    style.legend_above(ax)
+    return fig
+
+
+def agreement(rows):
+    """Draw measured over predicted growth, less 1, of ``full_size.rates``; what is beyond 2 % stands out."""
+    fig, ax = style.axes(height=3.9)
+    span = np.array([0.003, 3])
+    ax.loglog(span, span, "--", color=style.COLOR["predicted"], label="measured = predicted")
+    for batch_size, marker in ((8, "o"), (64, "s"), (256, "^")):
+        some = [row for row in rows if row["batch_size"] == batch_size]
+        predicted, measured = (
+            np.array([row[name] for row in some]) for name in ("predicted", "measured")
+        )
+        beyond = np.abs(measured / predicted - 1) >= 0.02
+        for chosen, kind in ((~beyond, "measured"), (beyond, "highlight")):
+            ax.plot(
+                predicted[chosen] - 1,
+                measured[chosen] - 1,
+                marker,
+                color=style.COLOR[kind],
+                fillstyle="none" if kind == "measured" else "full",
+                label=f"batches of {batch_size}" if kind == "measured" else None,
+            )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: labels.value_text(value))
+        axis.set_minor_formatter(NullFormatter())
+    ax.set(
+        xlabel="predicted growth a layer, less 1", ylabel="measured, less 1", xlim=span, ylim=span
+    )
+    style.legend_above(ax)
+    return fig
+
+
 @cache
 def unnormalized(activation, weight_variance, layers=LAYERS, seeds=2):
     """Squared gradients by layer without batch norm, one row a seed, and the prediction."""
@@ -174,9 +231,10 @@ def unnormalized(activation, weight_variance, layers=LAYERS, seeds=2):
 
 def without(activation, weight_variance):
     """Draw squared gradients by layer without batch norm, measured and predicted."""
+    activation = KEYS[activation]
     runs, predicted, theory = unnormalized(activation, weight_variance)
     layers = np.arange(1, runs.shape[1] + 1)
-    fig, ax = style.axes(height=3.9)
+    fig, ax = style.axes(height=3.5)
     for i, run in enumerate(runs):
         ax.semilogy(
             layers,
@@ -198,48 +256,6 @@ def without(activation, weight_variance):
     return fig
 
 
-TENDENCIES = ["tanh", "identity", "relu", "softplus", "silu", "abs"]
-WIDTHS = [100, 400]
-
-
-@cache
-def asymmetries(activation, width, layers=40, batch_size=64, seeds=SEEDS):
-    """Spread over the examples, growth by layer and expected growth: ``experiments.asymmetry``."""
-    runs = [
-        experiments.asymmetry(activation, layers, width, batch_size, seed) for seed in range(seeds)
-    ]
-    return [np.array(values) for values in zip(*runs, strict=True)]
-
-
-def alike(activation, width):
-    """Draw, by layer, how unlike the examples of a batch are, and the growth of squared gradients."""
-    spread, growth, expected = asymmetries(activation, width)
-    rate = depth.growth_rate(activation, 64)
-    fig, (above, below) = style.axes(rows=2, height=6.2, sharex=True)
-    layers = np.arange(1, spread.shape[1] + 1)
-    for run in spread:
-        above.semilogy(layers, run, color=style.COLOR["measured"], alpha=0.7)
-    above.set(ylim=(0.03, 12), ylabel="spread over examples")
-    for runs, kind, line, label in (
-        (growth, "measured", "-", "measured"),
-        (expected, "predicted", ":", "given the forward pass"),
-    ):
-        smooth = np.exp([np.convolve(np.log(run), np.ones(5) / 5, "valid") for run in runs])
-        for i, run in enumerate(smooth):
-            below.plot(
-                layers[3:-3],
-                run[1:] / rate,
-                line,
-                color=style.COLOR[kind],
-                alpha=0.8,
-                label=None if i else label,
-            )
-    below.axhline(1, linestyle="--", color=style.COLOR["predicted"], label="for a symmetric batch")
-    below.set(ylim=(0.72, 1.3), ylabel="growth over λ", xlabel="layer, from the input")
-    style.legend_above(below)
-    return fig
-
-
 BLOCKS = 60
 
 
@@ -256,6 +272,7 @@ def skip_runs(activation, skip, width=WIDTH, batch_size=64, seeds=2):
 
 def skips(activation):
     """Draw squared weight gradients by block, with and without skip connections."""
+    activation = KEYS[activation]
     blocks = np.arange(1, BLOCKS + 1)
     rate = depth.growth_rate(activation, 64)
     offset = 1 / depth.batch_variance(activation, 64)
@@ -263,14 +280,14 @@ def skips(activation):
         False: rate ** (BLOCKS - blocks.astype(float)),
         True: depth.residual_growth(rate, BLOCKS, offset)[1:],
     }
-    fig, ax = style.axes(height=4.2)
+    fig, ax = style.axes(height=3.8)
     for skip, kind in ((False, "batch norm"), (True, "residual")):
         name = "with skips" if skip else "without skips"
         for i, run in enumerate(skip_runs(activation, skip)):
             ax.semilogy(
                 blocks,
                 run / run[-1],
-                color=KIND_COLORS[kind],
+                color=COLORS[kind],
                 alpha=0.7,
                 label=None if i else name,
             )
@@ -283,31 +300,6 @@ def skips(activation):
         )
     ax.set(ylim=(0.1, 1e11), xlabel="block, from the input", ylabel="squared weight gradient")
     ax.yaxis.set_major_locator(LogLocator(numticks=7))
-    style.legend_above(ax, columns=3)
-    return fig
-
-
-def trained(tuning, layers, steps):
-    """Draw test accuracy over the learning rate for networks of `layers` layers.
-
-    Parameters
-    ----------
-    tuning : xarray.Dataset
-        Of ``full_size.training``.
-    layers, steps : int
-    """
-    fig, ax = style.axes(height=3.9)
-    for kind, marker in (("plain", "s"), ("batch norm", "o"), ("residual", "^")):
-        seen = tuning.accuracy.sel(kind=kind, layers=layers, steps=steps).dropna("learning_rate")
-        rates, color = seen.learning_rate.values, KIND_COLORS[kind]
-        ax.fill_between(rates, seen.min("seed"), seen.max("seed"), color=color, alpha=0.2, lw=0)
-        ax.plot(rates, seen.median("seed"), marker + "-", color=color, label=KIND_NAMES[kind])
-    ax.axhline(0.1, color=style.MUTED, linestyle=":")
-    left = ax.get_yaxis_transform()
-    ax.text(0.02, 0.03, "chance", color=style.MUTED, fontsize=11, transform=left)
-    ax.set(xscale="log", ylim=(-0.03, 1.03), xlabel=f"learning rate, {layers} layers")
-    ax.set_ylabel(f"test accuracy after {steps} steps")
-    ax.xaxis.set_minor_formatter(NullFormatter())
     style.legend_above(ax, columns=3)
     return fig
 

@@ -21,6 +21,21 @@ def test_width_only_postpones_unlike_examples(activation):
     assert wide[-1] > 4 * wide[1]
 
 
+@pytest.mark.parametrize("activation", ["identity", "tanh", "gelu", "silu"])
+def test_the_mean_degree_is_the_growth_rate(activation):
+    shares = experiments.variance_by_degree(activation, 60)
+    degree = np.arange(1, 61)
+    assert shares.sum() == pytest.approx(1, abs=1e-4)
+    assert shares @ degree == pytest.approx(depth.growth_rate(activation), rel=5e-3)
+
+
+def test_degrees_of_relu_in_closed_form():
+    """E relu(z) z is a half, and E relu(z) (z^2 - 1) is the density at 0."""
+    variance = 0.5 - 0.5 / np.pi
+    expected = [0.25 / variance, 1 / (4 * np.pi) / variance]
+    np.testing.assert_allclose(experiments.variance_by_degree("relu", 2), expected, rtol=1e-8)
+
+
 @pytest.mark.parametrize(("activation", "seeds"), [("relu", 3), ("gelu", 3), ("identity", 3)])
 def test_so_do_they_live(activation, seeds):
     measured = experiments.measured_rates(activation, 512, 64, 24, seeds).mean()

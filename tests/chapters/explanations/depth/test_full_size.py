@@ -57,6 +57,29 @@ def test_the_best_rates_lie_inside_their_grids_and_fresh_seeds_are_run_at_them(r
     assert tuning.kind.values.tolist() == list(experiments.KINDS)
 
 
+def test_what_the_chapter_says_of_the_trained_networks(record):
+    """Medians of fresh seeds, by depth, and at how many of seven rates all three networks reach 0.9."""
+    fresh, adam = (record["full"][part]["fresh"].accuracy for part in ("training", "adam"))
+    median = fresh.median("seed").sel(steps=3000)
+    half = 0.005 + EPS
+    for kind, said in (("plain", 0.82), ("batch norm", 0.25), ("residual", 0.97)):
+        assert median.sel(kind=kind, layers=60).item() == pytest.approx(said, abs=half)
+    for layers, said in ((10, 0.98), (30, 0.97)):
+        found = median.sel(kind="batch norm", layers=layers).item()
+        assert found == pytest.approx(said, abs=half)
+    early = fresh.median("seed").sel(steps=500, layers=30)
+    for kind, said in (("batch norm", 0.85), ("residual", 0.96)):
+        assert early.sel(kind=kind).item() == pytest.approx(said, abs=half)
+    last = adam.median("seed").sel(steps=1000, layers=60)
+    for kind, said in (("plain", 0.83), ("batch norm", 0.23), ("residual", 0.97)):
+        assert last.sel(kind=kind).item() == pytest.approx(said, abs=half)
+    good = (record["full"]["training"]["tuning"]["last"] >= 0.9).all("seed").sum("learning_rate")
+    assert good.sel(kind="plain").values.tolist() == [5, 2, 0]
+    assert good.sel(kind="batch norm").values.tolist() == [6, 4, 0]
+    sixty = fresh.sel(layers=60, kind="batch norm", steps=3000)
+    assert (sixty < 0.5).all()
+
+
 def test_the_best_networks_of_each_depth_are_done(record):
     """From 1500 to 3000 steps the best one gains less than a point."""
     fresh = record["full"]["training"]["fresh"].accuracy.mean("seed")
