@@ -3,30 +3,38 @@
 from functools import cache
 
 import numpy as np
-import torch
 from matplotlib.ticker import LogLocator, NullFormatter
-from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.chapters.explanations.covariate_shift.readings import record, runs
-from bncore.chapters.explanations.covariate_shift.runs import EVERY, FOLLOWED
+from bncore.chapters.explanations.covariate_shift.readings import (
+    at_equal_loss,
+    record,
+    runs,
+    smoothed,
+    steps_to,
+)
+from bncore.chapters.explanations.covariate_shift.runs import EVERY, FOLLOWED, LEVELS
 from bncore.explanations.covariate_shift import gradient_shift, linearized_shift
 from bncore.explanations.two_layers import two_linear_layers
 from bncore.lab import data, networks
-from bncore.page import style
+from bncore.page import labels, style
 
 START, TARGET = 1.0, 2.0
-RATES = (0.0, 0.1, 0.2, 0.4)
-SECOND = (0.5, 1.5, 3.0)
+RATES = (0, 0.05, 0.1, 0.2, 0.3)
+SECOND = (0.5, 1, 1.5, 2, 2.5, 3)
 SMALL_RATES = np.logspace(-3, 0.5, 8)
+NETWORK = {"deep linear": "linear", "VGG": "vgg"}
+EQUAL = np.geomspace(1, 0.1, 25)  # Losses at which two networks are compared.
 
 COLOR = {
     "no batch norm": style.COLOR["no batch norm"],
     "batch norm": style.COLOR["batch norm"],
     "noisy batch norm": style.COLOR["highlight"],
+    "means moved": style.COLOR["mean"],
 }
-LINES = {"no batch norm": (0, (4, 1.5)), "batch norm": "-", "noisy batch norm": (0, (1, 1))}
-SHORT = {"no batch norm": "none", "batch norm": "batch norm", "noisy batch norm": "noisy"}
+PAIR = ("no batch norm", "batch norm")
+TRIPLE = (*PAIR, "noisy batch norm")
+GIVEN_BACK = ("no batch norm", "means moved", "batch norm")
 
 
 def two_scalars(b, rate):
@@ -36,20 +44,8 @@ def two_scalars(b, rate):
     return before.item(), after.item()
 
 
-def measured_scalars(b, rate):
-    """The shift of the second weight of the same network, measured on a model in torch."""
-    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
-    nn.init.constant_(model[0].weight, START)
-    nn.init.constant_(model[1].weight, b)
-    one = torch.ones(1, 1, dtype=torch.float64)
-    shift = gradient_shift(model, lambda o, t: ((o - t) ** 2).sum() / 2, one, TARGET * one, rate)
-    return shift.norm[1]
-
-
 def two_weights(rate, b):
-    """Draw the loss (ab - 2)^2 / 2, the first weight's step, and what it does to the second's.
-
-    The arrows are twice as long as the gradients: the second is short.
+    """Draw the loss (ab - 2)^2 / 2, the first weight's step, and which way the second is sent.
 
     Parameters
     ----------
@@ -60,33 +56,36 @@ def two_weights(rate, b):
     """
     before, after = two_scalars(b, rate)
     moved = START - rate * b * (START * b - TARGET)
-    fig, (above, below) = style.axes(rows=2, height=6.4, gridspec_kw={"height_ratios": [1.7, 1]})
-    x, y = np.linspace(-0.5, 2.5, 181), np.linspace(-0.5, 4, 181)
+    fig, ax = style.axes(height=4.2)
+    x, y = np.linspace(-0.5, 2.5, 401), np.linspace(0, 4.2, 401)
     loss = (np.outer(y, x) - TARGET) ** 2 / 2
-    levels = [0.1, 0.4, 1, 3, 6, 12, 24]
-    above.contour(x, y, loss, levels=levels, colors=style.MUTED, linewidths=0.8)
-    line = np.linspace(0.4, 2.5, 50)
-    above.plot(line, TARGET / line, color=style.INK, linestyle="--", label="$ab=2$, loss 0")
-    above.plot([START, moved], [b, b], color=style.COLOR["mean"], linewidth=3, label="step of $a$")
-    for place, gradient, colour, name in (
-        (START, before, style.MUTED, "$-2G$, before"),
-        (moved, after, style.COLOR["measured"], "$-2G'$, after"),
+    levels = [0.1, 0.4, 1, 2, 4, 8, 16, 32]
+    ax.contour(x, y, loss, levels=levels, colors=style.MUTED, linewidths=0.6, alpha=0.6)
+    line = np.linspace(0.4, 2.5, 200)
+    ax.plot(line, TARGET / line, color=style.MUTED, linewidth=3)
+    ax.text(2.48, 1.0, "loss 0", ha="right", color=style.INK)
+    ax.plot([START, moved], [b, b], color=style.INK, linewidth=4)
+    side = 1 if moved <= START else -1  # Away from the step.
+    for place, gradient, colour, name, away in (
+        (START, before, style.MUTED, "before", side),
+        (moved, after, style.COLOR["highlight"], "after", -side),
     ):
-        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 3, "shrinkA": 0, "shrinkB": 0}
-        above.annotate("", (place, b - 2 * gradient), (place, b), arrowprops=arrow)
-        above.plot(place, b, "o", color=colour, label=name, markersize=7)
-    above.set(xlim=(-0.5, 2.5), ylim=(-0.5, 4), ylabel="second weight, $b$")
-    above.set_xlabel("first weight, $a$")
-    style.legend_above(above)
-    grid = np.linspace(0, RATES[-1], 61)
-    curve = [abs(np.subtract(*two_scalars(b, h))) for h in grid]
-    below.plot(grid, curve, color=style.COLOR["predicted"], linestyle="--", label="closed form")
-    dot = {"markersize": 10, "color": style.COLOR["measured"], "label": "measured"}
-    below.plot(rate, measured_scalars(b, rate), "o", **dot)
-    below.set(xlim=(-0.02, RATES[-1] + 0.02), ylim=(-0.06, 1.5), ylabel="shift $|G'-G|$")
-    below.set_xlabel("learning rate of the step of $a$")
-    style.legend_above(below)
+        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 4, "mutation_scale": 22}
+        arrow |= {"shrinkA": 0, "shrinkB": 0}
+        if abs(gradient) > 0.02:
+            ax.annotate("", (place, b - gradient), (place, b), arrowprops=arrow)
+        ax.plot(place, b, "o", color=colour, markersize=9)
+        ends = {"ha": "left" if away > 0 else "right", "va": "center", "color": colour}
+        ax.text(place + 0.08 * away, b, name, **ends)
+    ax.set(xlim=(-0.5, 2.5), ylim=(0, 4.2), xlabel="first weight, $a$", ylabel="second weight, $b$")
+    ax.set_title(f"$b$ is sent by {signed(-before)}, then by {signed(-after)}")
     return fig
+
+
+def signed(value):
+    """A number with two digits and its sign, as people write it; 0 has none."""
+    text = f"{value:+.2f}".replace("-", "−")
+    return text[1:] if float(f"{value:.2f}") == 0 else text
 
 
 @cache
@@ -106,14 +105,14 @@ def small_steps(normalization, seeds=(0, 1, 2)):
     return np.array(found)
 
 
-def straight(normalization):
+def straight(network):
     """Draw the relative shift of layers 2 to 4 over the learning rate, measured and to first order.
 
     Parameters
     ----------
-    normalization : {"none", "batch"}
+    network : {"no batch norm", "batch norm"}
     """
-    kept = small_steps(None if normalization == "none" else normalization)
+    kept = small_steps({"no batch norm": None, "batch norm": "batch"}[network])
     fig, ax = style.axes(height=3.9)
     colours = [style.COLOR["mean"], style.COLOR["variance"], style.COLOR["highlight"]]
     for layer, colour in zip((1, 2, 3), colours, strict=True):
@@ -121,46 +120,214 @@ def straight(normalization):
         ax.fill_between(SMALL_RATES, low, high, color=colour, alpha=0.25, lw=0)
         measured, first = kept[:, :, :, layer].mean(axis=0)
         ax.loglog(SMALL_RATES, measured, "o", color=colour, label=f"layer {layer + 1}")
-        label = "first order" if layer == 3 else None
+        label = "predicted" if layer == 3 else None
         ax.loglog(SMALL_RATES, first, color=style.INK, linestyle="--", label=label)
-    ax.set(ylim=(1e-4, 20), ylabel="relative shift")
-    ax.set_xlabel("learning rate")
+    ax.set(xlabel="learning rate", ylabel="relative shift", ylim=(1e-4, 20))
+    written(ax.xaxis)
     style.legend_above(ax)
     return fig
+
+
+def written(axis):
+    """Label a logarithmic axis as people write numbers."""
+    axis.set_major_formatter(lambda value, _: labels.value_text(value))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _band(ax, x, values, name):
     values = np.asarray(values, dtype=float)
     ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=COLOR[name], alpha=0.2, lw=0)
-    line = {"color": COLOR[name], "linestyle": LINES[name], "label": SHORT[name]}
-    ax.plot(x, np.median(values, axis=0), **line)
+    ax.plot(x, np.median(values, axis=0), color=COLOR[name], label=name)
 
 
-def across_layers(network, compared, step):
+def percentiles(layer):
+    """Draw the percentiles of one unit's inputs during training, without batch norm and with it.
+
+    Parameters
+    ----------
+    layer : int
+        Number of the layer, one of 2, 5 and 8.
+    """
+    kept = runs("vgg", "percentiles").percentiles.isel(seed=0, activation=FOLLOWED.index(layer - 1))
+    fig, panels = style.axes(rows=2, height=4.4, sharex=True, sharey=True)
+    for ax, name in zip(panels, PAIR, strict=True):
+        low, middle, high = kept.sel(kind=name).transpose("quantile", "moment").values
+        steps = 10 * np.arange(len(middle))
+        ax.fill_between(steps, low, high, color=COLOR[name], alpha=0.25, lw=0)
+        ax.plot(steps, middle, color=COLOR[name])
+        ax.set_title(name, fontsize=12)
+        ax.set_ylabel("input of the unit")
+    panels[1].set_xlabel("training steps")
+    return fig
+
+
+def distances():
+    """Draw how far one step moves whole distributions, over the recorded training of the VGG."""
+    fig, ax = style.axes(height=3)
+    found = runs("vgg", "distances").distance
+    for name in PAIR:
+        _band(ax, found.record, found.sel(kind=name).transpose("seed", "record"), name)
+    ax.set(yscale="log", xlabel="training steps", ylabel="distance of one step", ylim=(0.005, 1))
+    written(ax.yaxis)
+    style.legend_above(ax)
+    return fig
+
+
+def given_back(losses):
+    """Draw one run of each network, and the steps that five recorded ones take to two losses.
+
+    Parameters
+    ----------
+    losses : dict of str to sequence of float
+        Of every step, by the names ``GIVEN_BACK``.
+    """
+    fig, (above, below) = style.axes(rows=2, height=5.4, gridspec_kw={"height_ratios": [1.5, 1]})
+    for name in GIVEN_BACK:
+        curve = smoothed(losses[name])
+        above.semilogy(5 * np.arange(len(curve)) + 2.5, curve, color=COLOR[name], label=name)
+    above.axhline(LEVELS[0], color=style.INK, linestyle=":")
+    above.set(ylabel="training loss", ylim=(0.005, 5), xlabel="training steps")
+    written(above.yaxis)
+    style.legend_above(above)
+    _arrivals(below, {name: steps_of(name) for name in GIVEN_BACK})
+    return fig
+
+
+def steps_of(name):
+    """Steps of the recorded runs to the losses ``LEVELS``, (seeds, levels); infinite if never."""
+    if name == "means moved":
+        return record()[1]["returned"]["fresh"].isel(times=0).steps.values
+    losses = runs("vgg").losses.sel(kind=name).transpose("seed", "window").values
+    return np.stack([steps_to(losses, level) for level in LEVELS], axis=1)
+
+
+def _arrivals(ax, steps, last=200):
+    """One row a network, one mark a seed: full at the first loss, open at the second; `last` is never."""
+    ax.axvline(last, color=style.INK, linestyle=":")
+    for row, (name, found) in enumerate(steps.items()):
+        spread = row + np.linspace(-0.2, 0.2, len(found))
+        colour = COLOR.get(name, COLOR["noisy batch norm"])
+        for level, filled in enumerate((colour, "none")):
+            reached = np.minimum(found[:, level], last)
+            ax.plot(reached, spread, "o", color=colour, markerfacecolor=filled, markersize=7)
+    ax.set(xscale="log", xlim=(8, last * 1.15), xlabel="steps to a loss of 0.5 (full), 0.1 (open)")
+    ax.set_xticks([10, 20, 50, 100, last], ["10", "20", "50", "100", "never"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_yticks(range(len(steps)), steps)
+    ax.set_ylim(len(steps) - 0.5, -0.5)
+
+
+def noise_arrivals():
+    """Draw the steps to two losses without noise, and with the recorded strengths of it."""
+    found = {"batch norm": steps_of("batch norm"), "usual noise": steps_of("noisy batch norm")}
+    for strength in record()[0]["noise"]["strengths"]:
+        losses = noisy(strength)[0]
+        found[f"{strength} times"] = np.stack([steps_to(losses, one) for one in LEVELS], axis=1)
+    fig, ax = style.axes(height=3)
+    _arrivals(ax, found)
+    return fig
+
+
+def shifts(network, step):
+    """Draw the relative shift and the loss over the recorded training of two networks.
+
+    Parameters
+    ----------
+    network : {"deep linear", "VGG"}
+    step : str
+        The step that is judged, one of ``measures.COMPARED`` but the last.
+    """
+    kept = runs(NETWORK[network], "fresh")
+    fig, (above, below) = style.axes(rows=2, height=5.2, sharex=True)
+    for name in PAIR:
+        one = kept.sel(kind=name)
+        relative = one.relative.sel(compared=step).transpose("seed", "record")
+        _band(above, one.record, relative, name)
+        losses = one.losses.transpose("seed", "window")
+        _band(below, 5 * np.arange(losses.shape[1]) + 2.5, losses, name)
+    above.set(yscale="log", ylabel="relative shift", ylim=(0.005, 5))
+    style.legend_above(above)
+    below.set(yscale="log", ylabel="training loss", ylim=(0.003, 10), xlabel="training steps")
+    for ax in (above, below):
+        written(ax.yaxis)
+    return fig
+
+
+def across_layers(network, step, after):
     """Draw cosine and relative shift over the layers, at one time of the recorded run.
 
     Parameters
     ----------
-    network : {"vgg", "linear"}
-    compared : str
-        One of ``measures.COMPARED``.
-    step : int
-        One of the recorded steps.
+    network : {"deep linear", "VGG"}
+    step : str
+        The step that is judged, one of ``measures.COMPARED``.
+    after : int
+        Training steps, some of the recorded ones.
     """
-    kept = runs(network, "layers").sel(record=step, compared=compared)
+    key = NETWORK[network]
+    kept = runs(key, "layers").sel(record=after, compared=step)
     kept = kept.transpose("kind", "seed", "layer")
-    fig, (above, below) = style.axes(rows=2, height=5.6, sharex=True)
-    layers = 1 + EVERY[network] * kept.layer
-    for name in ("no batch norm", "batch norm"):
+    fig, (above, below) = style.axes(rows=2, height=5.2, sharex=True)
+    layers = 1 + EVERY[key] * kept.layer
+    for name in PAIR:
         _band(above, layers, kept.cosine.sel(kind=name), name)
         _band(below, layers, kept.relative.sel(kind=name).clip(1e-4, 1e4), name)
     above.set(ylim=(-1.08, 1.08), ylabel="cosine")
     style.legend_above(above)
-    limits = {"vgg": (1e-2, 30), "linear": (1e-3, 1000)}[network]
+    limits = {"vgg": (1e-2, 30), "linear": (1e-3, 1000)}[key]
     below.set(yscale="log", ylim=limits, ylabel="relative shift")
     below.yaxis.set_major_locator(LogLocator(numticks=6))
-    below.yaxis.set_minor_formatter(NullFormatter())
-    below.set_xlabel(f"layer, after {step} training steps")
+    written(below.yaxis)
+    below.set_xlabel(f"layer, after {after} training steps")
+    return fig
+
+
+def equal_loss(network, step):
+    """Draw the relative shift of two networks over the training loss that they pass.
+
+    Where fewer than ten of the fifteen seeds come down to a loss, nothing is drawn.
+
+    Parameters
+    ----------
+    network : {"deep linear", "VGG"}
+    step : str
+        The step that is judged, one of ``measures.COMPARED`` but the last.
+    """
+    fig, ax = style.axes(height=3.4)
+    for name in PAIR:
+        found = [
+            at_equal_loss(NETWORK[network], name, "relative", step, level, "fresh").values
+            for level in EQUAL
+        ]
+        values = np.array(found)
+        known = np.isfinite(values).sum(axis=1) >= 10
+        rows = [row[np.isfinite(row)] for row in values[known]]
+        drawn = EQUAL[known]
+        low, middle, high = zip(*(np.quantile(row, (0, 0.5, 1)) for row in rows), strict=True)
+        ax.fill_between(drawn, low, high, color=COLOR[name], alpha=0.2, lw=0)
+        ax.plot(drawn, middle, color=COLOR[name], label=name)
+    ax.set(xscale="log", yscale="log", xlabel="training loss, falling", ylabel="relative shift")
+    ax.set(xlim=(EQUAL.max(), EQUAL.min()), ylim={"VGG": (0.05, 5)}.get(network, (0.005, 5)))
+    written(ax.yaxis)
+    ax.set_xticks([1, 0.5, 0.2, 0.1], ["1", "0.5", "0.2", "0.1"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    style.legend_above(ax)
+    return fig
+
+
+def another_batch():
+    """Draw the shift beside the change of the gradient from one batch to another, in the VGG."""
+    kept = runs("vgg").sel(compared="own rate")
+    fig, panels = style.axes(rows=2, height=4.4, sharex=True, sharey=True)
+    for ax, name in zip(panels, PAIR, strict=True):
+        one = kept.sel(kind=name).median("seed")
+        line = {"color": COLOR[name]}
+        ax.plot(one.record, one.other, "s-", **line, markerfacecolor="none", label="another batch")
+        ax.plot(one.record, one.relative, "o-", **line, label="shift")
+        ax.set(yscale="log", ylim=(0.1, 12), ylabel=name)
+        written(ax.yaxis)
+    style.legend_above(panels[0])
+    panels[1].set_xlabel("training steps")
     return fig
 
 
@@ -175,14 +342,13 @@ def rates(rate):
     fig, ax = style.axes(height=3.6)
     tuning = runs("vgg", "tuning").losses.sel(learning_rate=rate)
     steps = 10 * np.arange(tuning.sizes["window"]) + 5
-    for name in COLOR:
+    for name in TRIPLE:
         best = runs("vgg").learning_rate.sel(kind=name) == rate
-        label = SHORT[name] + (" (its best)" if best else "")
+        label = name + (" (its best)" if best else "")
         for i, curve in enumerate(tuning.sel(kind=name).transpose("seed", "window")):
-            line = {"color": COLOR[name], "linestyle": LINES[name]}
-            ax.semilogy(steps, curve, **line, label=None if i else label)
-    ax.set(ylim=(2e-3, 5), ylabel="training loss")
-    ax.set_xlabel("training steps")
+            ax.semilogy(steps, curve, color=COLOR[name], label=None if i else label)
+    ax.set(ylim=(2e-3, 5), ylabel="training loss", xlabel="training steps")
+    written(ax.yaxis)
     style.legend_above(ax, columns=1)
     return fig
 
@@ -209,8 +375,8 @@ def disturbed(strength):
         How many times the usual noise: 1, or one of the recorded strengths.
     """
     step = record()[0]["noise"]["record"]
-    fig, (above, below) = style.axes(rows=2, height=6.0)
-    for name in COLOR:
+    fig, (above, below) = style.axes(rows=2, height=5.6)
+    for name in TRIPLE:
         if name == "noisy batch norm":
             losses, drift = noisy(strength)
         else:
@@ -218,31 +384,11 @@ def disturbed(strength):
             drift = runs("vgg", "drift").drift.sel(kind=name, record=step)
         _band(above, 5 * np.arange(losses.shape[1]) + 2.5, losses, name)
         _band(below, np.arange(1, drift.shape[1] + 1), np.maximum(drift, 1e-5), name)
-    above.set(yscale="log", ylim=(5e-3, 10), ylabel="training loss")
-    above.set_xlabel("training steps")
-    style.legend_above(above, columns=3)
+    above.set(yscale="log", ylim=(5e-3, 10), ylabel="training loss", xlabel="training steps")
+    style.legend_above(above)
     below.set(yscale="log", ylim=(1e-5, 30), ylabel="drift in one step")
     below.yaxis.set_major_locator(LogLocator(numticks=4))
     below.set_xlabel(f"layer, after {step} training steps")
-    return fig
-
-
-def percentiles(layer):
-    """Draw the percentiles of one unit's inputs during training, for the three networks.
-
-    Parameters
-    ----------
-    layer : int
-        Number of the layer, one of 2, 5 and 8.
-    """
-    kept = runs("vgg", "percentiles").percentiles.isel(seed=0, activation=FOLLOWED.index(layer - 1))
-    fig, panels = style.axes(rows=3, height=6.6, sharex=True, sharey=True)
-    for ax, name in zip(panels, COLOR, strict=True):
-        low, middle, high = kept.sel(kind=name).transpose("quantile", "moment").values
-        steps = 10 * np.arange(len(middle))
-        ax.fill_between(steps, low, high, color=COLOR[name], alpha=0.25, lw=0)
-        ax.plot(steps, middle, color=COLOR[name])
-        ax.set_title(name, fontsize=12)
-    panels[1].set_ylabel("input of the unit")
-    panels[2].set_xlabel("training steps")
+    for ax in (above, below):
+        written(ax.yaxis)
     return fig

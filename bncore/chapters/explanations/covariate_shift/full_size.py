@@ -10,9 +10,7 @@ It has not been run here: no chapter, figure or claim rests on it.
 
 from functools import partial
 
-import numpy as np
-
-from bncore.chapters.explanations.covariate_shift import experiments, measures
+from bncore.chapters.explanations.covariate_shift import experiments, measures, readings
 from bncore.chapters.explanations.covariate_shift.runs import (
     AXES,
     distance_run,
@@ -245,8 +243,7 @@ def _medians(found):
 
 def _returned(c, drift, cache, store):
     """The VGG whose means are moved as those without batch norm, at each rate, and at the best one."""
-    plain = np.log(np.maximum(drift.sel(kind="no batch norm"), 1e-6)).mean("seed")
-    plain = np.exp(plain).transpose("record", "activation").values.round(4)
+    plain = readings.typical(drift.sel(kind="no batch norm")).round(4)
     one = partial(returned_run, drift=plain.tolist(), configuration=c, cache=cache)
     found = studies.at_best_rates(
         one,

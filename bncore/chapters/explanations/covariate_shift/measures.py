@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from bncore.chapters.explanations.covariate_shift.experiments import linear, train, vgg
+from bncore.chapters.explanations.covariate_shift.experiments import train, vgg
 from bncore.explanations.covariate_shift import gradient_shift
 from bncore.explanations.layering import layers_of
+from bncore.explanations.noisy_batch_norm import NoisyBatchNorm
 from bncore.lab import inference, probes
 
 # How long the step is whose shift is measured.
@@ -54,6 +55,21 @@ def gradients(model, loss, x, y):
     """Gradient in every parameter for one batch, with the batch's statistics."""
     with probes.evaluation(model, "batch"), torch.enable_grad():
         return torch.autograd.grad(loss(model(x), y), list(model.parameters()))
+
+
+def other_draw(task, seed=0):
+    """Relative length of the change of the gradient from one draw of the usual noise to another.
+
+    At the first weights, on one batch, with the batch's statistics; of all parameters together.
+    """
+    model, split = task.network(NoisyBatchNorm, seed), task.split(seed)
+    batch = split.x_train[:64], split.y_train[:64]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        one, other = (
+            nn.utils.parameters_to_vector(gradients(model, task.loss, *batch)) for _ in range(2)
+        )
+    return ((other - one).norm() / one.norm()).item()
 
 
 def rate_for(model, loss, x, y, move):
@@ -265,30 +281,3 @@ def _around_step(model, split, count, rate):
 @cache
 def _trained(name, seed, steps, rate):
     return train(vgg(12, 16, steps), name, rate, seed)[:2]
-
-
-def quick(rates, seeds=(0, 1, 2)):
-    """A small version of the recorded run: both networks, three seeds, at given learning rates.
-
-    Parameters
-    ----------
-    rates : dict of str to dict of str to float
-        For "vgg" and "linear" the learning rate of each model.
-    seeds : sequence of int
-
-    Returns
-    -------
-    dict of str to dict of str to list of Measured
-    """
-    found = {}
-    for network, task in (("vgg", vgg(8, 8, 30)), ("linear", linear(16, 24))):
-        found[network] = {
-            name: [
-                measure(
-                    task, name, rate, seed, [task.steps - 1], rate, 0.01, drift=network == "vgg"
-                )
-                for seed in seeds
-            ]
-            for name, rate in rates[network].items()
-        }
-    return found

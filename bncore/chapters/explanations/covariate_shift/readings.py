@@ -78,6 +78,26 @@ def between(records, values, steps):
     return np.exp([np.interp(range(steps + 1), records, column) for column in logs.T]).T
 
 
+def typical(drift):
+    """Geometric mean over the seeds of how far one step moves each mean, (records, activations)."""
+    logs = np.log(np.maximum(drift, 1e-6)).mean("seed")
+    return np.exp(logs).transpose("record", "activation").values
+
+
+def moves(steps):
+    """How far each step of training moves the means of each layer's inputs without batch norm.
+
+    As recorded of the VGG, between the records log-linear.
+
+    Returns
+    -------
+    ndarray of shape (steps, activations)
+        In standard deviations.
+    """
+    drift = runs("vgg", "drift").drift.sel(kind="no batch norm")
+    return between(drift.record.values, typical(drift), steps - 1)
+
+
 @cache
 def record():
     """The recorded run: configuration and results."""

@@ -1,10 +1,13 @@
-"""Experiments of a second or two: on where distributions come from, and on fitting the target."""
+"""Experiments of a second or two: where distributions come from, fitting the target, scaled weights."""
 
 from functools import cache
 
+import torch
 import xarray as xr
 from scipy import stats
+from torch.nn.functional import mse_loss
 
+from bncore.explanations.covariate_shift import gradient_shift
 from bncore.lab import data, networks, probes, training
 
 WIDTHS = (64, 32, 32, 32, 32, 10)
@@ -63,3 +66,30 @@ def share_right(seeds=range(3), steps=800):
         right = model(split.x_train).argmax(1) == split.y_train
         found.append(right.double().mean().item())
     return found
+
+
+@cache
+def rescaled(factors=(1, 4, 16), rate=1.0):
+    """One network with batch norm, its weights multiplied, and a step of one learning rate.
+
+    Only the weights before batch norms move, so that the scale of the others plays no part.
+
+    Returns
+    -------
+    Dataset over weights, the factors
+        "loss", and "relative", the shift of the third layer.
+    """
+    x, y = (
+        torch.randn(64, n, generator=torch.Generator().manual_seed(n)).double() for n in (10, 3)
+    )
+    found = {"loss": [], "relative": []}
+    for factor in factors:
+        model = networks.mlp([10, 30, 30, 30, 3], "tanh", "batch", eps=1e-12, gain=1.0).double()
+        with torch.no_grad():
+            for i in (1, 2, 3):
+                model.get_submodule(f"norm{i}").requires_grad_(False)
+                model.get_submodule(f"linear{i}").weight *= factor
+        found["loss"].append(mse_loss(model(x), y).item())
+        found["relative"].append(gradient_shift(model, mse_loss, x, y, rate).relative[2])
+    columns = {name: ("weights", values) for name, values in found.items()}
+    return xr.Dataset(columns, {"weights": list(factors)})

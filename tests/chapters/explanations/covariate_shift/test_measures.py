@@ -1,6 +1,7 @@
 """What is measured in the networks of the chapter on covariate shift."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bncore.chapters.explanations.covariate_shift import experiments, measures
+from bncore.explanations.noisy_batch_norm import NoisyBatchNorm
 from bncore.lab import networks
 
 SINGLE = float(np.finfo(np.float32).eps)
@@ -92,3 +94,13 @@ def test_the_distance_of_a_step_is_kolmogorovs_averaged_over_units(monkeypatch):
     assert halved == pytest.approx(
         stats.ks_2samp(*(one.ravel()[::2] for one in second)).statistic, rel=1e-12
     )
+
+
+def test_another_draw_changes_the_gradient_only_where_there_is_noise(monkeypatch):
+    task = experiments.vgg(2, 8, 1)
+    state = torch.get_rng_state()
+    assert measures.other_draw(task) > 0.1
+    assert torch.equal(torch.get_rng_state(), state)
+    still = partial(NoisyBatchNorm, shift=0.0, stretch=1.0, jitter=0.0)
+    monkeypatch.setattr(measures, "NoisyBatchNorm", still)
+    assert measures.other_draw(task) == 0

@@ -38,3 +38,19 @@ def test_between_records_a_value_grows_by_a_constant_factor():
     steps = np.clip(np.arange(7), 1, 5)
     np.testing.assert_allclose(found[:, 0], 2.0 ** (steps - 1), rtol=16 * EPS)
     np.testing.assert_allclose(found[[0, 6], 1], [4.0, 1e-6], rtol=16 * EPS)
+
+
+def test_the_typical_drift_is_a_geometric_mean_over_the_seeds():
+    drift = xr.DataArray(
+        [[[1.0, 0.0]], [[4.0, 1e-6]]], {"seed": [0, 1]}, ["seed", "record", "activation"]
+    )
+    np.testing.assert_allclose(readings.typical(drift), [[2.0, 1e-6]], rtol=16 * EPS)
+
+
+def test_the_means_move_as_recorded_at_the_records():
+    drift = readings.runs("vgg", "drift").drift.sel(kind="no batch norm")
+    moves = readings.moves(160)
+    assert moves.shape == (160, drift.sizes["activation"])
+    before = [step for step in drift.record.values if step < 160]
+    rounding = 64 * EPS * np.log(1e6)  # Of a logarithm, and of its exponential.
+    np.testing.assert_allclose(moves[before], readings.typical(drift)[: len(before)], rtol=rounding)
