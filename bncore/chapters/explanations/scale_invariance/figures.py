@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from bncore.chapters.explanations.scale_invariance import experiments, rates
+from bncore.chapters.explanations.scale_invariance import experiments
 from bncore.explanations import effective_rate, scale_invariance, weight_length
 from bncore.page import style
 from bncore.page.labels import value_text
@@ -18,8 +18,19 @@ DECAYS = [0.0, 0.001, 0.01, 0.03]
 ALONE = [0.0, 0.003, 0.01, 0.03, 0.1]
 ALONE_RATE = 0.1
 HIGHEST = 200.0
-FELT = {1: style.BLUE, 10: style.GREEN, 100: style.VERMILLION}
-"""The learning rates whose effective rates come close, or overtake; all others stay apart."""
+STEP = 0.6
+GOAL = 0.1
+FELT = {0.1: style.GREEN, 1: style.BLUE, 10: style.PURPLE, 100: style.OCHRE}
+"""The learning rates whose effective rates are drawn: two that stay apart, two that come close."""
+ARMS = {
+    "batch norm": "batch norm",
+    "no batch norm": "no batch norm",
+    "weight norm": "weight norm",
+    "deviation only": "deviation only",
+    "no batch norm, normalised start": "normalised start",
+    "weight norm, normalised start": "start, weight norm",
+}
+"""The arms whose steps are compared, and what each is called beside its line."""
 
 
 def one_unit(length, eps):
@@ -33,7 +44,7 @@ def one_unit(length, eps):
         Added to the variance.
     """
     unit = experiments.plane()
-    fig, (above, below) = style.axes(rows=2, height=7.2, gridspec_kw={"height_ratios": [1.9, 1]})
+    fig, (above, below) = style.axes(rows=2, height=6.8, gridspec_kw={"height_ratios": [1.9, 1]})
     # No grid line through the origin, where eps = 0 divides by 0.
     side = np.linspace(-2.6, 2.6, 212)
     grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
@@ -42,17 +53,21 @@ def one_unit(length, eps):
     direction = np.array([np.cos(ANGLE), np.sin(ANGLE)])
     around = np.linspace(0, 2 * np.pi, 200)
     circle = length * np.array([np.cos(around), np.sin(around)])
-    above.plot(*circle, color=style.INK, linestyle="--", linewidth=1.2, label="equal length")
+    above.plot(*circle, color=style.INK, linestyle=":", linewidth=1.2, label="equal length")
     above.plot(*np.outer([0, 4], direction).T, color=style.COLOR["highlight"], linewidth=1.2)
-    w = length * direction
-    downhill = -unit.value_and_gradient(w[np.newaxis], eps)[1][0]
-    tip = w + 0.6 * downhill
-    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 20}
-    above.annotate(
-        "", tip, w, arrowprops={**arrow, "color": style.COLOR["measured"], "linewidth": 3}
-    )
-    above.plot([], [], color=style.COLOR["measured"], linewidth=3, label="downhill")
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+    for other in LENGTHS:
+        w, step = other * direction, _step(unit, other * direction, eps)
+        look = {"color": style.MUTED, "linewidth": 1.4, "mutation_scale": 11}
+        if other == length:
+            look = {"color": style.COLOR["measured"], "linewidth": 3, "mutation_scale": 20}
+        above.annotate("", w + step, w, arrowprops={**arrow, **look})
+    w, step = length * direction, _step(unit, length * direction, eps)
+    above.plot([], [], color=style.COLOR["measured"], linewidth=3, label="step")
     above.plot(*w, "o", markersize=9, color=style.COLOR["highlight"], label="$w$")
+    cosine = w @ (w + step) / np.linalg.norm(w) / np.linalg.norm(w + step)
+    turned = f"turned by {np.degrees(np.arccos(cosine)):.0f}°"
+    above.text(0.97, 0.04, turned, ha="right", fontsize=13, transform=above.transAxes)
     above.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal")
     above.set_xlabel("first weight")
     above.set_ylabel("second weight")
@@ -64,17 +79,31 @@ def one_unit(length, eps):
     below.loglog(ray, at_one / ray, label="one over the length", **predicted)
     slopes = np.linalg.norm(along, axis=1)
     below.loglog(ray, slopes, color=style.COLOR["measured"], label="gradient, on the ray")
-    below.plot(length, np.linalg.norm(downhill), "o", markersize=9, color=style.COLOR["highlight"])
+    slope = np.linalg.norm(step) / STEP
+    below.plot(length, slope, "o", markersize=9, color=style.COLOR["highlight"])
     if eps:
         variance = (unit.inputs @ direction).var()
         breaks = scale_invariance.breaking_scale(variance, eps)
         below.axvline(breaks, color=style.INK, linestyle=":")
         below.text(breaks * 1.08, 0.09, r"$\sqrt{\varepsilon}/\sigma$")
     below.set(ylim=(0.06, 80))
+    _plain(below.xaxis, below.yaxis)
     below.set_xlabel("length of $w$")
     below.set_ylabel("length of gradient")
     style.legend_above(below)
     return fig
+
+
+def _plain(*axes):
+    """Write the powers of ten of logarithmic axes as people do, and nothing between them."""
+    for axis in axes:
+        axis.set_major_formatter(lambda value, _: value_text(value))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _step(unit, w, eps):
+    """A step of gradient descent from w at the rate ``STEP``."""
+    return -STEP * unit.value_and_gradient(w[np.newaxis], eps)[1][0]
 
 
 @cache
@@ -101,7 +130,7 @@ def balance(rate, decay):
     steps = np.unique(np.geomspace(1, 3000, 400).round())
     length = run.length[steps.astype(int), i]
     smooth = np.sqrt(weight_length.smooth_squared_lengths(steps, rate, slope, 1.0, decay))
-    fig, (above, below) = style.axes(rows=2, height=5.8, sharex=True)
+    fig, (above, below) = style.axes(rows=2, height=5.4, sharex=True)
     above.loglog(steps, length, color=style.COLOR["measured"], label="measured")
     above.loglog(steps, smooth, color=style.COLOR["predicted"], linestyle="--", label="predicted")
     above.set(ylim=(0.4, 40), ylabel="length of $w$")
@@ -115,8 +144,7 @@ def balance(rate, decay):
     below.set(ylim=(3e-3, 20))
     below.set_ylabel("rate")
     below.set_xlabel("steps")
-    for ax in (above, below):
-        ax.yaxis.set_minor_formatter(NullFormatter())
+    _plain(above.yaxis, below.xaxis, below.yaxis)
     style.legend_above(above, columns=3)
     style.legend_above(below, columns=3)
     return fig
@@ -158,7 +186,7 @@ def decay_alone(decay):
     below.set(ylim=(0.05, 5))
     below.set_ylabel("rate")
     below.set_xlabel("steps")
-    below.yaxis.set_minor_formatter(NullFormatter())
+    _plain(below.yaxis)
     style.legend_above(below)
     return fig
 
@@ -207,7 +235,7 @@ def _band(ax, x, values, look=None, **line):
     return ax.plot(x, values.median("seed"), look or "-", **line)
 
 
-def learning_rates(record, which, steps):
+def learning_rates(record, which, when):
     """Draw training loss and test accuracy over the learning rate, with and without batch norm.
 
     Parameters
@@ -216,34 +244,41 @@ def learning_rates(record, which, steps):
         From ``full_size.run``.
     which : {"all parameters", "hidden weights only"}
         What the learning rate is that of.
-    steps : int
-        After so many.
+    when : {"early", "in the end"}
+        After the fewest recorded steps, or after the most.
     """
     hidden = which != "all parameters"
-    found = record["hidden rate" if hidden else "one rate"].sel(steps=steps)
+    found = record["hidden rate" if hidden else "one rate"]
+    found = found.isel(steps=0 if when == "early" else -1)
     frozen, found = found.sel(learning_rate=slice(0, 0)), found.sel(learning_rate=slice(1e-9, None))
-    fig, panels = style.axes(rows=2, height=6.0, sharex=True)
-    for name, dash in (("batch norm", "-"), ("no batch norm", (0, (4, 1.5)))):
+    fig, panels = style.axes(rows=2, height=5.5, sharex=True)
+    for name, mark in (("batch norm", "o"), ("no batch norm", "s")):
         arm = found.sel(arm=f"{name}, hidden rate" if hidden else name)
         for ax, kind in zip(panels, ("loss", "accuracy"), strict=True):
             values = arm[kind].clip(max=HIGHEST)
-            look = {"linestyle": dash, "markersize": 4, "color": style.COLOR[name], "label": name}
-            _band(ax, arm.learning_rate, values, "o", **look)
+            look = {"markersize": 4, "color": style.COLOR[name], "label": name}
+            _band(ax, arm.learning_rate, values, f"{mark}-", **look)
             if hidden and name == "batch norm":
                 level = float(frozen[kind].sel(arm=f"{name}, hidden rate").median())
                 ax.axhline(level, linestyle=":", color=look["color"], label="batch norm, frozen")
     above, below = panels
-    above.axhline(np.log(10), color=style.INK, linestyle=":")
-    above.set(xscale="log", yscale="log", ylim=(1e-4, HIGHEST), ylabel="training loss")
-    above.text(found.learning_rate[0], 3.2, "chance")
+    for level, name, va in ((np.log(10), "chance", "bottom"), (GOAL, "goal", "top")):
+        above.axhline(level, color=style.INK, linestyle=":")
+        place = (0.02, "left") if name == "chance" else (0.97, "right")
+        where = above.get_yaxis_transform()
+        above.text(place[0], level, name, ha=place[1], va=va, transform=where)
+    above.set(xscale="log", yscale="log", ylim=(1e-5, HIGHEST), ylabel="training loss")
+    above.set_yticks([1e-5, 1e-3, 0.1, 10])
     below.set(ylim=(0, 1.04), ylabel="test accuracy")
     below.set_xlabel(f"learning rate of {which}")
+    _plain(above.yaxis, below.xaxis)
+    below.text(0.97, 0.7, f"{int(found.steps)} steps", ha="right", transform=below.transAxes)
     style.legend_above(above)
     return fig
 
 
 def felt_rates(record):
-    """Draw the effective rates of hidden units over the steps, for learning rates of five decades.
+    """Draw the effective rates of hidden units over the steps, for the learning rates of ``FELT``.
 
     Parameters
     ----------
@@ -252,68 +287,45 @@ def felt_rates(record):
     """
     found = record["felt"].felt
     moments = found.steps + 1
-    fig, ax = style.axes(height=4.4)
-    for rate, felt in zip(found.learning_rate.values, found, strict=True):
-        color = FELT.get(rate, style.MUTED)
-        (line,) = _band(ax, moments, felt, color=color)
-        start = (moments[0], line.get_ydata()[0])
-        ax.annotate(
-            f"{rate:g}",
-            start,
-            (-5, 0),
-            ha="right",
-            va="center",
-            textcoords="offset points",
-            color=color,
-        )
-    ax.set(xscale="log", yscale="log", xlim=(0.25, moments[-1]), ylim=(1e-4, 1e3))
-    decades = np.logspace(-4, 3, 8)
-    ax.set_yticks(decades, [value_text(decade) for decade in decades])
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.text(0.27, 700, "learning rate", va="top", color=style.MUTED)
-    ax.set_xticks([1, 2, 11, 101], ["0", "1", "10", "100"])
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    fig, ax = style.axes(height=3.6)
+    for rate, color in FELT.items():
+        (line,) = _band(ax, moments, found.sel(learning_rate=rate), color=color)
+        look = {"va": "center", "textcoords": "offset points", "color": color}
+        felt = line.get_ydata()
+        start, end = (moments[0], felt[0]), (moments[-1], felt[-1])
+        ax.annotate(f"rate {value_text(rate)}", start, (-6, 0), ha="right", **look)
+        # The ends of two lines are too close for labels beside them.
+        side = {1: -9, 100: 9}.get(rate, 0)
+        ax.annotate(f"{felt[-1]:.2g}", end, (6, side), ha="left", **look)
+    ax.set(xscale="log", yscale="log", xlim=(0.17, 2 * moments[-1]), ylim=(0.02, 200))
+    _plain(ax.xaxis, ax.yaxis)
+    ax.set_xticks([1, 2, 11, 101, 501], ["0", "1", "10", "100", "500"])
     ax.set_xlabel("steps")
     ax.set_ylabel("effective rate")
     return fig
 
 
-def spans(found):
-    """Lines of text, one for each arm: from which to which rate every seed ends below a loss.
-
-    Parameters
-    ----------
-    found : xarray.Dataset
-        A study of ``full_size.run``; the two losses are those of ``rates.LEVELS``.
-    """
-    worst = found.loss.isel(steps=-1).sel(learning_rate=slice(1e-9, None)).max("seed")
-    for arm in worst.arm.values:
-        row = f"  {arm.split(',')[0]:13}"
-        for level in rates.LEVELS:
-            good = worst.learning_rate.values[worst.sel(arm=arm) < level]
-            span = f"{good[0]:.2g}–{float(f'{good[-1]:.2g}'):g}" if len(good) else "none"
-            row += f"{span:>13}"
-        yield row
-
-
-def times(record):
-    """Lines of text, one for each arm: steps to each loss at the arm's best rate, on fresh seeds.
+def split(record):
+    """Draw the steps to a loss of 0.01 of each of ``ARMS`` at its best rate, on fresh seeds.
 
     Parameters
     ----------
     record : dict
         From ``full_size.run``.
     """
-    arms = [(study, arm) for study in ("one rate", "split") for arm in record[study].arm.values]
-    for start in ("", ", normalised start"):
-        yield start[2:] or "weights as drawn"
-        for study, arm in arms:
-            name, comma, rest = arm.partition(",")
-            if comma + rest != start:
-                continue
-            row = f"  {name.replace('no batch norm', 'plain').removesuffix(' only'):12} "
-            for level in (f"to {level:g}" for level in rates.LEVELS):
-                steps = record[f"{study}, fresh {level}"][level].sel(arm=arm)
-                low, middle, high = steps.quantile([0, 0.5, 1]).values
-                row += f"{f'{middle:.0f} ({low:.0f}–{high:.0f})':>13} "
-            yield row.rstrip()
+    fig, ax = style.axes(height=3.3)
+    for row, arm in enumerate(ARMS):
+        part = "one rate" if arm in record["one rate"].arm else "split"
+        steps = record[f"{part}, fresh to 0.01"]["to 0.01"].sel(arm=arm)
+        low, middle, high = steps.quantile([0, 0.5, 1]).values
+        color = style.COLOR.get(arm, style.MUTED)
+        ax.plot([low, high], [row, row], color=color, linewidth=2)
+        ax.plot(middle, row, "o", color=color, markersize=8)
+        ax.text(middle, row - 0.42, f"{middle:.0f}", ha="center", color=color)
+    ax.set(xscale="log", xlim=(70, 1100), ylim=(len(ARMS) - 0.5, -0.8))
+    ax.set_yticks(range(len(ARMS)), ARMS.values())
+    _plain(ax.xaxis)
+    ax.set_xticks([100, 200, 500, 1000])
+    ax.grid(visible=False, axis="y")
+    ax.set_xlabel("steps to a training loss of 0.01")
+    return fig

@@ -83,12 +83,17 @@ def test_the_circle_bounds_are_reached_and_kept():
     np.testing.assert_allclose(coarse, (curvature, slope, drop), rtol=missed)
 
 
-@pytest.mark.parametrize("rate", [1e-3, 1.0, 1e3])
-def test_descent_on_the_plane_stays_within_the_bound(rate):
-    unit = experiments.plane()
-    path, slopes = experiments.descend(unit, [-0.6, 0.8], rate, 300)
+@pytest.mark.parametrize("rate", [1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3])
+def test_descent_on_the_plane_stays_within_the_bounds_and_ends_stable(rate):
+    unit, steps = experiments.plane(), 1000
+    path, slopes = experiments.descend(unit, [-0.6, 0.8], rate, steps)
     r = (path**2).sum(axis=1)
-    assert r[-1] <= weight_length.length_bound(rate, *experiments.circle_bounds(unit))
+    bounds = experiments.circle_bounds(unit)
+    R = weight_length.length_bound(rate, *bounds)
+    assert r[-1] <= R
+    least = np.minimum.accumulate((slopes**2).sum(axis=1) * r)[:-1]
+    assert (least <= R * (R - 1) / (rate**2 * np.arange(1, steps + 1))).all()
+    assert rate / r[-1] < 2 / bounds[0]
     rounding = 4 * EPS * np.abs(path).max()
     np.testing.assert_allclose(np.diff(path, axis=0), -rate * slopes[:-1], rtol=0, atol=rounding)
     assert (np.diff(r) >= -4 * EPS * r[1:]).all()
@@ -136,6 +141,14 @@ def test_a_network_keeps_pythagoras_for_every_unit():
     rounding = 64 * SINGLE * (run.length**2).max()  # lengths of 64 weights
     np.testing.assert_allclose(np.diff(run.length**2, axis=0), grown, rtol=0, atol=rounding)
     assert run.length.shape == (31, 64)
+
+
+@pytest.mark.parametrize(("rate", "momentum"), [(1.0, 0.0), (0.1, 0.9)], ids=str)
+def test_three_units_in_four_of_a_network_settle_near_the_prediction(rate, momentum):
+    run = experiments.decayed_seeds(rate, 0.003, range(3), 800, momentum)
+    length, angle = experiments.settled(run, rate, 0.003, momentum)
+    assert np.quantile(np.abs(length - 1), 0.75) < 0.1
+    assert np.quantile(np.abs(angle - 1), 0.75) < 0.15
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -43,9 +43,9 @@ def test_the_figure_of_the_balance_ends_at_the_equilibrium():
     [("all parameters", "one rate", ""), ("hidden weights only", "hidden rate", ", hidden rate")],
 )
 def test_the_figure_of_learning_rates_shows_medians(which, part, end, record):
-    for steps in record["full"][part].steps.values:
-        above, below = figures.learning_rates(record["full"], which, steps).axes
-        found = record["full"][part].sel(steps=steps, arm=f"batch norm{end}")
+    for when, place in (("early", 0), ("in the end", -1)):
+        above, below = figures.learning_rates(record["full"], which, when).axes
+        found = record["full"][part].isel(steps=place).sel(arm=f"batch norm{end}")
         found = found.where(found.learning_rate > 0, drop=True)
         loss = found.loss.clip(max=figures.HIGHEST).median("seed")
         np.testing.assert_allclose(above.lines[0].get_xdata(), found.learning_rate)
@@ -53,10 +53,53 @@ def test_the_figure_of_learning_rates_shows_medians(which, part, end, record):
         np.testing.assert_allclose(
             below.lines[0].get_ydata(), found.accuracy.median("seed"), rtol=8 * EPS
         )
+        assert f"{found.steps.item()} steps" in [text.get_text() for text in below.texts]
 
 
 def test_the_figure_of_effective_rates_shows_medians(record):
     (ax,) = figures.felt_rates(record["full"]).axes
-    felt = record["full"]["felt"].felt.median("seed")
+    felt = record["full"]["felt"].felt.median("seed").sel(learning_rate=list(figures.FELT))
     for line, values in zip(ax.lines, felt, strict=True):
         np.testing.assert_allclose(line.get_ydata(), values, rtol=8 * EPS)
+    texts = [text.get_text() for text in ax.texts]
+    for rate, values in zip(figures.FELT, felt, strict=True):
+        assert f"rate {rate:g}" in texts
+        assert f"{values[-1]:.2g}" in texts
+
+
+def test_the_figure_of_the_split_shows_medians_and_ranges(record):
+    (ax,) = figures.split(record["full"]).axes
+    spans, points = ax.lines[::2], ax.lines[1::2]
+    for arm, span, point in zip(figures.ARMS, spans, points, strict=True):
+        part = "one rate" if arm in ("batch norm", "no batch norm") else "split"
+        steps = record["full"][f"{part}, fresh to 0.01"]["to 0.01"].sel(arm=arm)
+        np.testing.assert_array_equal(span.get_xdata(), [steps.min(), steps.max()])
+        np.testing.assert_array_equal(point.get_xdata(), [steps.median()])
+
+
+@pytest.mark.parametrize("eps", figures.EPSILONS)
+def test_the_first_figure_says_how_far_a_step_turns(eps):
+    unit = experiments.plane()
+    for length in figures.LENGTHS:
+        above = figures.one_unit(length, eps).axes[0]
+        w = above.lines[-1].get_xydata()[0]
+        after = w - figures.STEP * unit.value_and_gradient(w[None], eps)[1][0]
+        turned = np.diff(np.degrees(np.arctan2(*np.array([w, after]).T[::-1])))[0]
+        turned = abs((turned + 180) % 360 - 180)
+        assert above.texts[-1].get_text() == f"turned by {turned:.0f}°"
+
+
+def test_units_settle_where_the_figure_of_the_balance_says():
+    pairs, run = figures.balanced()
+    for i, (rate, decay) in enumerate(pairs):
+        if 4 * rate * decay * 2000 > 5:  # settled in the first 2000 steps
+            one = experiments.Decayed(*(values[:, i : i + 1] for values in run))
+            np.testing.assert_allclose(experiments.settled(one, rate, decay), 1, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("decay", [0.03, 0.1])
+def test_the_floor_under_decay_alone_is_as_estimated(decay):
+    run, curvature = figures.alone()
+    floor = figures.ALONE_RATE * decay * curvature / 4
+    late = run.loss[-500:, figures.ALONE.index(decay)]
+    np.testing.assert_allclose(late, floor, rtol=0.1)
