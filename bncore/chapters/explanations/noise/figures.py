@@ -3,14 +3,13 @@
 import numpy as np
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from matplotlib.transforms import Affine2D
 
-from bncore.chapters.explanations.noise import overfitting, scatter
+from bncore.chapters.explanations.noise import overfitting, sampling, scatter
 from bncore.explanations import noise, variance_shift
 from bncore.page import style
 
-KINDS = {"ghost": style.BLUE, "borrowed": style.GREEN, "injected": style.VERMILLION}
 POPULATIONS = {
     "normal": "normal values",
     "heavy tails": "heavy tails: Student's t,\n4 degrees of freedom",
@@ -19,10 +18,9 @@ POPULATIONS = {
 WAYS = {
     "running": "running statistics",
     "temperature": "with a temperature",
-    "sampled 8": "sampled batches of 8",
     "sampled 32": "sampled batches of 32",
-    "sampled 128": "sampled batches of 128",
 }
+REGIMES = {"as they are": ("0.0", 0), "turned by 30°": ("0.0", 2), "noisy": ("0.3", 0)}
 
 
 def log_sizes(ax, values, label):
@@ -36,45 +34,61 @@ def log_sizes(ax, values, label):
 
 def company(z, m, outputs):
     """Histogram of one example's output over companies, under its exact density."""
-    fig, ax = style.axes(height=3.9)
-    edges = np.linspace(-4, 6, 81)
+    fig, ax = style.axes(height=3.7)
+    edges, reach = np.linspace(-2.5, 5, 76), (-2.5, 5)
     counts, _ = np.histogram(outputs, edges)
     density = counts / (len(outputs) * np.diff(edges))
-    ax.stairs(density, edges, fill=True, color=style.COLOR["measured"], alpha=0.45)
-    ax.stairs([0], [0, 0.1], fill=True, color=style.COLOR["measured"], alpha=0.45, label="drawn")
-    grid = np.linspace(-4, 6, 401)
+    looks = {"fill": True, "color": style.COLOR["measured"], "alpha": 0.45}
+    ax.stairs(density, edges, label="in random batches", **looks)
+    grid = np.linspace(*reach, 401)
     exact = noise.GaussianOutput(z, m).pdf(grid)
     ax.plot(grid, exact, color=style.COLOR["predicted"], label="exact density")
-    mean, var = noise.output_moments(z, m)
-    top = 1.15 * max(density.max(), exact.max(), 0.6)
-    ax.errorbar(
-        mean,
-        0.93 * top,
-        xerr=np.sqrt(var),
-        color=style.COLOR["highlight"],
-        fmt="o",
-        capsize=4,
-        label="first order, ± one deviation",
-    )
-    ax.axvline(z, color=style.COLOR["eval"], linestyle="--", label="population statistics")
-    edge = np.sqrt(m - 1)
-    if edge < 6:
-        ax.axvline(edge, color=style.MUTED, linestyle=":")
-        ax.axvline(-edge, color=style.MUTED, linestyle=":")
-    ax.set(
-        xlabel="normalised output of the one example", ylabel="density", xlim=(-4, 6), ylim=(0, top)
-    )
-    ax.set_yticks([])
+    color = style.COLOR["eval"]
+    ax.axvline(z, color=color, linestyle="--", label="with running statistics")
+    for side in (-1, 1):
+        bound = {"color": style.MUTED, "linestyle": ":"}
+        ax.axvline(side * np.sqrt(m - 1), label="bounds" if side > 0 else None, **bound)
+    top = 1.1 * max(density.max(), exact.max(), 0.6)
+    ax.set(xlabel="normalised output of the one example", ylabel="density", xlim=reach)
+    ax.set(ylim=(0, top), yticks=[])
     style.legend_above(ax)
     return fig
 
 
-def statistics(name, sizes, measured, curves, population):
-    """Variances of a batch's mean and variance against batch size, times the batch size.
+def share(normal):
+    """The share of noise against the batch size: drawn, exact, to first order, and of digits.
 
-    measured holds (2, sizes) for "independent" and "without replacement", curves the same for every
-    size from the smallest to the largest.
+    ``normal`` has measured shares of drawn normal values, at ``scatter.SIZES``.
     """
+    sizes, layers = scatter.SIZES, scatter.first_layers()
+    pixels = layers["convolution"].shape[2]
+    fig, ax = style.axes(height=4.2)
+    ends = np.array([sizes[0] / 1.2, sizes[-1] * 1.2])
+    ax.plot(sizes, [scatter.exact_share(m) for m in sizes], color=style.INK, label="exact, normal")
+    for count, label in ((1, "first order"), (pixels, None)):
+        ax.plot(ends, 1.5 / (ends * count), color=style.INK, linestyle=":", label=label)
+    ax.plot(sizes, normal, "o", color=style.BLUE, label="drawn, normal")
+    looks = {"dense": (style.OCHRE, "s"), "convolution": (style.PURPLE, "^")}
+    for layer, (color, mark) in looks.items():
+        ax.plot(
+            sizes,
+            [scatter.share_of_noise(layers[layer], m, 200, 30) for m in sizes],
+            mark,
+            color=color,
+            markersize=9,
+            markerfacecolor="none",
+            label=f"digits, {layer}",
+        )
+    ax.set(ylabel="share of noise", yscale="log", xlim=ends, ylim=(5e-5, 1))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    log_sizes(ax, sizes, "batch size m")
+    style.legend_above(ax)
+    return fig
+
+
+def statistics(name, values, sizes=(2, 4, 8, 16, 32, 64, 128, 256)):
+    """Variances of a batch's mean and variance against batch size, times the batch size."""
+    measured, curves = scatter.batch_statistics(values, sizes)
     fig, panels = style.axes(rows=2, height=6, sharex=True)
     every = np.arange(sizes[0], sizes[-1] + 1)
     looks = {
@@ -89,14 +103,15 @@ def statistics(name, sizes, measured, curves, population):
         ax.set(ylabel=f"m × variance of\nthe {what}, over {power}", ylim=(0, None))
     panels[0].plot([], [], color=style.COLOR["predicted"], linewidth=1.2, label="exact")
     panels[0].set_ylim(0, 1.2)
-    log_sizes(panels[1], sizes, f"batch size m, out of {population} values")
+    log_sizes(panels[1], sizes, f"batch size m, out of {len(values)} values")
     style.legend_above(panels[0], columns=1)
     fig.suptitle(POPULATIONS[name], fontsize=12)
     return fig
 
 
-def shift(mean, pull, keeps, measured):
+def shift(mean, pull, keeps=(0.1, 0.3, 0.5, 0.7, 0.9)):
     """The variance shift against the keep probability, directly behind dropout and behind weights."""
+    measured = np.array([scatter.measured_shift(p, mean, pull) for p in keeps]).T
     fig, ax = style.axes(height=3.9)
     grid = np.linspace(0.05, 1, 96)
     direct = [variance_shift.direct(p, mean, 1.0) for p in grid]
@@ -121,24 +136,50 @@ def shift(mean, pull, keeps, measured):
     return fig
 
 
-def gained(found, level):
-    """Test accuracy against that of the whole batch, by network: seeds, median, and interval."""
-    networks = [network for network in overfitting.LABELS if network != overfitting.BASE]
-    fig, ax = style.axes(height=1.4 + 0.42 * len(networks))
-    ax.axvline(0, color=style.MUTED, linewidth=1)
+def gained(found, level, again=None):
+    """Test accuracy against that of the whole batch, by network: seeds, median, and interval.
+
+    ``again`` has differences of runs made in the chapter, in points, by network.
+    """
+    names = [network for network in overfitting.LABELS if network != overfitting.BASE]
+    fig, ax = _rows([overfitting.LABELS[network] for network in names])
     last = 100 * found["last"].sel(pixel_noise=level)
-    for row, network in enumerate(networks):
-        color = KINDS.get(network.split()[0], style.INK)
+    for row, network in enumerate(names):
+        color = style.COLOR["no batch norm" if "no batch" in network else "batch norm"]
         apart = last.sel(network=network) - last.sel(network=overfitting.BASE)
-        ax.plot(apart.values, np.full(apart.size, row), ".", color=color, markersize=4, alpha=0.4)
-        median, low, high = overfitting.gained(found, level, network)
-        reach = [[median - low], [high - median]]
-        ax.errorbar(median, row, xerr=reach, color=color, fmt="o", capsize=4)
-    ax.set_yticks(range(len(networks)), [overfitting.LABELS[network] for network in networks])
-    ax.invert_yaxis()
-    ax.set_xlim(-7, 5)  # a network that diverged would leave no room for the others
+        aside = np.full(apart.size, row + 0.27)
+        ax.plot(apart.values, aside, ".", color=color, markersize=4, alpha=0.6)
+        _interval(ax, row, overfitting.gained(found, level, network), color)
+        mine = (again or {}).get(network, ())
+        look = {"color": style.COLOR["highlight"], "markersize": 6, "markerfacecolor": "none"}
+        ax.plot(mine, np.full(len(mine), row - 0.3), "D", **look)
     ax.set_xlabel("points of test accuracy\nabove the whole batch")
     return fig
+
+
+def added(found, level):
+    """What one thing adds to another, in points of test accuracy: median and interval."""
+    fig, ax = _rows(list(overfitting.COMPARED))
+    for row, pair in enumerate(overfitting.COMPARED.values()):
+        _interval(ax, row, overfitting.gained(found, level, *pair), style.COLOR["measured"])
+    ax.set_xlabel("points of test accuracy added")
+    return fig
+
+
+def _rows(labels):
+    """A panel with a labelled row for each difference in points, and a line where there is none."""
+    fig, ax = style.axes(height=1.2 + 0.36 * len(labels))
+    ax.axvline(0, color=style.MUTED, linewidth=1)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.set_xlim(-7, 5)  # a network that diverged would leave no room for the others
+    return fig, ax
+
+
+def _interval(ax, row, gain, color):
+    median, low, high = gain
+    reach = [[median - low], [high - median]]
+    ax.errorbar(median, row, xerr=reach, color=color, fmt="o", capsize=4)
 
 
 def overfitted(curves, level):
@@ -146,8 +187,8 @@ def overfitted(curves, level):
     fig, panels = style.axes(rows=2, height=6, sharex=True)
     looks = {
         "no batch norm": (style.VERMILLION, "x", "-."),
-        "whole batch": (style.INK, "o", "-"),
-        "ghost 8": (style.BLUE, "s", "--"),
+        "whole batch": (style.BLUE, "o", "-"),
+        "ghost 8": (style.PURPLE, "s", "--"),
         "whole batch, dropout": (style.GREEN, "^", ":"),
         "whole batch, L2": (style.OCHRE, "D", "--"),
     }
@@ -202,6 +243,31 @@ def dropout(found, place):
     return fig
 
 
+def likelihoods(found, regime):
+    """What sampled batches add to the negative log-likelihood, by their size; and a temperature.
+
+    ``found`` is "sampling" of the recorded run; the intervals allow for ``sampling.LOOKED_AT``.
+    """
+    level, condition = REGIMES[regime]
+    numbers = {way: n[:, condition, 1] for way, n in found[level]["numbers"].items()}
+    sizes = [int(way.split()[1]) for way in numbers if way.startswith("sampled")]
+    fig, ax = style.axes(height=3.9)
+    ax.axhline(0, color=style.COLOR["eval"], linewidth=1.5, label="running statistics")
+    looks = {"capsize": 4, "fmt": "o", "color": style.COLOR["train"]}
+    for m in sizes:
+        apart = numbers[f"sampled {m}"] - numbers["running"]
+        mean, low, high = sampling.interval(apart)
+        label = "sampled batches" if m == sizes[0] else None
+        ax.errorbar(m, mean, yerr=[[mean - low], [high - mean]], label=label, **looks)
+        ax.plot(np.full(len(apart), m * 1.12), apart, ".", color=looks["color"], alpha=0.5)
+    cooled = (numbers["temperature"] - numbers["running"]).mean()
+    ax.axhline(cooled, color=style.OCHRE, linestyle="-.", label="a temperature")
+    ax.set(ylabel="log-likelihood lost (nats)", xlim=(6.5, 340))
+    log_sizes(ax, sizes, "size of the sampled batches")
+    style.legend_above(ax)
+    return fig
+
+
 def reliability(bins, way):
     """How often the network is right, against how sure it is, above the number of such answers."""
     fig, (top, bottom) = style.axes(rows=2, height=5.4, sharex=True, height_ratios=[2.4, 1])
@@ -227,10 +293,15 @@ def reliability(bins, way):
     return fig
 
 
-def turned(pixels, degrees, fixed, draws, size, label):
-    """A turned digit and its probabilities: fixed, and of every sampled batch; the label is marked."""
+def turned(digit, degrees, size):
+    """A turned digit and its probabilities: fixed, and of every sampled batch; the label is marked.
+
+    ``digit`` is a ``sampling.Turned``, which is read rightly at the first of its angles.
+    """
+    i, label = digit.angles.index(degrees), int(digit.fixed[0].argmax())
+    fixed, draws = digit.fixed[i], digit.drawn[size][:, i]
     fig, (top, ax) = style.axes(rows=2, height=5.4, height_ratios=[1, 1.9])
-    _draw_digit(top, pixels)
+    _draw_digit(top, digit.views[i].numpy())
     top.set_title(f"a {label}, turned by {degrees}°", fontsize=12)
     classes = np.arange(10)
     rng = np.random.default_rng(0)

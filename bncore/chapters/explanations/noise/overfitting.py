@@ -30,12 +30,6 @@ NOISES = {
 
 BASE = "whole batch"
 LABELS = {
-    "no batch norm": "no batch norm",
-    "no batch norm, dropout": "the same, dropout",
-    "no batch norm, L2": "the same, L2 penalty",
-    "whole batch": "batch norm, whole batch",
-    "whole batch, dropout": "whole batch, dropout",
-    "whole batch, L2": "whole batch, L2 penalty",
     "ghost 8": "ghost batches of 8",
     "ghost 16": "ghost batches of 16",
     "ghost 32": "ghost batches of 32",
@@ -44,9 +38,27 @@ LABELS = {
     "injected 16": "injected as for 16",
     "batch of 16": "batches of 16",
     "gradients of 16": "gradients of 16",
+    "whole batch": "batch norm, whole batch",
+    "whole batch, dropout": "whole batch, dropout",
+    "whole batch, L2": "whole batch, L2",
+    "no batch norm": "no batch norm",
+    "no batch norm, dropout": "the same, dropout",
+    "no batch norm, L2": "the same, L2",
 }
 GHOSTS = ("ghost 8", "ghost 16", "ghost 32", "ghost 64")
 KINDS = (*GHOSTS, "borrowed 16", "injected 16")
+# What is added, and to what; see ``gained``.
+COMPARED = {
+    "batch norm": ("whole batch", "no batch norm"),
+    "four ghosts, mean": (GHOSTS,),
+    "six kinds, mean": (KINDS,),
+    "statistics of 16": ("batch of 16", "gradients of 16"),
+    "gradients of 16": ("gradients of 16",),
+    "dropout, batch norm": ("whole batch, dropout",),
+    "dropout, without": ("no batch norm, dropout", "no batch norm"),
+    "L2, batch norm": ("whole batch, L2",),
+    "L2, without": ("no batch norm, L2", "no batch norm"),
+}
 # On each of two data sets 13 networks beside the whole batch, and eleven differences of others.
 LOOKED_AT = 48
 

@@ -1,12 +1,25 @@
 """Predictions with running statistics, with a temperature, and with the statistics of sampled batches."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+import xarray as xr
 from scipy.ndimage import rotate
 
 from bncore.chapters.explanations.noise.experiments import DIGITS
 from bncore.explanations import uncertainty
 from bncore.lab import probes, training
+from bncore.lab.intervals import difference
+
+# Six sizes of sampled batches, on digits as they are, turned by four angles, and noisy.
+LOOKED_AT = 36
+
+
+def interval(apart):
+    """Mean of differences, one a network, and an interval that allows for ``LOOKED_AT``."""
+    found = xr.DataArray(apart, [("seed", np.arange(len(apart)))])
+    return difference(found, xr.zeros_like(found), looked_at=LOOKED_AT)
 
 
 def rotated(x, degrees):
@@ -59,19 +72,30 @@ def sampled(
     return {way: np.array(values) for way, values in numbers.items()}, bins, temperature
 
 
-def misleading(model, split, degrees, angles, sizes, draws=60):
-    """A test digit that the network reads rightly, but when turned reads wrongly and surely.
+class Turned(NamedTuple):
+    """A digit, turned, and what a network makes of it.
 
-    Of all those, the one on which batches of the smallest size disagree most.
-
-    Returns
-    -------
+    Attributes
+    ----------
+    angles : list of int
     views : Tensor of shape (angles, 64)
         The digit turned by each angle.
     fixed : ndarray of shape (angles, 10)
         Probabilities with running statistics.
     drawn : dict of int to ndarray of shape (draws, angles, 10)
         Probabilities with sampled batches of each size.
+    """
+
+    angles: list[int]
+    views: torch.Tensor
+    fixed: np.ndarray
+    drawn: dict[int, np.ndarray]
+
+
+def misleading(model, split, degrees, angles, sizes, draws=60):
+    """A test digit that the network reads rightly, but when turned reads wrongly and surely.
+
+    Of all those, the one on which batches of the smallest size disagree most.
     """
     x, y = split.x_test[:200], split.y_test[:200]
     turned = rotated(x, degrees)
@@ -89,4 +113,4 @@ def misleading(model, split, degrees, angles, sizes, draws=60):
         m: uncertainty.sampled_scores(model, views, split.x_train, m, draws).softmax(2).numpy()
         for m in sizes
     }
-    return views, fixed, drawn
+    return Turned(angles, views, fixed, drawn)

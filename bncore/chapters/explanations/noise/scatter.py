@@ -1,11 +1,15 @@
 """How far the statistics of a batch scatter, measured on drawn batches, with nothing trained."""
 
+from functools import cache
+
 import numpy as np
 import torch
 
 from bncore.chapters.explanations.noise.experiments import WIDTHS
 from bncore.explanations import noise, variance_shift
 from bncore.lab import data, networks, probes
+
+SIZES = (4, 8, 16, 32, 64, 128)
 
 
 def companies(z, m, draws=4000, seed=0):
@@ -57,6 +61,17 @@ def batch_statistics(values, sizes, draws=4000, seed=0):
         of_variances = [noise.variance_variance(int(m), 1.0, kurtosis, n) for m in every]
         exact[way] = np.array([of_means, of_variances]) * every
     return measured, exact
+
+
+@cache
+def exact_share(m):
+    """The share of noise in independent normal values, for batches of m: exact but for 1e-5.
+
+    The variance of ``noise.GaussianOutput``, averaged over a normal example by the trapezoidal rule.
+    """
+    z, step = np.linspace(-6, 6, 25, retstep=True)
+    variances = [noise.GaussianOutput(float(one), m).moments()[1] for one in z]
+    return float(step * np.exp(-(z**2) / 2) @ variances / np.sqrt(2 * np.pi))
 
 
 def share_of_noise(values, m, draws=500, examples=100, seed=0):

@@ -7,7 +7,13 @@ import pytest
 import torch
 from again import assert_run_again
 
-from bncore.chapters.explanations.noise import dropout, experiments, full_size, overfitting
+from bncore.chapters.explanations.noise import (
+    dropout,
+    experiments,
+    full_size,
+    overfitting,
+    sampling,
+)
 from bncore.lab import data, networks, probes, studies
 
 DECIMAL = 1e-4  # The last with which numbers are recorded.
@@ -216,11 +222,49 @@ def test_what_the_text_says_of_learning_by_heart(full):
 
 def test_what_the_text_says_of_fitting_again(full):
     fresh = full["refitting"]["fresh"]
-    for level in (0.0, 0.3):
+    for level, expected in ((0.0, (0.0, -0.1, 0.2)), (0.3, (0.0, -0.3, 0.3))):
         one = 100 * fresh.sel(pixel_noise=level, drop=True)
         interval = studies.difference(one["fitted accuracy"], one["accuracy"], looked_at=2)
+        assert rounded(interval) == expected
         assert -0.3 < interval.low < 0 < interval.high < 0.3
     found = full["dropout"].sel(place="before batch norms", keep=0.3).mean("seed")
     none = full["dropout"].sel(place="before batch norms", keep=1.0).mean("seed")
     assert found["loss"] - found["fitted loss"] < (found["loss"] - none["loss"]) / 2
     assert abs(found["fitted accuracy"] - found["accuracy"]) < 0.005
+    loss, kept = (full["dropout"][name].mean("seed") for name in ("loss", "fitted loss"))
+    before = {"place": "before batch norms", "keep": 0.3}
+    assert (round(float(loss.sel(before)), 2), round(float(kept.sel(before)), 2)) == (0.33, 0.25)
+    gained = (loss - kept).sel(place="before batch norms").sel(keep=slice(0.5, None))
+    assert 0 < gained.min() < gained.max() < 0.01
+    ratio = full["dropout"]["ratio"]
+    shifted = ratio.sel(place="before batch norms").where(ratio.keep < 1, drop=True)
+    assert (shifted > shifted.keep).all()
+    assert abs(ratio.sel(place="after the last one") - 1).max() < 0.01
+
+
+def test_what_the_text_says_of_sampling(full):
+    clean, noisy = (full["sampling"][level] for level in ("0.0", "0.3"))
+    assert (clean["temperature"] < 1).all()
+    assert (noisy["temperature"] > 1).all()
+
+    def helped(part, condition):
+        """Sizes at which the likelihood is better, and those at which it is worse."""
+        numbers, found = part["numbers"], {-1: [], 0: [], 1: []}
+        for way in [way for way in numbers if way.startswith("sampled")]:
+            apart = numbers[way][:, condition, 1] - numbers["running"][:, condition, 1]
+            interval = sampling.interval(apart)
+            side = np.sign(interval.mean) if interval.separates else 0
+            found[int(side)].append(int(way.split()[1]))
+        return found[-1], found[1]
+
+    assert helped(clean, 0) == ([], [8, 16, 32])
+    assert helped(clean, 2) == ([], [])
+    assert helped(clean, 3) == ([8, 16, 32], [])
+    better, worse = helped(noisy, 0)
+    assert {32, 64} <= set(better)
+    assert worse == []
+    assert 8 not in better
+    for numbers in clean["numbers"].values():
+        accuracy, _, error = numbers[:, 4].mean(axis=0)
+        assert accuracy < 0.2
+        assert error > 0.4

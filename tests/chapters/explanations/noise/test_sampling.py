@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy import stats
 
 from bncore.chapters.explanations.noise import dropout, experiments, sampling
 
@@ -30,9 +31,21 @@ def test_images_turned_by_a_right_angle():
 def test_a_misleading_digit():
     split = experiments.digits(0)
     model, _ = dropout.with_dropout(0.0, "before batch norms", steps=60, seed=0, batch=32)
-    views, fixed, drawn = sampling.misleading(model, split, 30, [0, 30], (4, 16), draws=3)
-    assert views.shape == (2, 64)
-    assert drawn[4].shape == (3, 2, 10)
-    np.testing.assert_allclose(drawn[16].sum(-1), 1, rtol=10 * SINGLE)  # sums of ten
-    assert fixed[0].argmax() != fixed[1].argmax()
-    assert fixed[1].max() > 0.9
+    digit = sampling.misleading(model, split, 30, [0, 30], (4, 16), draws=3)
+    assert digit.views.shape == (2, 64)
+    assert digit.drawn[4].shape == (3, 2, 10)
+    np.testing.assert_allclose(digit.drawn[16].sum(-1), 1, rtol=10 * SINGLE)  # sums of ten
+    assert digit.fixed[0].argmax() != digit.fixed[1].argmax()
+    assert digit.fixed[1].max() > 0.9
+
+
+def test_intervals_allow_for_all_that_is_looked_at(full):
+    """Sizes of sampled batches times conditions; by Student's quantile at so small a share."""
+    clean, noisy = (full["sampling"][level]["numbers"] for level in ("0.0", "0.3"))
+    sizes = [way for way in clean if way.startswith("sampled")]
+    conditions = clean["running"].shape[1] + noisy["running"].shape[1]
+    assert len(sizes) * conditions == sampling.LOOKED_AT
+    apart = np.array([1.0, 2.0, 4.0])
+    mean, low, high = sampling.interval(apart)
+    reach = stats.t.isf(0.05 / 72, 2) * apart.std(ddof=1) / 3**0.5
+    np.testing.assert_allclose([mean, low, high], [7 / 3, 7 / 3 - reach, 7 / 3 + reach])

@@ -46,15 +46,22 @@ def normal(count, pixels=1):
 
 
 def test_the_share_of_noise_among_normal_values_is_the_exact_one():
-    z = np.linspace(-6, 6, 25)
-    weight = 0.5 * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    exact = sum(
-        w * GaussianOutput(float(a), 8).moments()[1] for a, w in zip(z, weight, strict=True)
-    )
     found = scatter.share_of_noise(normal(2000), 8)
-    assert found == pytest.approx(exact, rel=0.1)
+    assert found == pytest.approx(scatter.exact_share(8), rel=0.1)
     moved = scatter.share_of_noise(3 * normal(2000) + 5, 8)
     assert moved == pytest.approx(found, rel=1e-9)
+
+
+@pytest.mark.parametrize("m", [4, 16, 128])
+def test_the_exact_share_is_what_the_signal_lacks(m):
+    """The mean square is 1 in every batch, so noise and mean outputs add up to it."""
+    z, step = np.linspace(-7, 7, 57, retstep=True)
+    weight = step * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    signal = sum(
+        w * GaussianOutput(float(one), m).moments()[0] ** 2
+        for one, w in zip(z, weight, strict=True)
+    )
+    assert scatter.exact_share(m) == pytest.approx(1 - signal, abs=1e-5)
 
 
 def test_independent_pixels_count_as_examples():
@@ -90,3 +97,4 @@ def test_what_first_reaches_a_batch_norm():
     shares = {name: scatter.share_of_noise(values, 16, 200, 20) for name, values in found.items()}
     assert shares["dense"] == pytest.approx(0.086, rel=0.2)
     assert shares["convolution"] < 3 / (2 * 16 * 64)
+    assert round(scatter.between_images(found["convolution"]), 4) == 0.0075
