@@ -23,6 +23,9 @@ TITLES = {
 }
 
 PAGES = {
+    "explanations/smoothness": {
+        "explanations/spectrum": "The whole spectrum",
+    },
     "explanations/depth": {
         "explanations/unlike_examples": "Unlike examples",
     },

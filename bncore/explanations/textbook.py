@@ -5,6 +5,8 @@ what they are given.
 """
 
 import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
 
 from bncore.mechanics import textbook
 
@@ -46,6 +48,24 @@ def normalised_hessian(y, g, H, gamma):
     bend = np.outer(y_hat, P @ g)
     own = bend + bend.T + (g @ y_hat) * P
     return (gamma / sigma) ** 2 * P @ H @ P - gamma / (m * sigma**2) * own
+
+
+def curvature_product(model, x, y, v):
+    """Second derivatives of the loss by the weight matrices, times v, which has a part for each."""
+    weights = [w for w in model.parameters() if w.ndim > 1]
+    loss = cross_entropy(model(x), y)
+    slopes = torch.autograd.grad(loss, weights, create_graph=True)
+    along = sum((s * part).sum() for s, part in zip(slopes, v, strict=True))
+    return torch.autograd.grad(along, weights)
+
+
+def stiffest(product, v, steps=30):
+    """The eigenvalue of largest size, and its direction, by power iteration from v."""
+    for _ in range(steps):
+        length = sum((part**2).sum() for part in v).sqrt()
+        unit = [part / length for part in v]
+        v = product(unit)
+    return sum((a * b).sum() for a, b in zip(unit, v, strict=True)).item(), unit
 
 
 def lanczos(A, v, steps):

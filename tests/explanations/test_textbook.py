@@ -85,6 +85,35 @@ def test_lanczos_and_its_spectrum(seed):
     np.testing.assert_allclose(shares, weights, rtol=0, atol=100 * EPS * np.linalg.norm(A) / gap)
 
 
+def test_products_with_the_curvature_and_its_largest_eigenvalue():
+    model, x = layered([5, 6, 4], 1), torch.randn(9, 5, dtype=torch.float64)
+    y = torch.arange(9) % 4
+    operator = spectrum.hessian_operator(model, x, y)
+    v = [torch.randn_like(w) for w in model.parameters() if w.ndim > 1]
+
+    def flat(parts):
+        return torch.cat([part.reshape(-1) for part in parts]).detach().numpy()
+
+    found = flat(textbook.curvature_product(model, x, y, v))
+    expected = operator @ flat(v)
+    # Sums over nine examples, through three layers.
+    size = 64 * len(x) * EPS * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=size)
+
+    values, vectors = np.linalg.eigh(operator @ np.eye(len(expected)))
+    order = np.argsort(np.abs(values))
+    gap = np.abs(values[order[-2]] / values[order[-1]])
+    steps = int(np.ceil(np.log(1e-5) / np.log(gap)))
+    value, direction = textbook.stiffest(
+        lambda u: textbook.curvature_product(model, x, y, u), v, steps
+    )
+    # The angle falls by the gap at each step, and the quotient misses by its square.
+    top = vectors[:, order[-1]]
+    angle = 1e-5 * np.linalg.norm(flat(v)) / abs(top @ flat(v))
+    assert value == pytest.approx(values[order[-1]], rel=4 * angle**2 + 1e4 * EPS)
+    assert abs(top @ flat(direction)) == pytest.approx(1, abs=4 * angle**2 + 1e4 * EPS)
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_growth_rates(name):
     found = textbook.growth_rate(*SMOOTH[name])

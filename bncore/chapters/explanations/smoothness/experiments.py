@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bncore.explanations import landscape, smoothness
+from bncore.explanations import landscape, smoothness, textbook
 from bncore.lab import data, modes, networks, probes, training
 
 KINDS = ("no batch norm", "batch norm", "mean only", "variance only")
@@ -206,6 +206,43 @@ def gradient_of(model, x, y, units="absolute"):
     scales = landscape.unit_scales(model, units)
     parts = [(s * g).reshape(-1).double() for s, g in zip(scales, slopes, strict=True)]
     return torch.cat(parts).numpy(force=True)
+
+
+def stiffest(kind, depth, seed):
+    """The largest curvature of a fresh network, and the share of its direction along the mean inputs.
+
+    Returns
+    -------
+    value : float
+        The eigenvalue of the largest size, by 30 steps of power iteration.
+    share : float
+        As ``mean_share``.
+    """
+    _, x, y = digits()
+    model = network(kind, depth, seed)
+    draws = torch.Generator().manual_seed(seed)
+    weights = landscape.weights(model).values()
+    start = [torch.randn(w.shape, generator=draws) for w in weights]
+    value, direction = textbook.stiffest(partial(textbook.curvature_product, model, x, y), start)
+    return value, mean_share(model, x, direction)
+
+
+def mean_share(model, x, direction):
+    """Share of the squared length of a direction of the weights that lies along the layers' mean inputs.
+
+    Parameters
+    ----------
+    model : Sequential
+    x : Tensor
+    direction : list of Tensor
+        A matrix for each linear layer.
+    """
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    along, seen = 0.0, probes.inputs_of(model, linear, x)
+    for name, part in zip(linear, direction, strict=True):
+        mean = seen[name].mean(axis=0)
+        along += ((part.numpy(force=True) @ mean) ** 2).sum() / (mean @ mean)
+    return float(along / sum((part**2).sum() for part in direction))
 
 
 def level_share(model, x, y):

@@ -1,13 +1,12 @@
 """The figures of the smoothness chapter."""
 
-import itertools
 from functools import cache
 
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from bncore.chapters.explanations.smoothness import experiments, records
-from bncore.explanations import smoothness, spectrum
+from bncore.chapters.explanations.smoothness import experiments, records, single
+from bncore.explanations import smoothness
 from bncore.page import style
 
 COLOURS = {
@@ -22,10 +21,9 @@ DASHES = {
     "mean only": (0, (1, 1)),
     "variance only": (0, (4, 1, 1, 1)),
 }
-LANCZOS = [5, 10, 20, 40]
 
 
-def _band(ax, x, values, kind, marker=None):
+def band(ax, x, values, kind, marker=None):
     """Mean and range over the seeds, the first axis of values."""
     values = np.asarray(values)
     ax.fill_between(
@@ -33,6 +31,107 @@ def _band(ax, x, values, kind, marker=None):
     )
     line = {"color": COLOURS[kind], "linestyle": DASHES[kind]}
     ax.plot(x, values.mean(axis=0), **line, label=kind, marker=marker, markersize=5)
+
+
+MEASURES = {
+    "absolute": "smoothness",
+    "relative": "smoothness,\nrelative",
+    "change": "change after\na 0.3 % step",
+    "range": "range of\nthe loss",
+}
+
+
+def valley(shift):
+    """Draw descent on a unit's squared loss over two weights, as it is and with the mean subtracted.
+
+    Parameters
+    ----------
+    shift : float
+        The mean of both inputs.
+    """
+    X = np.random.default_rng(5).normal(size=(40, 2))
+    X = X - X.mean(axis=0) + shift
+    grid = [np.linspace(-3.3, 3.3, 301), np.linspace(-1.8, 1.8, 181)]
+    points = np.stack(np.meshgrid(*grid), axis=-1)
+    fig, axes = style.axes(rows=2, height=5.8, sharex=True)
+    inputs = {"no batch norm": X, "mean only": X - X.mean(axis=0)}
+    for ax, (kind, Z) in zip(axes, inputs.items(), strict=True):
+        H = Z.T @ Z / len(Z)
+        soft, stiff = np.linalg.eigvalsh(H)
+        path = [np.array([-2.4, 1.4])]
+        for _ in range(10):
+            path.append(path[-1] - 2 / (soft + stiff) * H @ path[-1])
+        values = np.einsum("...i,ij,...j->...", points, H, points) / 2
+        levels = [0.1, 0.4, 1, 2, 4, 8, 16]
+        ax.contour(*grid, values, levels=levels, colors=style.MUTED, linewidths=0.9)
+        ax.plot(*np.transpose(path), "o-", color=COLOURS[kind], markersize=5)
+        ax.plot(0, 0, "+", color=style.INK, markersize=13, markeredgewidth=2)
+        name = "mean subtracted" if kind == "mean only" else kind
+        ax.set_title(f"{name}: curvatures {soft:.1f} and {stiff:.1f}", color=COLOURS[kind])
+        ax.set(xlim=(-3.3, 3.3), ylim=(-1.8, 1.8), aspect="equal", ylabel="second weight")
+        ax.grid(visible=False)
+    axes[1].set_xlabel("first weight")
+    return fig
+
+
+def mean_direction():
+    """Draw the largest curvature over independent ReLU units, measured and predicted."""
+    counts = np.array([5, 10, 20, 50, 100, 200])
+    measured = np.array([single.mean_direction(int(n), m=20000) for n in counts])
+    rest = 1 / 2 - 1 / (2 * np.pi)
+    fine = np.geomspace(counts[0], counts[-1], 100)
+    fig, ax = style.axes(height=3.2)
+    ax.plot(counts, measured[:, 0], "o", color=COLOURS["no batch norm"], label="as they are")
+    ax.plot(counts, measured[:, 1], "s", color=COLOURS["mean only"], label="mean subtracted")
+    ax.plot(fine, rest + fine / (2 * np.pi), "--", color=style.INK, label="predicted")
+    ax.plot(fine, 0 * fine + rest, "--", color=style.INK)
+    ax.set(xscale="log", yscale="log", ylim=(0.2, 60), ylabel="largest curvature")
+    ax.set_xlabel("units in the layer below")
+    for axis, ticks in ((ax.xaxis, counts), (ax.yaxis, [0.3, 1, 3, 10, 30])):
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_minor_formatter(NullFormatter())
+    style.legend_above(ax, columns=3)
+    return fig
+
+
+def gains(depth, kind):
+    """Draw what the recorded networks without batch norm measure over what those of one kind do.
+
+    Parameters
+    ----------
+    depth : int
+        One of the recorded depths.
+    kind : str
+        With batch norm or with one half of it.
+    """
+    fig, ax = style.axes(height=3.9)
+    moments = {"at the start": "o", "from step 50 on": "s", "at equal loss": "D"}
+    for i, measure in enumerate(MEASURES):
+        found = records.ratios(depth, measure, kinds=("no batch norm", kind))
+        equal = records.ratios(depth, measure, True, kinds=("no batch norm", kind))
+        parts = (
+            found.sel(record=0),
+            found.sel(record=records.LATE),
+            equal.sel(record=slice(25, None)),
+        )
+        for j, (values, (name, mark)) in enumerate(zip(parts, moments.items(), strict=True)):
+            known = values.values[np.isfinite(values.values)]
+            if not known.size:
+                continue
+            at, filled = 3 - i + 0.25 * (1 - j), COLOURS[kind] if j == 1 else style.PAPER
+            ax.plot([known.min(), known.max()], [at, at], color=COLOURS[kind], linewidth=1.5)
+            look = {"color": COLOURS[kind], "markerfacecolor": filled, "markersize": 8}
+            label = name if i == 1 else None
+            ax.plot(np.median(known), at, mark, linestyle="", label=label, **look)
+    ax.axvline(1, color=style.MUTED, linewidth=1)
+    ax.set(xscale="log", xlim=(0.005, 9000), ylim=(-0.6, 3.6))
+    ax.set_xticks([0.01, 0.1, 1, 10, 100, 1000], ["0.01", "0.1", "1", "10", "100", "1000"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_yticks(range(4), list(MEASURES.values())[::-1])
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(f"no batch norm over {kind}")
+    style.legend_above(ax)
+    return fig
 
 
 def along(kept, step, units):
@@ -53,8 +152,8 @@ def along(kept, step, units):
     for kind, walks in kept.items():
         at = list(walks.steps).index(step)
         loss = walks.row(unit, "loss")[:, at] / walks.row(unit, "before")[:, at]
-        _band(above, sizes, loss, kind, marker="o")
-        _band(below, sizes, walks.relative_change(unit)[:, at], kind, marker="o")
+        band(above, sizes, loss, kind, marker="o")
+        band(below, sizes, walks.relative_change(unit)[:, at], kind, marker="o")
     above.axhline(1, color=style.MUTED, linewidth=1)
     above.set(xscale="log", yscale="log", ylim=(0.2, 60), ylabel="loss after / before")
     style.legend_above(above)
@@ -62,6 +161,56 @@ def along(kept, step, units):
     below.set_xlabel("learning rate of the step" if absolute else "length of step / of weights")
     below.set_xticks(sizes, [f"{size:g}" for size in sizes])
     below.xaxis.set_minor_formatter(NullFormatter())
+    return fig
+
+
+def units(parts):
+    """Draw, for each hidden unit, the factor of the first theorem and the cosine of g and y_hat.
+
+    Parameters
+    ----------
+    parts : list of ndarray
+        For each layer, as ``experiments.removed_share`` has them.
+    """
+    fig, ax = style.axes(height=3.3)
+    looks = ((style.COLOR["batch norm"], "o"), (style.COLOR["highlight"], "s"))
+    for i, ((_, cosine, factor), (colour, mark)) in enumerate(zip(parts, looks, strict=True)):
+        look = {"color": colour, "alpha": 0.7, "linestyle": ""}
+        ax.plot(factor, cosine, mark, label=f"layer {i + 1}", markersize=6, **look)
+    ax.axvline(1, color=style.MUTED, linewidth=1)
+    ax.axhline(0, color=style.MUTED, linewidth=1)
+    ax.set(xscale="log", xlim=(0.3, 40), ylim=(-1, 1), ylabel=r"cosine of $g$ and $\hat y$")
+    ax.set_xticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel(r"factor $\gamma^2/\sigma^2$")
+    style.legend_above(ax)
+    return fig
+
+
+def leads(other, steps):
+    """Draw the loss of the kinds that subtract the mean over that of another kind, with intervals.
+
+    Parameters
+    ----------
+    other : str
+        No batch norm, or the variance only.
+    steps : int
+        Of training, one of the recorded moments.
+    """
+    fig, ax = style.axes(height=3.2)
+    for j, kind in enumerate(experiments.KINDS[1:3]):
+        for i, depth in enumerate((2, 6, 10)):
+            middle, low, high = records.tuned_ratio(kind, other, depth, steps)
+            at, look = 2 - i + 0.15 - 0.3 * j, {"color": COLOURS[kind]}
+            ax.plot([low, high], [at, at], **look)
+            ax.plot(middle, at, "os"[j], markersize=8, label=None if i else kind, **look)
+    ax.axvline(1, color=style.MUTED, linewidth=1)
+    ax.set(xscale="log", xlim=(0.001, 100), ylim=(-0.5, 2.5), xlabel=f"loss over that of {other}")
+    ax.set_xticks([0.001, 0.01, 0.1, 1, 10, 100], ["0.001", "0.01", "0.1", "1", "10", "100"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_yticks(range(3), ["10 layers", "6 layers", "2 layers"])
+    ax.grid(axis="y", visible=False)
+    style.legend_above(ax)
     return fig
 
 
@@ -89,7 +238,7 @@ def removed(sigma, tilt):
     g = rest + tilt * y_hat / 8**0.5 + tilt / 2 / 8**0.5
     terms = smoothness.squared_gradient((sigma * y_hat)[:, None], g[:, None], np.ones(1))
     whole, level, tilted = (t[0] for t in (terms.whole, terms.level, terms.tilt))
-    fig, ax = style.axes(height=3.4)
+    fig, ax = style.axes(height=3.1)
     left = 0.0
     for size, colour, label in (
         (whole - level - tilted, style.COLOR["data"], "rest"),
@@ -146,7 +295,7 @@ def bowl_and_fan(sigma):
         "no batch norm": H @ (y - target),
         "batch norm": _through(y, H @ (y_hat - target)),
     }
-    fig, axes = style.axes(rows=2, height=8.2, sharex=True)
+    fig, axes = style.axes(rows=2, height=7.4, sharex=True)
     for ax, z, kind in zip(axes, (points, fanned), slopes, strict=True):
         values = np.einsum("...i,ij,...j->...", z - target, H, z - target) / 2
         if kind == "batch norm":
@@ -165,80 +314,8 @@ def bowl_and_fan(sigma):
     return fig
 
 
-def quadratures(runs, steps):
-    """The quadratures of the first steps of several Lanczos runs."""
-    pairs = [spectrum.quadrature(d[:steps], o[: steps - 1]) for d, o in runs]
-    return spectrum.Spectrum(*(np.array(part) for part in zip(*pairs, strict=True)))
-
-
-def density(found, steps, kind):
-    """Draw the density of a spectrum by Lanczos quadrature over the exact eigenvalues.
-
-    Parameters
-    ----------
-    found : dict of str to (eigenvalues, list of (diagonal, off))
-        By kind.
-    steps : int
-        Lanczos steps, one of ``LANCZOS``.
-    kind : str
-    """
-    eigenvalues, runs = found[kind]
-    estimate = quadratures(runs, steps)
-    low, high = eigenvalues[0], eigenvalues[-1]
-    margin = 0.12 * (high - low)
-    grid = np.linspace(low - margin, high + margin, 300)
-    width = 0.02 * (high - low)
-    exact = spectrum.Spectrum(
-        eigenvalues[np.newaxis], np.full((1, len(eigenvalues)), 1 / len(eigenvalues))
-    )
-    fig, (above, below) = style.axes(rows=2, height=5.4, sharex=True)
-    densities = estimate.density(grid, width)
-    band = {"color": COLOURS[kind], "alpha": 0.25, "linewidth": 0}
-    above.fill_between(grid, densities.min(axis=0) + 1e-9, densities.max(axis=0) + 1e-9, **band)
-    above.plot(grid, densities.mean(axis=0), color=COLOURS[kind], label=f"{steps} Lanczos steps")
-    above.plot(grid, exact.density(grid, width)[0], color=style.INK, linestyle="--", label="exact")
-    above.set(yscale="log", ylim=(1e-4, 30 / (high - low) * 3), ylabel="density")
-    style.legend_above(above)
-    n = len(eigenvalues)
-    above_it = n * (1 - estimate.below(grid))
-    below.fill_between(grid, above_it.min(axis=0), above_it.max(axis=0), **band)
-    below.plot(grid, above_it.mean(axis=0), color=COLOURS[kind])
-    below.plot(grid, n * (1 - exact.below(grid)[0]), color=style.INK, linestyle="--")
-    below.set(yscale="log", ylim=(0.1, 2 * n), ylabel="eigenvalues above")
-    below.set_xlabel("eigenvalue")
-    return fig
-
-
-def recorded_densities(depth, when):
-    """Draw the recorded densities of the spectra of the networks on trial.
-
-    Parameters
-    ----------
-    depth : int
-        One of the depths with a recorded density.
-    when : {"start", "end"}
-    """
-    found = {kind: records.recorded_density(kind, depth, when) for kind in experiments.KINDS[:2]}
-    nodes = np.concatenate([one.nodes.ravel() for some in found.values() for one in some])
-    span = np.ptp(nodes)
-    grid = np.linspace(nodes.min() - 0.05 * span, nodes.max() + 0.05 * span, 400)
-    n = records.parameters(depth)
-    fig, (above, below) = style.axes(rows=2, height=5.6, sharex=True)
-    for kind, some in found.items():
-        # A logarithmic axis has no zero: the floor keeps empty stretches on the paper.
-        densities = [one.density(grid, 0.01 * span).mean(axis=0) + 1e-9 for one in some]
-        _band(above, grid, np.array(densities), kind)
-        counts = [n * (1 - one.below(grid).mean(axis=0)) + 1e-9 for one in some]
-        _band(below, grid, np.array(counts), kind)
-    above.set(yscale="log", ylim=(1e-7, 300 / span), ylabel="density")
-    style.legend_above(above)
-    below.set(yscale="log", ylim=(0.1, 2 * n), ylabel="eigenvalues above")
-    below.set_xlabel("eigenvalue")
-    return fig
-
-
 def over_training(depth, units):
-    """Draw the recorded effective smoothness and loss of four kinds of network while they train.
+    """Draw the recorded effective smoothness of four kinds of network while they train.
 
     Parameters
     ----------
@@ -246,14 +323,12 @@ def over_training(depth, units):
         One of the recorded depths.
     units : {"absolute", "relative"}
     """
-    fig, (above, below) = style.axes(rows=2, height=6, sharex=True)
+    fig, ax = style.axes(height=3.6)
     for kind, kept in records.of("walks", depth):
-        _band(above, kept.record, kept[units], kind)
-        _band(below, kept.record, kept.loss, kind)
-    above.set(yscale="log", ylim=(0.05, 3000), ylabel="effective smoothness")
-    style.legend_above(above)
-    below.set(yscale="log", ylim=(0.001, 10), ylabel="loss")
-    below.set_xlabel("training steps")
+        band(ax, kept.record, kept[units], kind)
+    ax.set(yscale="log", ylim=(0.05, 3000), ylabel="effective smoothness")
+    ax.set_xlabel("training steps")
+    style.legend_above(ax)
     return fig
 
 
@@ -269,53 +344,10 @@ def loss_ranges(depth, part="walks"):
     """
     fig, ax = style.axes(height=3.6)
     for kind, kept in records.of(part, depth, experiments.KINDS[:2]):
-        _band(ax, kept.record, kept["range"], kind, marker="o")
+        band(ax, kept.record, kept["range"], kind, marker="o")
     ax.set(yscale="log", ylim=(1e-5, 100), ylabel="range of the loss")
     ax.set_xlabel("training steps")
     style.legend_above(ax)
-    return fig
-
-
-def spectrum_ends():
-    """Draw the recorded ends of the spectra of four kinds of network, at the start and at the end."""
-    depths = records.record()["configuration"]["depths"]
-    fig, axes = style.axes(rows=2, height=6.6, sharex=True)
-    cases = itertools.product(("start", "end"), enumerate(experiments.KINDS), enumerate(depths))
-    for when, (k, kind), (i, depth) in cases:
-        ((_, kept),) = records.of(when, depth, [kind])
-        ax, at = axes[int(when == "end")], i + 0.19 * (k - 1.5)
-        look = {"color": COLOURS[kind], "markeredgewidth": 1.5, "alpha": 0.8, "linestyle": ""}
-        label = kind if i == 0 else None
-        ax.plot([at] * kept.seed.size, kept.largest, marker="^", markersize=7, label=label, **look)
-        ax.plot([at] * kept.seed.size, kept.smallest, marker="v", markersize=7, **look)
-        ax.plot([at] * kept.seed.size, kept.along, marker="_", markersize=10, **look)
-    for ax, when in zip(axes, ("start", "end"), strict=True):
-        ax.axhline(0, color=style.MUTED, linewidth=1)
-        ax.set_yscale("symlog", linthresh=0.1)
-        ax.set_yticks([-1000, -10, -0.1, 0.1, 10, 1000])
-        ax.set(ylim=(-5000, 2000), ylabel=f"eigenvalue, {when}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
-    style.legend_above(axes[0])
-    axes[1].set_xticks(range(len(depths)), [f"{depth} layers" for depth in depths])
-    axes[1].set_xlim(-0.5, len(depths) - 0.5)
-    return fig
-
-
-def learning_rates():
-    """Draw the recorded largest eigenvalue after training at several learning rates."""
-    found = records.record()["full"]["rates"].largest
-    rates = found.learning_rate.values
-    fig, ax = style.axes(height=3.6)
-    for kind in experiments.KINDS[:2]:
-        values = found.sel(kind=kind).transpose("seed", "learning_rate")
-        _band(ax, rates, values, kind, marker="o")
-    fine = np.geomspace(rates[0], rates[-1], 50)
-    ax.plot(fine, 2 / fine, color=style.INK, linestyle="--", label=r"$2/\eta$")
-    ax.set(xscale="log", yscale="log", ylim=(0.2, 60), ylabel="largest eigenvalue")
-    ax.set_xlabel(r"learning rate $\eta$ of the training")
-    ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    style.legend_above(ax, columns=3)
     return fig
 
 
@@ -328,7 +360,7 @@ def tuned(depth):
         One of the recorded depths.
     """
     curves = records.record()["full"]["tuned"]["curves"].sel(depth=depth)
-    fig, ax = style.axes(height=4)
+    fig, ax = style.axes(height=3.7)
     for kind in experiments.KINDS:
         found = curves.sel(kind=kind)
         low, middle, high = (found.loss.quantile(q, "seed") for q in (0, 0.5, 1))

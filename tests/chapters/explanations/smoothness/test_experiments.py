@@ -81,6 +81,13 @@ def test_a_walk_from_where_nothing_slopes_is_not_a_number():
     assert np.isnan(found).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_level_is_small_without_batch_norm_in_two_layers(seed):
+    _, x, y = experiments.digits()
+    model = experiments.network("no batch norm", 2, seed)
+    assert max(experiments.level_share(model, x, y)) < 0.1
+
+
 @pytest.mark.parametrize("kind", ["batch norm", "no batch norm"])
 def test_levels_are_those_of_the_identity(kind):
     _, x, y = experiments.digits()
@@ -101,6 +108,42 @@ def test_levels_are_those_of_the_identity(kind):
         assert share == pytest.approx(expected, abs=len(g) * EPS)
         # The level is a projection: what is left is orthogonal to it.
         assert share < 0.05 or kind == "batch norm"
+
+
+@pytest.mark.parametrize("steps", [0, 100])
+@pytest.mark.parametrize("seed", range(3))
+def test_level_and_tilt_are_small_and_most_factors_are_above_one_in_two_layers(steps, seed):
+    _, x, y = experiments.digits()
+    model = experiments.trained(3)[seed] if steps else experiments.network("batch norm", 2, seed)
+    layers = experiments.removed_share(model, x, y)
+    share, _, factor = np.concatenate(layers, axis=1)
+    assert np.median(share) < 0.05
+    assert (factor > 1).mean() > 0.8
+    positive = [(cosine > 0).mean() for _, cosine, _ in layers]
+    assert 0.3 < positive[0] < 0.7
+    assert positive[1] < 0.2 or not steps
+
+
+@pytest.mark.parametrize("depth", [2, 6, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_stiffest_direction_is_that_of_the_mean_until_the_mean_is_subtracted(depth, seed):
+    plain, whole, half, _ = (experiments.stiffest(k, depth, seed) for k in experiments.KINDS)
+    assert plain[1] > 0.9
+    assert max(whole[1], half[1]) < 0.25
+    assert half[0] < plain[0] / 10
+
+
+def test_the_share_along_the_mean_is_all_of_a_move_along_it():
+    _, x, _ = experiments.digits()
+    model = experiments.network("no batch norm", 2, 0)
+    mean, size = x.mean(0), SINGLE * len(x)
+    flat = [torch.zeros_like(w) for w in landscape.weights(model).values()]
+    flat[0] = torch.outer(torch.randn(len(flat[0])), mean)
+    assert experiments.mean_share(model, x, flat) == pytest.approx(1, abs=size)
+    aside = torch.randn(64)
+    aside -= mean * (aside @ mean) / (mean @ mean)
+    flat[0] = torch.outer(torch.randn(len(flat[0])), aside)
+    assert experiments.mean_share(model, x, flat) == pytest.approx(0, abs=size)
 
 
 def test_rows_of_the_walks_are_what_a_walk_finds(kept):

@@ -3,25 +3,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from scipy.stats import wasserstein_distance
 
-from bncore.chapters.explanations.smoothness import experiments, figures, records, spectra
+from bncore.chapters.explanations.smoothness import experiments, figures, records
 
-EPS, SINGLE = (float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
+EPS = float(np.finfo(np.float64).eps)
 PARTS = ("walks", "common")
-FLOOR = 1e-9  # What is added to counts that a logarithmic axis shows.
-
-
-def test_small_spectra_agree_with_their_quadratures():
-    for eigenvalues, runs in spectra.small_spectra(30, width=4, taught=10).values():
-        found = figures.quadratures(runs, 30)
-        np.testing.assert_allclose(
-            found.nodes[:, [0, -1]], np.tile(eigenvalues[[0, -1]], (4, 1)), rtol=1000 * SINGLE
-        )
-        for power in (1, 2, 3):
-            assert spectra.standard_errors(found, eigenvalues, power) < 4
-        apart = wasserstein_distance(found.nodes.ravel(), eigenvalues, found.weights.ravel() / 4)
-        assert apart < 0.02 * np.ptp(eigenvalues)
 
 
 @pytest.mark.parametrize("units", ["learning rate", "share of weights"])
@@ -33,6 +19,44 @@ def test_along_draws_every_seed(kept, units):
     for kind, walks in kept.items():
         expected = walks.relative_change(unit)[:, 1].mean(axis=0)
         np.testing.assert_allclose(drawn[kind], expected, rtol=16 * EPS)
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_the_valley_is_that_of_the_shifted_inputs(shift):
+    plain, centred = figures.valley(shift).axes
+    numbers = [float(ax.get_title().rsplit(" ", 1)[1]) for ax in (plain, centred)]
+    # A shift of both of two inputs by s adds twice s squared along the diagonal.
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.1) or numbers[0] >= 2 * shift**2
+    assert centred.get_title() == figures.valley(1).axes[1].get_title()
+    for ax in (plain, centred):
+        path = ax.lines[0].get_xydata()
+        assert np.linalg.norm(path[-1]) < np.linalg.norm(path[0])
+
+
+def test_gains_are_the_ratios_of_the_record():
+    ax = figures.gains(6, "mean only").axes[0]
+    drawn = sorted(v for line in ax.lines for v in line.get_xdata() if line.get_marker() == "s")
+    pair = ("no batch norm", "mean only")
+    expected = [
+        np.median(records.ratios(6, measure, kinds=pair).sel(record=records.LATE))
+        for measure in figures.MEASURES
+    ]
+    np.testing.assert_allclose(drawn, sorted(expected), rtol=16 * EPS)
+
+
+def test_leads_are_drawn_with_their_intervals():
+    ax = figures.leads("variance only", 100).axes[0]
+    found = records.tuned_ratio("mean only", "variance only", 10, 100)
+    ends = [tuple(line.get_xdata()) for line in ax.lines]
+    assert (found.low, found.high) in ends
+    assert (found.mean,) in ends
+
+
+def test_units_are_drawn_at_their_factor_and_cosine():
+    rng = np.random.default_rng(0)
+    parts = [rng.uniform(0.4, 0.9, size=(3, 5)) for _ in range(2)]
+    for line, part in zip(figures.units(parts).axes[0].lines, parts, strict=False):
+        np.testing.assert_array_equal(line.get_xydata().T, part[[2, 1]])
 
 
 def test_removed_draws_the_terms_of_the_identity():
@@ -64,46 +88,7 @@ def test_figures_of_the_record_are_drawn():
         for line, kind in zip(figures.tuned(depth).axes[0].lines, experiments.KINDS, strict=True):
             expected = np.median(curves.loss.sel(kind=kind).transpose("seed", "steps"), axis=0)
             np.testing.assert_allclose(line.get_ydata(), expected, rtol=4 * EPS)
-    assert len(figures.learning_rates().axes[0].lines) == 3
     plt.close("all")
-
-
-def test_the_ends_of_every_spectrum_are_drawn():
-    full = records.record()["full"]
-    for ax, when in zip(figures.spectrum_ends().axes, ("start", "end"), strict=True):
-        drawn = np.concatenate(
-            [line.get_ydata() for line in ax.lines if line.get_linestyle() == "None"]
-        )
-        values = [full[when][name].values.ravel() for name in ("largest", "smallest", "along")]
-        np.testing.assert_array_equal(np.sort(drawn), np.sort(np.concatenate(values)))
-
-
-@pytest.mark.parametrize("when", ["start", "end"])
-def test_recorded_densities_are_drawn_with_their_counts(when):
-    above, below = figures.recorded_densities(2, when).axes
-    for line, counted, kind in zip(above.lines, below.lines, experiments.KINDS[:2], strict=True):
-        grid, density = line.get_data()
-        assert np.trapezoid(density, grid) == pytest.approx(1, rel=0.02)
-        found = records.recorded_density(kind, 2, when)
-        at = len(grid) // 2
-        shares = [(one.weights * (one.nodes > grid[at])).sum() for one in found]
-        expected = 6200 * np.mean(shares) + FLOOR
-        assert counted.get_ydata()[at] == pytest.approx(expected, abs=6200 * 64 * EPS)
-
-
-def test_the_density_is_that_of_the_first_steps():
-    found = spectra.small_spectra(10, probes=2, width=4, taught=2)
-    fig = figures.density(found, 5, "batch norm")
-    estimate = figures.quadratures(found["batch norm"][1], 5)
-    assert estimate.nodes.shape == (2, 5)
-    whole = figures.quadratures(found["batch norm"][1], 10)
-    for power in range(10):
-        np.testing.assert_allclose(estimate.moments(power), whole.moments(power), rtol=1000 * EPS)
-    line = fig.axes[0].lines[0]
-    width = 0.02 * np.ptp(found["batch norm"][0])
-    np.testing.assert_allclose(
-        line.get_ydata(), estimate.density(line.get_xdata(), width).mean(axis=0), rtol=16 * EPS
-    )
 
 
 def inside(ax):
@@ -121,7 +106,6 @@ def test_no_recorded_curve_leaves_the_paper(depth):
         *(figures.over_training(depth, units) for units in experiments.UNITS),
         *(figures.loss_ranges(depth, part) for part in PARTS),
         figures.tuned(depth),
-        figures.learning_rates(),
     ):
         assert all(map(inside, fig.axes))
         plt.close(fig)

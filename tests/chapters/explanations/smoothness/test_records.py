@@ -181,6 +181,19 @@ def test_spectra_are_recorded_as_the_chapter_says():
     assert (ends.sel(kind=PAIR[0]) < ends.sel(kind=PAIR[1])).sum() == 29
 
 
+def test_isolated_eigenvalues_are_recorded_alike_at_the_best_rates():
+    end = records.record()["full"]["end"].sel(kind=list(PAIR))
+    isolation = (end.largest / end.tenth).median("seed")
+    assert 5 < isolation.min() < isolation.max() < 8.5
+    shares = end.concentration.median("seed")
+    assert 0.845 < shares.min() < shares.max() < 0.945
+
+
+def test_ten_layers_are_recorded_with_more_large_eigenvalues_on_both_sides_at_the_start():
+    plain, normalised = (np.median(records.outside(k, 10, "start"), axis=0) for k in PAIR)
+    assert (normalised > 6 * plain).all()
+
+
 def test_the_gradient_is_recorded_among_the_largest_eigenvectors_at_high_rates():
     found = records.record()["full"]["rates"].concentration.sel(kind="batch norm").median("seed")
     assert (found.diff("learning_rate") > 0).all()
