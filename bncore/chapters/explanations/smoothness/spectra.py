@@ -91,16 +91,6 @@ def small_spectra(steps, probes=4, width=6, taught=100, seed=0):
     return found
 
 
-def standard_errors(found, eigenvalues, power):
-    """How far a moment of ``Spectrum`` is from the exact one, in standard errors of its mean.
-
-    For random signs v the variance of v'Av / n is at most 2 tr(A^2) / n^2.
-    """
-    n, probes = len(eigenvalues), len(found.nodes)
-    error = np.sqrt(2 * (eigenvalues ** (2 * power)).sum() / probes) / n
-    return abs(found.moments(power).mean() - (eigenvalues**power).mean()) / error
-
-
 def density_of(model, x, y, steps=40, probes=2, seed=0):
     """Lanczos quadrature of the second derivatives of one network on one batch."""
     return spectrum.lanczos(spectrum.hessian_operator(model, x, y), steps, probes, seed)
