@@ -1,15 +1,20 @@
 """Scaling and batch normalization as on the board: whole arrays, one line a formula, no checks.
 
-``scaling`` and ``transform`` compute the same, keep their precision far from 0 and check their input.
-LeCun et al. (1998), section 4.3; Ioffe and Szegedy (2015), Algorithm 1 and section 3.
+``scaling``, ``transform`` and ``inference`` compute the same, keep their precision far from 0 and check
+their input. LeCun et al. (1998), section 4.3; Ioffe and Szegedy (2015), Algorithms 1 and 2 and section
+3; Chan, Golub and LeVeque (1983).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 Batch = Float[np.ndarray, "batch features *spatial"]
+Each = Float[np.ndarray, "_ features *_"]
 Vector = Float[np.ndarray, "features"]
 Data = Float[np.ndarray, "samples features"]
+Weight = Float[np.ndarray, "features inputs *kernel"]
 
 
 def standardize(X: Data) -> Data:
@@ -80,6 +85,38 @@ def backward_fixed(dy: Batch, cache: tuple) -> tuple[Batch, Vector, Vector]:
     axes, columns = batch_axes(dy)
     dx = gamma.reshape(columns) * inv_std * dy
     return dx, (dy * x_hat).sum(axis=axes), dy.sum(axis=axes)
+
+
+def running_update(
+    mean: Vector, var: Vector, x: Batch, momentum: float = 0.1
+) -> tuple[Vector, Vector]:
+    """Move the running mean and variance towards those of a batch; momentum weighs the batch."""
+    axes, _ = batch_axes(x)
+    batch_mean = x.mean(axis=axes)
+    batch_var = x.var(axis=axes, ddof=1)
+    mean = (1 - momentum) * mean + momentum * batch_mean
+    var = (1 - momentum) * var + momentum * batch_var
+    return mean, var
+
+
+def exact_statistics(batches: Sequence[Each]) -> tuple[Vector, Vector]:
+    """Mean and variance of all the batches taken together, merged one after the other."""
+    n, mean, squares = 0, 0.0, 0.0
+    for x in batches:
+        axes, _ = batch_axes(x)
+        m = x.size // x.shape[1]
+        delta = x.mean(axis=axes) - mean
+        mean = mean + m / (n + m) * delta
+        squares = squares + m * x.var(axis=axes)
+        squares = squares + n * m / (n + m) * delta**2
+        n += m
+    return mean, squares / n
+
+
+def fold(weight: Weight, bias: Vector, a: Vector, b: Vector) -> tuple[Weight, Vector]:
+    """Let a linear layer or a convolution do the work of the affine map that follows it."""
+    rows = a.reshape(-1, *(1 for _ in weight.shape[1:]))
+    return rows * weight, a * bias + b
 
 
 def batch_axes(x: Batch) -> tuple[tuple, tuple]:

@@ -4,10 +4,10 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bncore.mechanics import _blocks, scaling, textbook, transform
+from bncore.mechanics import _blocks, inference, scaling, textbook, transform
 
 EPS = 2.0**-52
 SHAPES = st.one_of(
@@ -121,9 +121,46 @@ def test_blocks_of_any_size_give_the_textbook_result(shape, block, layout, monke
         _blocks._walk.cache_clear()
 
 
+@given(shape=SHAPES, seed=SEEDS, momentum=st.sampled_from([0.0, 0.01, 0.1, 1.0]))
+def test_running_averages_are_those_of_the_production_version(shape, seed, momentum):
+    x, *_ = batch(shape, seed, offset=2.0)
+    m = x.size // x.shape[1]
+    assume(m >= 2)
+    kept = inference.RunningStatistics(shape[1], momentum)
+    mean, var = kept.mean, kept.var
+    for part in (x, 3 * x):
+        kept.update(part)
+        mean, var = textbook.running_update(mean, var, part, momentum)
+    size = 2 * (m + 8) * EPS * np.square(3 * x).max()
+    np.testing.assert_allclose(mean, kept.mean, rtol=0, atol=size)
+    np.testing.assert_allclose(var, kept.var, rtol=0, atol=4 * size)
+
+
+@given(shape=SHAPES, seed=SEEDS, sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_merged_statistics_are_those_of_the_production_version(shape, seed, sizes):
+    rng = np.random.default_rng(seed)
+    batches = [2 + rng.standard_normal((count, *shape[1:])) for count in sizes]
+    found, expected = textbook.exact_statistics(batches), inference.exact_statistics(batches)
+    m = sum(x.size // x.shape[1] for x in batches)
+    size = 8 * (m + 8) * EPS * max(np.square(x).max() for x in batches)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=size)
+
+
+@given(kernel=st.lists(st.integers(1, 3), max_size=2), seed=SEEDS)
+def test_folded_layers_are_those_of_the_production_version(kernel, seed):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((4, 3, *kernel))
+    bias, mean, gamma, beta = rng.standard_normal((4, 4))
+    var = rng.uniform(0.5, 2, 4)
+    found = textbook.fold(weight, bias, *inference.affine_map(mean, var, gamma, beta))
+    production = inference.fold_conv if kernel else inference.fold_linear
+    expected = production(weight, bias, mean, var, gamma, beta)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=64 * EPS * (1 + np.abs(other).max()))
+
+
 def test_the_board_holds_fifteen_lines():
-    scalings = ("standardize", "whiten")
-    passes = ("forward", "backward", "backward_steps", "forward_fixed", "backward_fixed")
-    for name in scalings + passes:
-        source = inspect.unwrap(getattr(textbook, name))
+    for _, function in inspect.getmembers(textbook, inspect.isfunction):
+        source = inspect.unwrap(function)
         assert len(inspect.getsource(source).splitlines()) <= 15

@@ -6,6 +6,8 @@ from matplotlib.path import Path
 from matplotlib.ticker import NullFormatter, PercentFormatter
 from matplotlib.transforms import Affine2D
 
+from bncore.chapters.mechanics.inference import estimates, faults
+from bncore.mechanics import averaging
 from bncore.page import style
 
 
@@ -68,16 +70,16 @@ def votes(pixels, shares, answer, batch_size):
     return fig
 
 
-def spread(outputs, value, sizes, measured, predicted, batch_size):
+def spread(one, sizes, batch_size):
     """One value's normalised outputs over many batches, and their spread against batch size."""
     fig, (top, bottom) = style.axes(rows=2, height=5.2)
     top.hist(
-        np.clip(outputs, -2, 6),
+        np.clip(one.outputs[batch_size], -2, 6),
         bins=np.linspace(-2, 6, 65),
         color=style.COLOR["train"],
         density=True,
     )
-    top.axvline(value, color=style.COLOR["eval"], linestyle="--", label="population statistics")
+    top.axvline(one.value, color=style.COLOR["eval"], linestyle="--", label="population statistics")
     top.set(
         xlabel="normalised output of the one example",
         ylabel="density over batches",
@@ -85,11 +87,19 @@ def spread(outputs, value, sizes, measured, predicted, batch_size):
     )
     top.set_yticks([])
     style.legend_above(top)
-    bottom.plot(sizes, predicted, color=style.COLOR["predicted"], label="predicted, to first order")
-    bottom.plot(sizes, measured, "o", color=style.COLOR["measured"], markersize=5, label="measured")
+    bottom.plot(
+        sizes,
+        one.predicted,
+        color=style.COLOR["predicted"],
+        linestyle="--",
+        label="predicted, to first order",
+    )
+    bottom.plot(
+        sizes, one.measured, "o", color=style.COLOR["measured"], markersize=5, label="measured"
+    )
     here = sizes.index(batch_size)
     bottom.plot(
-        batch_size, measured[here], "o", color=style.COLOR["highlight"], markersize=11, zorder=0
+        batch_size, one.measured[here], "o", color=style.COLOR["highlight"], markersize=11, zorder=0
     )
     bottom.set_yscale("log")
     bottom.set(ylabel="standard deviation", ylim=(0.03, 2))
@@ -99,36 +109,40 @@ def spread(outputs, value, sizes, measured, predicted, batch_size):
     return fig
 
 
-def variance_ratios(sizes, curves, biased):
-    """Estimates of the variance over the true one, for several ways to draw a batch."""
-    fig, ax = style.axes(height=4.4)
+def variance_ratios(ratios):
+    """Estimates of the variance over the true one, for several ways to draw a batch.
+
+    `ratios` has the variance of a batch (divisor m) over the true one, a list for each way.
+    """
+    fig, ax = style.axes(height=3.8)
+    sizes = list(estimates.PATCHES)
+    m = np.array(sizes)
     ax.axhline(1, color=style.MUTED, linewidth=1)
     ax.plot(
         sizes,
-        biased,
+        ratios["independent"],
         "o",
         color=style.COLOR["measured"],
         markerfacecolor="none",
         label="independent, no correction",
     )
-    m = np.array(sizes)
-    ax.plot(m, (m - 1) / m, color=style.COLOR["predicted"], linewidth=1, label="(m − 1)/m")
-    looks = [
-        (style.BLUE, "o", "-"),
-        (style.VERMILLION, "s", "--"),
-        (style.GREEN, "^", ":"),
-    ]
-    for (label, values), (color, marker, linestyle) in zip(curves.items(), looks, strict=True):
-        ax.plot(sizes, values, color=color, marker=marker, linestyle=linestyle, label=label)
+    ax.plot(m, (m - 1) / m, "--", color=style.COLOR["predicted"], linewidth=1, label="(m − 1)/m")
+    looks = [(style.BLUE, "o", "-"), (style.VERMILLION, "s", "-."), (style.GREEN, "^", "-")]
+    for (way, values), (color, marker, linestyle) in zip(ratios.items(), looks, strict=True):
+        corrected = m / (m - 1) * np.array(values)
+        label = f"{way}, × m/(m − 1)"
+        ax.plot(sizes, corrected, color=color, marker=marker, linestyle=linestyle, label=label)
     log_sizes(ax, sizes, "batch size m")
-    ax.set(ylabel="estimate / variance of the data", ylim=(0, 1.1))
+    ax.set(ylabel="estimate / true variance", ylim=(0, 1.1))
     style.legend_above(ax, columns=1)
     return fig
 
 
-def window(weights, paths, mean, deviation, truth, momentum, updates, effective):
+def window(found, momentum, updates):
     """What each batch weighs in the running average, and where the average stands."""
-    fig, (top, bottom) = style.axes(rows=2, height=6)
+    weights = averaging.weights(momentum, updates)
+    effective = averaging.effective_batches(momentum, updates)
+    fig, (top, bottom) = style.axes(rows=2, height=5.0, height_ratios=[1, 1.3])
     edges = np.arange(updates + 1) - 0.5
     floor = 1e-3
     top.stairs(
@@ -154,24 +168,24 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
         yticklabels=("0.001", "0.01", "0.1", "1"),
         title=f"α = {momentum:g}: worth {worth} after {updates}",
     )
-    t = np.arange(len(mean))
-    bottom.axhline(truth, color=style.MUTED, linestyle=":", label="population variance")
+    t = np.arange(len(found.mean))
+    bottom.axhline(estimates.TRUTH, color=style.MUTED, linestyle=":", label="population variance")
     bottom.fill_between(
         t,
-        mean - 2 * deviation,
-        mean + 2 * deviation,
+        found.mean - 2 * found.deviation,
+        found.mean + 2 * found.deviation,
         color=style.COLOR["predicted"],
         alpha=0.15,
         linewidth=0,
     )
     bottom.plot(
         t,
-        mean,
+        found.mean,
         color=style.COLOR["predicted"],
         linestyle="--",
         label="predicted, ± 2 standard deviations",
     )
-    for i, path in enumerate(paths):
+    for i, path in enumerate(found.paths):
         bottom.plot(
             t[: updates + 1],
             path[: updates + 1],
@@ -182,7 +196,13 @@ def window(weights, paths, mean, deviation, truth, momentum, updates, effective)
             linewidth=1,
             label=None if i else "measured, 3 seeds",
         )
-    bottom.set(xlabel="updates", ylabel="running variance", xlim=(0, 101), ylim=(0, 7.9))
+    bottom.set(
+        xlabel="updates",
+        ylabel="running variance",
+        xlim=(0, 101),
+        ylim=(0, 7.9),
+        yticks=(0, 2, 4, 6),
+    )
     style.legend_above(bottom, columns=1)
     return fig
 
@@ -200,34 +220,48 @@ def speed_up(sizes, ratios):
     return fig
 
 
-def forgotten(sizes, shuffled, by_class, evaluated):
-    """Test accuracy of a network left in training mode, against the size of the test batches."""
-    fig, ax = style.axes(height=3.8)
+def forgotten(found):
+    """Test accuracy of networks left in training mode, against the size of the test batches.
+
+    `found` is what ``faults.forgotten`` returns.
+    """
+    fig, ax = style.axes(height=3.6)
+    sizes = faults.TEST_SIZES
     ax.axhline(
-        np.mean(evaluated),
+        np.mean(found["evaluated"]),
         color=style.COLOR["eval"],
         linestyle="--",
         label="model.eval(), any batch",
     )
-    spread_over_seeds(ax, sizes, shuffled, style.COLOR["train"], "training mode, shuffled batches")
-    spread_over_seeds(ax, sizes, by_class, style.OCHRE, "training mode, sorted by class", "s", "-.")
+    for order, color, label, look in (
+        ("shuffled", style.COLOR["train"], "training mode, shuffled batches", ("o", "-")),
+        ("by class", style.OCHRE, "training mode, sorted by class", ("s", "-.")),
+    ):
+        spread_over_seeds(ax, sizes, found[order], color, label, *look)
     log_sizes(ax, sizes, "size of the test batches")
     accuracy_axis(ax)
     style.legend_above(ax, columns=1)
     return fig
 
 
-def momenta(values, running, exact, cumulative, left):
-    """Test accuracy against momentum, above what the initial value still weighs."""
-    fig, (top, bottom) = style.axes(rows=2, height=5.4, sharex=True)
-    spread_over_seeds(top, values, running, style.COLOR["eval"], "running statistics")
-    top.axhline(np.mean(exact), color=style.COLOR["train"], linestyle="--", label="fitted again")
+def momenta(running, again, steps):
+    """Test accuracy against momentum, above what the initial value still weighs after the steps."""
+    fig, (top, bottom) = style.axes(rows=2, height=4.4, sharex=True, height_ratios=[1.5, 1])
+    values = [momentum for momentum in running if momentum is not None]
+    spread_over_seeds(
+        top,
+        values,
+        [running[momentum] for momentum in values],
+        style.COLOR["eval"],
+        "running statistics",
+    )
+    top.axhline(np.mean(again), color=style.COLOR["train"], linestyle="--", label="fitted again")
     top.axhline(
-        np.mean(cumulative), color=style.MUTED, linestyle=":", label="average of all batches"
+        np.mean(running[None]), color=style.MUTED, linestyle=":", label="average of all batches"
     )
     accuracy_axis(top, 0.4)
     top.legend(loc="lower right")
-    bottom.plot(values, left, color=style.COLOR["predicted"])
+    bottom.plot(values, (1 - np.array(values)) ** steps, "--", color=style.COLOR["predicted"])
     bottom.set(ylabel="weight of the\ninitial value", ylim=(0, 1.05))
     log_sizes(bottom, values, "momentum (torch's)")
     return fig
@@ -235,7 +269,7 @@ def momenta(values, running, exact, cumulative, left):
 
 def tiny(sizes, curves):
     """Test accuracy against training batch size, for several ways to go on from there."""
-    fig, ax = style.axes(height=4.0)
+    fig, ax = style.axes(height=3.8)
     looks = [
         (style.COLOR["train"], "o", "-"),
         (style.COLOR["eval"], "s", "--"),
@@ -251,19 +285,19 @@ def tiny(sizes, curves):
     return fig
 
 
-def contrast(images, grid, saved, fitted, lopsided, here):
+def contrast(images, grid, found, here):
     """Digits at one contrast, above the accuracy at every contrast."""
-    fig, (top, bottom) = style.axes(rows=2, height=5.4, height_ratios=[1, 2.4])
+    fig, (top, bottom) = style.axes(rows=2, height=4.6, height_ratios=[1, 2.6])
     for i, image in enumerate(images):
         draw_digit(top, image, left=10 * i)
-    spread_over_seeds(bottom, grid, saved, style.COLOR["eval"], "saved statistics")
+    spread_over_seeds(bottom, grid, found["saved"], style.COLOR["eval"], "saved statistics")
     spread_over_seeds(
-        bottom, grid, fitted, style.COLOR["train"], "fitted to the new images", "s", "--"
+        bottom, grid, found["fitted"], style.COLOR["train"], "fitted to the new images", "s", "--"
     )
     spread_over_seeds(
         bottom,
         grid,
-        lopsided,
+        found["ones"],
         style.OCHRE,
         "fitted to ones only, tested on them",
         "^",

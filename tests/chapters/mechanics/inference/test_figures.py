@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.mechanics.inference import figures
+from bncore.chapters.mechanics.inference import company, estimates, faults, figures
+from bncore.mechanics import averaging
 from bncore.page import style
 
 EPS = np.finfo(np.float64).eps
@@ -36,8 +37,9 @@ def test_votes_mark_the_answer():
 
 
 def test_spread_shows_measured_beside_predicted():
-    outputs = np.random.default_rng(0).normal(size=100)
-    fig = figures.spread(outputs, 1, [2, 4, 8], [1, 0.7, 0.5], [0.9, 0.6, 0.4], 4)
+    outputs = dict.fromkeys([2, 4, 8], np.random.default_rng(0).normal(size=100))
+    one = company.Spread(1.0, outputs, [1.0, 0.7, 0.5], [0.9, 0.6, 0.4])
+    fig = figures.spread(one, [2, 4, 8], 4)
     drawn = lines(fig.axes[1])
     np.testing.assert_array_equal(drawn["measured"], [[2, 1], [4, 0.7], [8, 0.5]])
     np.testing.assert_array_equal(
@@ -45,36 +47,40 @@ def test_spread_shows_measured_beside_predicted():
     )
 
 
-def test_variance_ratios_show_each_way_to_draw_a_batch():
-    curves = {"a": [1, 1], "b": [0.5, 0.6], "c": [0.7, 0.8]}
-    ax = figures.variance_ratios([2, 4], curves, [0.5, 0.75]).axes[0]
+def test_variance_ratios_are_corrected_for_each_way_to_draw_a_batch():
+    m = np.array(list(estimates.PATCHES))
+    ratios = {"independent": (m - 1) / m, "b": np.full(len(m), 0.25), "c": np.full(len(m), 0.75)}
+    ax = figures.variance_ratios(ratios).axes[0]
     drawn = lines(ax)
-    for name, values in curves.items():
-        np.testing.assert_array_equal(drawn[name][:, 1], values)
-    np.testing.assert_allclose(drawn["(m − 1)/m"][:, 1], [0.5, 0.75], rtol=4 * EPS)
+    for name, values in ratios.items():
+        expected = m / (m - 1) * values
+        np.testing.assert_allclose(drawn[f"{name}, × m/(m − 1)"][:, 1], expected, rtol=4 * EPS)
+    np.testing.assert_allclose(drawn["(m − 1)/m"][:, 1], (m - 1) / m, rtol=4 * EPS)
+    np.testing.assert_array_equal(drawn["independent, no correction"][:, 1], ratios["independent"])
 
 
 @pytest.mark.parametrize("updates", [1, 5])
 def test_the_window_shows_the_weights_the_prediction_and_the_past_measured(updates):
-    t = np.arange(11)
-    weights = np.linspace(0.1, 0.5, updates + 1)
-    paths = np.stack([t + 0.5, t + 1.0])
-    top, bottom = figures.window(weights, paths, t, 0 * t, 4, 0.1, updates, 3.2).axes
+    t = np.arange(11.0)
+    found = estimates.Running(np.stack([t + 0.5, t + 1.0]), t, 0 * t)
+    top, bottom = figures.window(found, 0.1, updates).axes
+    weights = averaging.weights(0.1, updates)
     np.testing.assert_allclose(top.patches[0].get_data().values, weights[:0:-1], rtol=4 * EPS)
     assert top.get_lines()[0].get_ydata()[-1] == weights[0]
     population, predicted, *measured = bottom.get_lines()
     np.testing.assert_array_equal(population.get_ydata(), 4)
     np.testing.assert_array_equal(predicted.get_xydata(), np.stack([t, t], axis=1))
-    for line, path in zip(measured, paths, strict=True):
+    for line, path in zip(measured, found.paths, strict=True):
         past = np.stack([t, path], axis=1)[: updates + 1]
         np.testing.assert_array_equal(line.get_xydata(), past)
-    assert "3.2 batches" in top.get_title()
+    worth = averaging.effective_batches(0.1, updates)
+    assert f"{worth:.3g} batch" in top.get_title()
 
 
-@pytest.mark.parametrize(("first", "says"), [(0.0, True), (1e-4, True), (0.002, False)])
-def test_the_window_says_so_when_the_initial_value_weighs_too_little_to_draw(first, says):
-    t = np.arange(11)
-    top = figures.window(np.array([first, 0.5]), t[None], t, 0 * t, 4, 0.1, 1, 1).axes[0]
+@pytest.mark.parametrize(("momentum", "says"), [(1.0, True), (0.5, True), (0.1, False)])
+def test_the_window_says_so_when_the_initial_value_weighs_too_little_to_draw(momentum, says):
+    t = np.arange(11.0)
+    top = figures.window(estimates.Running(t[None], t, 0 * t), momentum, 10).axes[0]
     assert ("< 0.001" in top.texts[0].get_text()) == says
 
 
@@ -85,28 +91,35 @@ def test_speed_up_shows_every_network():
 
 def test_means_over_seeds_are_drawn():
     values = np.array([[0.1, 0.3], [0.5, 0.9]])
-    drawn = lines(figures.forgotten([2, 4], values, values / 2, [0.9, 1.0]).axes[0])
+    rows = [values[i % 2] for i in range(len(faults.TEST_SIZES))]
+    found = {"shuffled": rows, "by class": np.array(rows) / 2, "evaluated": [0.9, 1.0]}
+    drawn = lines(figures.forgotten(found).axes[0])
     np.testing.assert_allclose(
-        drawn["training mode, shuffled batches"][:, 1], [0.2, 0.7], rtol=4 * EPS
+        drawn["training mode, shuffled batches"][:2, 1], [0.2, 0.7], rtol=4 * EPS
     )
     np.testing.assert_allclose(
-        drawn["training mode, sorted by class"][:, 1], [0.1, 0.35], rtol=4 * EPS
+        drawn["training mode, sorted by class"][:2, 1], [0.1, 0.35], rtol=4 * EPS
     )
     np.testing.assert_allclose(drawn["model.eval(), any batch"][:, 1], 0.95, rtol=4 * EPS)
 
     ways = dict.fromkeys("abcde", values)
     assert legend(figures.tiny([2, 4], ways).axes[0]) == list("abcde")
 
-    fig = figures.momenta([0.01, 0.1], values, [0.8, 1.0], [0.5, 0.7], [0.3, 0.0])
-    np.testing.assert_allclose(
-        lines(fig.axes[0])["running statistics"][:, 1], [0.2, 0.7], rtol=4 * EPS
-    )
-    np.testing.assert_allclose(lines(fig.axes[0])["fitted again"][:, 1], 0.9, rtol=4 * EPS)
-    np.testing.assert_allclose(fig.axes[1].get_lines()[0].get_ydata(), [0.3, 0.0], rtol=4 * EPS)
+    running = {0.01: values[0], 0.1: values[1], None: [0.5, 0.7]}
+    fig = figures.momenta(running, [0.8, 1.0], 3)
+    top = lines(fig.axes[0])
+    np.testing.assert_allclose(top["running statistics"][:, 1], [0.2, 0.7], rtol=4 * EPS)
+    np.testing.assert_allclose(top["fitted again"][:, 1], 0.9, rtol=4 * EPS)
+    np.testing.assert_allclose(top["average of all batches"][:, 1], 0.6, rtol=4 * EPS)
+    left = fig.axes[1].get_lines()[0].get_ydata()
+    np.testing.assert_allclose(left, [0.99**3, 0.9**3], rtol=8 * EPS)
 
     images = np.zeros((3, 64))
-    fig = figures.contrast(images, [0.5, 1.0], values, values, values, 0.5)
+    found = {"saved": values, "fitted": values, "ones": values / 2}
+    fig = figures.contrast(images, [0.5, 1.0], found, 0.5)
     assert len(fig.axes[0].patches) == 3
     np.testing.assert_allclose(
         lines(fig.axes[1])["saved statistics"][:, 1], [0.2, 0.7], rtol=4 * EPS
     )
+    ones = lines(fig.axes[1])["fitted to ones only, tested on them"]
+    np.testing.assert_allclose(ones[:, 1], [0.1, 0.35], rtol=4 * EPS)

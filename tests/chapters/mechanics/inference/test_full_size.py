@@ -1,5 +1,8 @@
 """The recorded runs of the inference chapter."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
 from again import assert_run_again
 
@@ -51,3 +54,64 @@ def test_the_best_statistics_are_done(record):
     kept = record["full"]["statistics"]["fresh"].kept.median("seed")
     best = kept.isel(statistics=kept.isel(steps=-1, drop=True).argmax("statistics"))
     assert (best.isel(steps=-1, drop=True) - best.isel(steps=-2, drop=True) < 0.005).all()
+
+
+PAGE = Path(__file__).resolve().parents[4] / "book/mechanics/inference.ipynb"
+
+
+@pytest.fixture(scope="module")
+def page():
+    cells = nbformat.read(PAGE, as_version=4).cells
+    return " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def test_what_the_page_says_of_statistics_is_in_the_record(record, page):
+    full = record["full"]
+    last = 100 * full["statistics"]["fresh"]["last"]
+
+    def lead(one, other, m):
+        pair = (last.sel(statistics=name, batch_size=m) for name in (one, other))
+        return studies.difference(*pair, looked_at=4)
+
+    def said(interval):
+        return "{:.1f} points ({:.1f} to {:.1f}".format(*interval)
+
+    assert said(lead("whole training set", "batch", 4)) in page
+    assert said(lead("batch", "running", 32)) in page
+    low, high = lead("whole training set", "batch", 32)[1:]
+    assert low < 0 < high
+    low, high = lead("running", "batch", 4)[1:]
+    assert low < 0 < high
+    whole = 100 * full["equal_cost"]["fresh"]["last"].squeeze(drop=True)
+    batch = last.sel(statistics="batch", batch_size=32)
+    assert said(studies.difference(batch, whole, looked_at=1)) in page
+
+
+def test_what_the_page_says_of_changes_is_in_the_record(record, page):
+    found = record["full"]["changes"]["fresh"].sel(kind="digits")
+    norm, none = (found.sel(normalization=kind) for kind in ("batch", "none"))
+    more = [
+        "{:.0f} {} {:.0f} to {:.0f}".format(mean, "{}", low, high)
+        for mean, low, high in (
+            studies.difference(
+                *(100 * one.lost.sel(change=change) for one in (norm, none)), looked_at=3
+            )
+            for change in found.change.values
+        )
+    ]
+    for text, between in zip(more, ("points more (95 % interval", "(", "("), strict=True):
+        assert text.format(between).replace("( ", "(") in page
+    lead = studies.difference(100 * norm.accuracy, 100 * none.accuracy, looked_at=3)
+    assert "{:.1f} points ({:.1f} to {:.1f})".format(*lead) in page
+
+
+def test_what_the_page_says_of_use_is_in_the_record(record, page):
+    use = record["full"]["use"]
+    alone = use["alone"]["fresh"].sel(kind="convolutional")
+    lost = 100 * (alone.kept - alone.own).mean().item()
+    assert f"{lost:.0f} points of accuracy" in page
+    apart = 100 * use["mismatch"]["fresh"].mismatch.mean("seed")
+    renorm, batch = (apart.sel(normalization=name) for name in ("renorm", "batch"))
+    assert f"{renorm.sel(batch_size=8):.1f} % of their spread" in page
+    assert f"{batch.sel(batch_size=8):.0f} % with batch norm" in page
+    assert f"{renorm.sel(batch_size=2):.0f} % remain" in page
