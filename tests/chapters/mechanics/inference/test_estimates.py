@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from bncore.chapters.mechanics.inference import estimates
 from bncore.lab import data
@@ -26,6 +27,16 @@ def test_sorted_batches_and_neighbours_miss_more_until_a_patch_is_the_image(rati
     assert (np.diff(corrected["neighbours in one image"]) > 0).all()
     assert corrected["neighbours in one image"][0] < 0.7 < 0.95
     assert corrected["neighbours in one image"][-1] > 0.95
+
+
+def test_a_patch_of_four_is_a_square_of_neighbours(ratios):
+    x = data.digits().x_train.double().reshape(-1, 1, 8, 8)
+    kernels = torch.tensor(np.random.default_rng(0).normal(size=(16, 1, 3, 3)))
+    maps = torch.nn.functional.conv2d(x, kernels, padding=1)
+    squares = torch.stack([maps[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)])
+    inside = squares.var(0, correction=0).mean((0, 2, 3))
+    expected = (inside / maps.var((0, 2, 3), correction=0)).mean().item()
+    np.testing.assert_allclose(ratios["neighbours in one image"][1], expected, rtol=1e-9)
 
 
 def test_units_in_both_orders_are_the_same_values():
