@@ -139,3 +139,14 @@ def test_code_that_pages_show_is_there():
                 code, target = shown(name, start_at)
                 assert code.strip(), name
                 assert target.startswith("_modules/bncore/"), name
+
+
+def test_the_routes_of_the_front_page_take_as_long_as_their_chapters_say():
+    routes = re.findall(
+        r"^- \*\*.*?\*\*, (\d+) minutes: (.*)$", read("book/intro.md"), re.MULTILINE
+    )
+    assert len(routes) == 3
+    for minutes, route in routes:
+        pages = [read(f"book/{page}") for page in re.findall(r"\]\(([\w/]+\.ipynb)\)", route)]
+        times = [re.search(r"\*Reading time\*: (\d+) minutes", page) for page in pages]
+        assert int(minutes) == sum(int(time[1]) for time in times), route
