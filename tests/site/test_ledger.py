@@ -4,7 +4,7 @@ import re
 from itertools import chain
 
 import pytest
-from built import DESKTOP, PHONE, SITE, pages
+from built import DESKTOP, PHONE, SITE
 from tabs import open_tab
 
 pytestmark = pytest.mark.xdist_group("ledger")
