@@ -159,12 +159,13 @@ def test_axe_finds_nothing_serious(page, viewport, theme, look):
 
 
 def test_axe_sees_a_mistake_among_what_is_alike(visit):
-    tab = visit("book/mechanics/forward.html")
+    tab = visit("book/claims.html")
     tab.evaluate(UNFOLD)
     places = {
         ".highlight .k": '<span class="k">',
         ".highlight .mi": '<span class="mi">',
         ".bd-article p": "<p>",
+        ".bn-statement": '<div class="bn-statement">',
     }
     tab.add_style_tag(
         content=f"{', '.join(places)} {{ color: #ddd !important; background: white }}"
