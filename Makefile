@@ -66,7 +66,7 @@ unit: $(ENV)  ## test bncore
 coverage: $(ENV)  ## test bncore and say which lines no test reaches; takes half as long again
 	$(BIN)/pytest tests -n 2 --ignore tests/site --cov --cov-report=term
 
-# The ledger of the book prints what the chapters' ledgers print: tests/test_names.py compares them.
+# The rows of the ledger are compared with the registry by tests/test_names.py.
 notebooks: $(ENV)  ## compare every printed number of every chapter with a fresh run
 	BNCORE_FACE=text TQDM_DISABLE=1 $(BIN)/pytest --nbval --nbval-current-env -n 2 --dist loadfile -p no:cacheprovider --ignore=book/claims.ipynb book
 
