@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from bncore import arguments as check
 from bncore import progress
@@ -64,6 +64,14 @@ class Trace:
     def steps(self) -> int:
         """T, the number of steps made."""
         return len(self.g) - 1
+
+
+def held(values: Real[np.ndarray, "iterates"], steps: int) -> Real[np.ndarray, "iterates_and_more"]:
+    """Return a quantity of a run at each of steps + 1 points: a run that ended before stays where it is.
+
+    A run ends before its budget where its gradient is exactly 0, which rounding decides.
+    """
+    return np.pad(values, (0, max(steps + 1 - len(values), 0)), mode="edge")
 
 
 class Recorder:

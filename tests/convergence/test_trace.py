@@ -15,7 +15,7 @@ from bncore.convergence import (
     gradient_descent,
     weight_normalization,
 )
-from bncore.convergence.trace import Recorder
+from bncore.convergence.trace import Recorder, held
 
 SEEDS = st.integers(0, 10**6)
 KINDS = ["least squares", "Gaussian", "sample"]
@@ -186,3 +186,16 @@ def test_settings_are_refused(refuses):
     refuses("steps is -1, expected at least 0", Recorder, -1, 0.0, "")
     refuses("steps is a float, expected an integer", Recorder, 1.0, 0.0, "", kind=TypeError)
     refuses("tolerance is -1, expected a finite number of at least 0", Recorder, 1, -1, "")
+
+
+@few
+@given(seed=SEEDS, dimension=st.integers(1, 5), steps=st.integers(0, 12))
+def test_a_run_that_ended_is_held_where_it_is(seed, dimension, steps):
+    # curvature 1 everywhere: a step of size 1 leads to the solution, where the gradient is 0
+    rng = np.random.default_rng(seed)
+    problem = LeastSquares(rng.normal(size=dimension), np.eye(dimension))
+    trace = gradient_descent(problem, rng.normal(size=dimension), steps=steps, learning_rate=0.5)
+    values = held(trace.value, steps)
+    assert len(values) == steps + 1
+    np.testing.assert_array_equal(values[: len(trace.g)], trace.value)
+    assert (values[len(trace.g) :] == trace.value[-1]).all()

@@ -7,6 +7,7 @@ import numpy as np
 from bncore.chapters.convergence.decoupling import experiments
 from bncore.convergence import LeastSquares, batch_norm_gradient_descent, gradient_descent
 from bncore.convergence.reparametrization import couple, decouple
+from bncore.convergence.trace import held
 from bncore.page import style
 from bncore.page.labels import value_text
 
@@ -156,9 +157,9 @@ def growing(rate, steps=300):
     problem, start = _ten()
     scale = np.sqrt(0.5 / rate)
     run = batch_norm_gradient_descent(problem, start * scale, steps=steps, learning_rate=0.5)
-    length = np.linalg.norm(run.w, axis=1) / scale
+    length = held(np.linalg.norm(run.w, axis=1), steps) / scale
     best = problem.rayleigh_optimum
-    excess = np.maximum(run.value - best, 1e-16)
+    excess = np.maximum(held(run.value, steps) - best, 1e-16)
     t = np.arange(steps + 1)
 
     fig, (above, below) = style.axes(rows=2, height=4.9, sharex=True)

@@ -16,6 +16,7 @@ from bncore.convergence import (
     gdnp,
     gradient_descent,
 )
+from bncore.convergence.trace import held
 
 
 def random_problem(condition, seed, dimension=10, tilt=None):
@@ -299,7 +300,8 @@ def compared(problem, w, steps):
     Returns
     -------
     dict of str to (excess, seconds)
-        For each method the loss above its minimum at each step, and the median seconds of a step.
+        For each method the loss above its minimum at each of steps + 1 points, and the median seconds
+        of a step, NaN where none is made. A run that ends early stays where it is.
     """
     start = best_length(problem, w)
     rate = 1 / problem.smoothness
@@ -312,7 +314,10 @@ def compared(problem, w, steps):
         "accelerated": accelerated_gradient_descent(problem, start, steps=steps),
     }
     return {
-        name: (excess(problem, trace.weights), float(np.median(np.diff(trace.seconds))))
+        name: (
+            held(excess(problem, trace.weights), steps),
+            float(np.median(np.diff(trace.seconds))) if trace.steps else np.nan,
+        )
         for name, trace in traces.items()
     }
 

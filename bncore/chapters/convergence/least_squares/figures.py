@@ -5,6 +5,7 @@ from matplotlib.patches import Circle
 
 from bncore.chapters.convergence.least_squares import experiments
 from bncore.convergence import LeastSquares, bounds, gdnp, gradient_descent
+from bncore.convergence.trace import held
 from bncore.page import labels, style
 
 # Gradient descent is the wider line, and may lie under another.
@@ -174,9 +175,8 @@ def bound_and_run(condition, seeds=8):
     for seed in range(seeds):
         problem, w = experiments.random_problem(condition, seed)
         trace = gdnp(problem, w, steps=steps, bisection_steps=1)
-        measured, bound = bounds.least_squares(problem, trace)
-        relative.append(measured / measured[0])
-        limit = bound / bound[0]
+        measured, _ = bounds.least_squares(problem, trace)
+        relative.append(held(measured / measured[0], steps))
     relative = np.maximum(relative, 1e-13)
     fig, ax = style.axes(height=3.5)
     at = np.arange(steps + 1)
@@ -189,7 +189,7 @@ def bound_and_run(condition, seeds=8):
         color=style.COLOR["measured"],
         label=f"measured, {seeds} problems",
     )
-    ax.semilogy(at, limit, "--", color=style.COLOR["predicted"], label="bound")
+    ax.semilogy(at, bounds.rate(problem) ** at, "--", color=style.COLOR["predicted"], label="bound")
     ax.set(xlabel="steps t", ylabel="gap, relative to the start", ylim=(1e-9, 2), xlim=(0, steps))
     style.legend_above(ax)
     return fig

@@ -170,6 +170,19 @@ def test_the_compared_methods_start_together_and_conjugate_gradients_end_in_d_st
     assert seconds > 0
 
 
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_a_method_whose_gradient_ends_at_0_stays_where_it_is(dimension):
+    # curvature 1 everywhere: a step of size 1 leads to the solution
+    rng = np.random.default_rng(dimension)
+    problem = LeastSquares(rng.normal(size=dimension), np.eye(dimension))
+    w = rng.normal(size=dimension)
+    start = experiments.best_length(problem, w)
+    assert gradient_descent(problem, start, steps=20).steps < 20
+    runs = experiments.compared(problem, w, 20)
+    assert {len(excess) for excess, _ in runs.values()} == {21}
+    assert np.ptp(runs["gradient descent"][0][2:]) == 0
+
+
 def test_a_batch_of_everything_takes_the_steps_of_the_theorem():
     X, y = experiments.diabetes()
     problem = LeastSquares.from_data(X, y)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bncore.chapters.convergence.least_squares import experiments, figures
+from bncore.convergence import LeastSquares
 
 EPS = np.finfo(np.float64).eps
 FLOOR = 2e-12  # Below it the figure of a descent draws nothing.
@@ -95,6 +96,14 @@ def test_on_data_the_least_excess_so_far_is_drawn_from_1():
         assert values[0] == 1
         assert (np.diff(values) <= 0).all()
     np.testing.assert_allclose(lines["bound"].get_ydata(), 0.9 ** (2 * np.arange(31)))
+
+
+def test_runs_that_end_early_are_drawn_to_the_last_step():
+    # curvature 1 everywhere: gradient descent ends, its gradient 0, when rounding lets it
+    rng = np.random.default_rng(0)
+    problem = LeastSquares(rng.normal(size=3), np.eye(3))
+    lines = drawn(figures.on_data(problem, rng.normal(size=(4, 3)), steps=30), 0)
+    assert {len(lines[name].get_ydata()) for name in lines} == {31}
 
 
 def test_too_large_steps_never_settle_and_small_batches_stay_above_all_the_data():
