@@ -95,7 +95,7 @@ def test_the_length_settles_below_the_stability_limit(rate):
 
 
 def test_the_figure_of_rates_draws_what_it_returns():
-    problems = experiments.random_problems(2, dimension=3, kappa=4.0)
+    problems = experiments.random_problems(3, dimension=3, kappa=4.0)
     rates = np.array([0.03, 0.3, 3.0])
     fig, steps = figures.rates(problems, rates, limit=2000)
     above, below = fig.axes
@@ -104,8 +104,16 @@ def test_the_figure_of_rates_draws_what_it_returns():
         met = np.isfinite(steps[method]).all(axis=1)
         np.testing.assert_array_equal(at, rates[met])
         np.testing.assert_array_equal(median, np.median(steps[method][met], axis=1))
-    bound = line(below, "bound")[1]
-    assert (line(below, "measured")[1] <= bound * (1 + 3 * EPS)).all()  # sums of three squares
+    small, _ = experiments.branches(problems)
+    law = line(above, "predicted")[1]
+    np.testing.assert_allclose(law * rates, np.median(small), rtol=8 * EPS)
+    runs = [experiments.descend_direction(problems, rate, 1000) for rate in rates]
+    measured, bound = line(below, "measured")[1], line(below, "bound")[1]
+    lengths = [np.median(np.sqrt(run.squared_length[-1])) for run in runs]
+    np.testing.assert_allclose(measured, lengths, rtol=8 * EPS)
+    longest = [run.length_bound.max() for run in runs]
+    np.testing.assert_allclose(bound**2, longest, rtol=8 * EPS)
+    assert (measured <= bound * (1 + 3 * EPS)).all()  # sums of three squares
 
 
 def test_the_figure_of_noise_draws_every_rate():
