@@ -71,19 +71,27 @@ def test_runs_are_drawn_relative_to_their_first_gap():
     plt.close(fig)
 
 
-def test_the_bounds_and_the_samples_are_drawn():
+def test_the_bounds_are_drawn_under_their_names():
+    labels = {"measured": "measured", "printed": "as reconstructed", "corrected": "corrected bound"}
+    draws = iter(np.random.default_rng(0).uniform(0.1, 1, size=(9, 5)))
     runs = {
-        name: {form: np.ones(5) for form in ("measured", "printed", "corrected")}
-        for name in ("length", "direction", "combined")
+        name: {form: next(draws) for form in labels} for name in ("length", "direction", "combined")
     }
     fig = figures.three_bounds(runs, 3)
-    assert [len(ax.get_lines()) for ax in fig.axes] == [3, 3, 3]
-    assert all(len(line.get_xdata()) == 4 for ax in fig.axes for line in ax.get_lines())
+    for ax, parts in zip(fig.axes, runs.values(), strict=True):
+        assert len(ax.get_lines()) == 3
+        for form, label in labels.items():
+            expected = np.column_stack([np.arange(4), parts[form][:4]])
+            np.testing.assert_array_equal(lines(ax)[label], expected)
     plt.close(fig)
-    fig = figures.sampling([10, 1000], np.array([[4.0, 4.0], [0.5, 0.5]]))
-    np.testing.assert_allclose(
-        lines(fig.axes[0])[r"$\propto n^{-1/2}$"], [[10, 4], [1000, 0.4]], rtol=8 * EPS
-    )
+
+
+def test_angles_are_drawn_with_their_medians_and_a_line_from_the_first():
+    fig = figures.sampling([10, 1000], np.array([[4.0, 1.0, 9.0], [0.5, 0.1, 0.7]]))
+    found = lines(fig.axes[0])
+    np.testing.assert_array_equal(found["median"], [[10, 4], [1000, 0.5]])
+    np.testing.assert_allclose(found[r"$\propto n^{-1/2}$"], [[10, 4], [1000, 0.4]], rtol=8 * EPS)
+    assert found["one sample"].tolist()[2:4] == [[10, 9], [1000, 0.5]]
     plt.close(fig)
 
 

@@ -26,17 +26,19 @@ def test_the_heights_are_those_of_the_problem(loss, correlation):
         assert abs(heights[i, j] - exact) < 1e-4 * np.ptp(heights)
 
 
-@pytest.mark.parametrize("loss", landscapes.LOSSES)
-def test_critical_points_are_level_and_those_of_the_others_on_the_line(loss):
-    fig = landscapes.landscape(loss, 0.2)
-    points = lines(fig.axes[0])
-    assert ("no critical point" in points) == (loss == "sigmoid")
-    problem = GaussianHalfspace(*landscapes.plane(0.2), landscapes.LOSSES[loss])
-    for point in points.get("critical points", []):
-        assert np.linalg.norm(problem.gradient(point)) < 100 * ACCURACY
-    for point in points["of the other losses"]:
-        assert experiments.angle(point, problem.solution_direction) < 180 * 16 * EPS
-    plt.close(fig)
+def test_critical_points_are_level_on_the_line_and_each_loss_shows_those_of_the_others():
+    drawn = {loss: lines(landscapes.landscape(loss, 0.2).axes[0]) for loss in landscapes.LOSSES}
+    own = {loss: found.get("critical points", np.empty((0, 2))) for loss, found in drawn.items()}
+    assert [loss for loss, points in own.items() if not len(points)] == ["sigmoid"]
+    assert "no critical point" in drawn["sigmoid"]
+    for loss, found in drawn.items():
+        problem = GaussianHalfspace(*landscapes.plane(0.2), landscapes.LOSSES[loss])
+        for point in own[loss]:
+            assert np.linalg.norm(problem.gradient(point)) < 100 * ACCURACY
+            assert experiments.angle(point, problem.solution_direction) < 180 * 16 * EPS
+        others = np.concatenate([points for other, points in own.items() if other != loss])
+        np.testing.assert_array_equal(found["of the other losses"], others)
+    plt.close("all")
 
 
 def test_the_pair_off_the_line_is_level_and_so_is_what_is_drawn_on_it():
@@ -51,7 +53,24 @@ def test_the_pair_off_the_line_is_level_and_so_is_what_is_drawn_on_it():
         assert np.linalg.norm(problem.gradient(point)) < rounding * np.linalg.norm(problem.u)
     assert all(experiments.angle(w, problem.solution_direction) > 30 for w in off)
     assert np.linalg.norm(problem.gradient(0.9 * pair[0])) > 1e-3
+    # Along the line f rises and falls by turns, from one critical point to the next.
+    along = problem.solution_direction / problem.norm(problem.solution_direction)
+    line = [problem.value(t * along) for t in np.linspace(-4, 4, 162)]
+    assert len(on) == np.count_nonzero(np.diff(np.sign(np.diff(line))))
+    assert not on[0].any()
     plt.close(fig)
+
+
+def test_the_level_curves_off_the_line_lie_where_the_problem_has_their_heights():
+    problem, _ = landscapes.waves()
+    ax = landscapes.off_the_line().axes[0]
+    levels = np.concatenate([curves.levels for curves in ax.collections])
+    paths = [path for curves in ax.collections for path in curves.get_paths()]
+    for level, path in zip(levels, paths, strict=True):
+        for w in path.vertices[:: len(path.vertices) // 5 + 1]:
+            # Between the points of the grid heights are taken for linear.
+            assert abs(problem.value(w) - level) < 0.01 * np.ptp(levels)
+    plt.close("all")
 
 
 @pytest.mark.parametrize("loss", ["softplus", "sine"])
