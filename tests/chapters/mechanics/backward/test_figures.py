@@ -34,7 +34,11 @@ def test_what_arrives_is_blind_to_level_and_tilt(level, tilt):
 
 @pytest.mark.parametrize("eps", [1e-5, 0.1, 10.0])
 def test_the_measured_leak_lies_on_the_predicted_curve(eps):
-    measured = heights(figures.leaking(eps), 1, "measured")
+    fig = figures.leaking(eps)
+    (law,) = (line for line in fig.axes[1].get_lines() if line.get_linestyle() == "--")
+    ratio, share = law.get_data()
+    np.testing.assert_allclose(share, ratio / (1 + ratio), rtol=32 * EPS)
+    measured = heights(fig, 1, "measured")
     np.testing.assert_allclose(measured, eps / (1 + eps), rtol=0, atol=32 * EPS)
 
 
@@ -56,13 +60,14 @@ def test_the_histogram_of_surviving_shares_follows_its_prediction(m):
 
 @pytest.mark.parametrize("step", figures.STEPS)
 def test_the_graph_marks_the_edges_that_carry_the_gradient(step):
-    values = {name: np.array([1.0, -0.5]) for name in figures.STEPS[1:]}
+    values = {name: np.array([place, -0.5]) for place, name in enumerate(figures.STEPS[1:], 1)}
     fig = figures.graph(step, values)
     node = "ℓ" if step == "forward" else step.removeprefix("∂ℓ/∂")
     thick = [patch for patch in fig.axes[0].patches if patch.get_linewidth() == 4]
     assert len(thick) == (0 if step == "forward" else sum(a == node for a, _ in figures.EDGES))
     texts = [text.get_text() for text in fig.axes[0].texts]
-    assert ("= 1   −0.5" in texts) == (step != "forward")
+    written = [text for text in texts if text.startswith("= ")]
+    assert written == [f"= {figures.STEPS.index(step)}   −0.5"] * (step != "forward")
     plt.close(fig)
 
 
