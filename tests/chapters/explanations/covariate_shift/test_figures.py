@@ -3,6 +3,8 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
+from torch.nn.functional import cross_entropy
 
 from bncore.chapters.explanations.covariate_shift import (
     exercises,
@@ -11,6 +13,8 @@ from bncore.chapters.explanations.covariate_shift import (
     measures,
     readings,
 )
+from bncore.explanations.covariate_shift import gradient_shift
+from bncore.lab import data, networks
 
 EPS = np.finfo(np.float64).eps
 
@@ -49,21 +53,44 @@ def test_small_steps_follow_the_first_order(normalization):
     measured, first = np.moveaxis(figures.small_steps(normalization), 1, 0)
     np.testing.assert_allclose(measured[:, 0, 1:], first[:, 0, 1:], rtol=0.05)
     assert (np.abs(measured / np.where(first, first, 1) - 1)[:, -1, 1:] > 0.1).any()
+    for seed in (1, 2):
+        split = data.digits(seed)
+        widths = [64, 32, 32, 32, 10]
+        model = networks.mlp(widths, "tanh", normalization, gain=1.0, seed=seed).double()
+        x, y = split.x_train[:128].double(), split.y_train[:128]
+        found = gradient_shift(model, cross_entropy, x, y, figures.SMALL_RATES[4]).relative
+        # Sums over 128 examples, in four layers.
+        np.testing.assert_allclose(measured[seed, 4], found, rtol=4 * 128 * EPS)
 
 
 def labels(ax):
     return {line.get_label() for line in ax.get_lines() if not line.get_label().startswith("_")}
 
 
-@pytest.mark.parametrize("network", figures.NETWORK)
-def test_two_networks_are_compared(network):
-    after = full_size.CONFIGURATION[figures.NETWORK[network]]["drawn"][-1]
-    for fig in (
-        figures.across_layers(network, "one move", after),
-        figures.shifts(network, "one rate"),
-        figures.equal_loss(network, "one rate"),
+@pytest.mark.parametrize(("network", "key"), [("deep linear", "linear"), ("VGG", "vgg")])
+def test_two_networks_are_compared(network, key):
+    after = full_size.CONFIGURATION[key]["drawn"][-1]
+    layers = readings.runs(key, "layers").sel(record=after, compared="one move")
+    fresh = readings.runs(key, "fresh").relative.sel(compared="one rate")
+    levels = [
+        [
+            readings.at_equal_loss(key, kind, "relative", "one rate", level, "fresh").median("seed")
+            for level in figures.EQUAL[:3]
+        ]
+        for kind in figures.PAIR
+    ]
+    for fig, expected in (
+        (figures.across_layers(network, "one move", after), layers.cosine.median("seed")),
+        (figures.shifts(network, "one rate"), fresh.median("seed")),
+        (
+            figures.equal_loss(network, "one rate"),
+            xr.DataArray(levels, {"kind": [*figures.PAIR]}, ["kind", "level"]),
+        ),
     ):
         assert labels(fig.axes[0]) == set(figures.PAIR)
+        for line in fig.axes[0].get_lines():
+            drawn, medians = line.get_ydata(), expected.sel(kind=line.get_label())
+            np.testing.assert_allclose(drawn[: len(medians)], medians, rtol=4 * EPS)
         plt.close(fig)
 
 
@@ -86,10 +113,15 @@ def test_one_mark_stands_for_each_recorded_run_that_arrives(name):
     losses = {one: np.full(10, 1.0) for one in figures.GIVEN_BACK}
     fig = figures.given_back(losses)
     row = figures.GIVEN_BACK.index(name)
-    marks = [line.get_xdata() for line in fig.axes[1].lines if line.get_marker() == "o"]
-    steps = figures.steps_of(name)
-    np.testing.assert_array_equal(marks[2 * row], np.minimum(steps[:, 0], 200))
-    np.testing.assert_array_equal(marks[2 * row + 1], np.minimum(steps[:, 1], 200))
+    marks = [line for line in fig.axes[1].lines if line.get_marker() == "o"][2 * row :][:2]
+    assert [mark.get_markerfacecolor() == "none" for mark in marks] == [False, True]
+    for place, (mark, level) in enumerate(zip(marks, (0.5, 0.1), strict=True)):
+        if name == "means moved":
+            found = readings.record()[1]["returned"]["fresh"].steps.isel(times=0, level=place)
+        else:
+            losses = readings.runs("vgg").losses.sel(kind=name).transpose("seed", "window")
+            found = readings.steps_to(losses.values, level)
+        np.testing.assert_array_equal(np.sort(mark.get_xdata()), np.sort(np.minimum(found, 200)))
     plt.close(fig)
 
 
