@@ -24,11 +24,14 @@ from bncore.lab import networks
 def test_the_figure_of_losses_shows_the_means_over_the_seeds(full, level):
     curves = full["overfitting"]["curves"]
     above, below = figures.overfitted(curves, level).axes
-    at = curves.sel(pixel_noise=level, network="whole batch").isel(steps=slice(1, None))
+    called = {label: network for network, label in overfitting.LABELS.items()}
     for ax, loss in ((above, "training loss"), (below, "test loss")):
-        assert len(ax.lines) == 5
-        np.testing.assert_array_equal(ax.lines[1].get_xdata(), at.steps)
-        np.testing.assert_array_equal(ax.lines[1].get_ydata(), at[loss])
+        assert len({line.get_label() for line in ax.lines}) == len(ax.lines) == 5
+        for line in ax.lines:
+            at = curves.sel(pixel_noise=level, network=called[line.get_label()])
+            at = at.isel(steps=slice(1, None))
+            np.testing.assert_array_equal(line.get_xdata(), at.steps)
+            np.testing.assert_array_equal(line.get_ydata(), at[loss])
         assert max(line.get_ydata().max() for line in ax.lines) < ax.get_ylim()[1]
 
 
@@ -38,11 +41,16 @@ def test_the_figure_of_gains_shows_intervals(full, level):
     (ax,) = figures.gained(fresh, level, {"ghost 8": [-2.0, -3.0]}).axes
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert len(names) == len(ax.containers) == 13
-    row = names.index(overfitting.LABELS["ghost 8"])
-    median, low, high = overfitting.gained(fresh, level, "ghost 8")
-    (point, _, (bar,)) = ax.containers[row]
-    assert point.get_xydata().tolist() == [[median, row]]
-    np.testing.assert_allclose(bar.get_segments()[0], [[low, row], [high, row]])
+    called = {label: network for network, label in overfitting.LABELS.items()}
+    seeds = [line.get_xdata() for line in ax.lines if line.get_marker() == "."]
+    base = fresh["last"].sel(pixel_noise=level, network=overfitting.BASE)
+    for row, (name, container) in enumerate(zip(names, ax.containers, strict=True)):
+        median, low, high = overfitting.gained(fresh, level, called[name])
+        (point, _, (bar,)) = container
+        assert point.get_xydata().tolist() == [[median, row]]
+        np.testing.assert_allclose(bar.get_segments()[0], [[low, row], [high, row]])
+        apart = fresh["last"].sel(pixel_noise=level, network=called[name]) - base
+        np.testing.assert_allclose(seeds[row], 100 * apart, rtol=0, atol=1e-9)
     again = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "D"]
     assert [values for values in again if values] == [[-2.0, -3.0]]
 
@@ -53,11 +61,14 @@ def test_the_figure_of_what_is_added_shows_intervals(full, level):
     (ax,) = figures.added(fresh, level).axes
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert names == list(overfitting.COMPARED)
-    row = names.index("dropout, without")
-    found = overfitting.gained(fresh, level, "no batch norm, dropout", "no batch norm")
-    (point, _, (bar,)) = ax.containers[row]
-    assert point.get_xydata().tolist() == [[found.median, row]]
-    np.testing.assert_allclose(bar.get_segments()[0], [[found.low, row], [found.high, row]])
+    assert overfitting.COMPARED["dropout, without"] == ("no batch norm, dropout", "no batch norm")
+    for row, (pair, container) in enumerate(
+        zip(overfitting.COMPARED.values(), ax.containers, strict=True)
+    ):
+        found = overfitting.gained(fresh, level, *pair)
+        (point, _, (bar,)) = container
+        assert point.get_xydata().tolist() == [[found.median, row]]
+        np.testing.assert_allclose(bar.get_segments()[0], [[found.low, row], [found.high, row]])
 
 
 def test_the_names_of_values_leave_room_for_the_slider():
@@ -66,9 +77,15 @@ def test_the_names_of_values_leave_room_for_the_slider():
 
 
 def test_the_figure_of_a_company_shows_the_exact_density():
-    (ax,) = figures.company(1, 8, scatter.companies(1, 8)).axes
-    curve = ax.lines[0]
+    outputs = scatter.companies(1, 8)
+    (ax,) = figures.company(1, 8, outputs).axes
+    curve, *upright = ax.lines
     np.testing.assert_allclose(curve.get_ydata(), GaussianOutput(1, 8).pdf(curve.get_xdata()))
+    assert [line.get_xdata()[0] for line in upright] == pytest.approx([1, -(7**0.5), 7**0.5])
+    density, edges, _ = ax.patches[0].get_data()
+    for first, last in ((0, 75), (0, 30), (30, 75)):
+        share = ((edges[first] <= outputs) & (outputs < edges[last])).mean()
+        assert density[first:last] @ np.diff(edges)[first:last] == pytest.approx(share, abs=1e-9)
 
 
 def test_the_figure_of_shares_shows_what_is_drawn_exact_and_of_digits():
@@ -82,7 +99,9 @@ def test_the_figure_of_shares_shows_what_is_drawn_exact_and_of_digits():
     first = [line for line in ax.lines if line.get_linestyle() == ":"]
     for line, values in zip(first, (1, 64), strict=True):
         np.testing.assert_allclose(line.get_ydata() * line.get_xdata(), 3 / (2 * values))
-    assert (lines["digits, convolution"] < 3 / (2 * 64 * np.array(scatter.SIZES))).all()
+    convolution = lines["digits, convolution"]
+    assert (convolution < 3 / (2 * 64 * np.array(scatter.SIZES))).all()
+    assert (np.diff(np.log(convolution)) < 0).all()
 
 
 def test_the_figure_of_statistics_shows_measured_and_exact():
@@ -103,8 +122,12 @@ def test_the_figure_of_the_shift(mean, pull):
     (ax,) = figures.shift(mean, pull, keeps).axes
     np.testing.assert_allclose(ax.lines[3].get_ydata(), [direct for direct, _ in measured])
     np.testing.assert_allclose(ax.lines[4].get_ydata(), [behind for _, behind in measured])
-    p = ax.lines[1].get_xdata()[10]
-    assert ax.lines[1].get_ydata()[10] == pytest.approx(variance_shift.direct(p, mean, 1.0))
+    for line, law in (
+        (ax.lines[1], lambda p: variance_shift.direct(p, mean, 1.0)),
+        (ax.lines[2], lambda p: scatter.alike(p, mean, pull)),
+    ):
+        p, drawn = (values[10] for values in line.get_data())
+        assert drawn == pytest.approx(law(p))
     plt.close("all")
 
 
@@ -122,10 +145,16 @@ def test_the_figure_of_dropout_shows_differences_from_none(full, place):
         np.testing.assert_allclose(line.get_xdata(), apart.keep[:-1], atol=0.01)
 
 
-def test_the_figure_of_reliability_leaves_out_rare_confidences(full):
-    bins = full["sampling"]["0.0"]["bins"]["running"]
-    above, _ = figures.reliability(bins, "running").axes
-    np.testing.assert_allclose(above.containers[0].lines[0].get_xdata(), bins[0][bins[2] >= 20])
+def test_the_figure_of_reliability_leaves_out_rare_confidences():
+    count = np.array([19.0, 20, 0, 100, 21])
+    confidence, frequency = np.linspace(0.1, 0.9, 5), np.array([0.2, 0.1, 0.5, 0.6, 0.8])
+    top, bottom = figures.reliability(np.array([confidence, frequency, count]), "running").axes
+    points, _, (bars,) = top.containers[0]
+    kept = [1, 3, 4]
+    np.testing.assert_array_equal(points.get_data(), [confidence[kept], frequency[kept]])
+    reach = [2 * (f * (1 - f) / n) ** 0.5 for f, n in ((0.1, 20), (0.6, 100), (0.8, 21))]
+    np.testing.assert_allclose([np.ptp(bar[:, 1]) / 2 for bar in bars.get_segments()], reach)
+    np.testing.assert_allclose(bottom.patches[0].get_data().values, count / 160)
 
 
 @pytest.mark.parametrize(
@@ -151,14 +180,14 @@ def test_the_figure_of_likelihoods_shows_differences_from_running_statistics(
 
 def test_the_figure_of_a_turned_digit():
     model = networks.mlp(experiments.WIDTHS, "relu", "batch")
-    pixels = experiments.digits(0).x_test[0]
+    first, pixels = experiments.digits(0).x_test[:2]
     draws = np.random.default_rng(0).dirichlet(np.ones(10), size=7)
     with torch.no_grad():
         fixed = model.eval()(pixels[None]).softmax(1)[0].numpy()
     upright = np.eye(10)[6]
     digit = sampling.Turned(
         [0, 30],
-        torch.stack([pixels, pixels]),
+        torch.stack([first, pixels]),
         np.stack([upright, fixed]),
         {8: np.stack([draws[::-1], draws], axis=1)},
     )
@@ -166,5 +195,9 @@ def test_the_figure_of_a_turned_digit():
     assert above.get_title() == "a 6, turned by 30°"
     (mark,) = (line for line in ax.lines if line.get_label() == "right class")
     assert mark.get_xdata() == [6]
+    (running,) = (line for line in ax.lines if line.get_label() == "running statistics")
+    np.testing.assert_array_equal(running.get_ydata(), fixed)
+    inks = np.unique(np.round(16 * pixels.double().numpy()) / 16)
+    assert [part.get_alpha() for part in above.patches] == np.maximum(inks, 0.03).tolist()
     np.testing.assert_allclose(ax.lines[3].get_ydata(), draws[:, 3])
     np.testing.assert_allclose(ax.lines[11].get_ydata(), draws.mean(axis=0))

@@ -5,6 +5,8 @@ import torch
 from scipy import stats
 
 from bncore.chapters.explanations.noise import dropout, experiments, sampling
+from bncore.explanations import uncertainty
+from bncore.lab import probes
 
 SINGLE = float(np.finfo(np.float32).eps)
 
@@ -37,6 +39,15 @@ def test_a_misleading_digit():
     np.testing.assert_allclose(digit.drawn[16].sum(-1), 1, rtol=10 * SINGLE)  # sums of ten
     assert digit.fixed[0].argmax() != digit.fixed[1].argmax()
     assert digit.fixed[1].max() > 0.9
+    x, y = split.x_test[:200], split.y_test[:200]
+    turned = sampling.rotated(x, 30)
+    with probes.evaluation(model):
+        upright, surely = model(x).argmax(1), model(turned).softmax(1)
+    misled = (upright == y) & (surely.argmax(1) != y) & (surely.amax(1) > 0.9)
+    drawn = uncertainty.sampled_scores(model, turned, split.x_train, 4, 3).softmax(2)
+    chosen, spread = (x == digit.views[0]).all(1), drawn.std(0).sum(1)
+    assert misled[chosen].all()
+    assert spread[chosen].max() == spread[misled].max()
 
 
 def test_intervals_allow_for_all_that_is_looked_at(full):

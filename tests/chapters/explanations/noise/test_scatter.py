@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch.nn.functional import conv2d
 
-from bncore.chapters.explanations.noise import scatter
+from bncore.chapters.explanations.noise import experiments, scatter
 from bncore.explanations import variance_shift
 from bncore.explanations.noise import GaussianOutput, mean_variance
+from bncore.lab import data, networks
 
-EPS = float(np.finfo(np.float64).eps)
+EPS, SINGLE = (float(np.finfo(kind).eps) for kind in (np.float64, np.float32))
 
 
 @pytest.mark.parametrize(("z", "m"), [(0, 4), (1, 16), (3, 8)])
@@ -34,10 +37,12 @@ def test_alike_inputs_have_the_formula_of_the_chapter(keep, mean, pull):
     assert scatter.alike(keep, mean, pull) == pytest.approx(expected, rel=16 * EPS, abs=0)
 
 
-@pytest.mark.parametrize(("mean", "pull"), [(0, 0), (1, 4), (2, 4)])
-def test_the_measured_shift_is_the_predicted_one(mean, pull):
-    found = scatter.measured_shift(0.4, mean, pull)
-    expected = (variance_shift.direct(0.4, mean, 1.0), scatter.alike(0.4, mean, pull))
+@pytest.mark.parametrize(
+    ("mean", "pull", "inputs"), [(0, 0, 17), (1, 4, 17), (2, 4, 17), (1, 1.5, 3)]
+)
+def test_the_measured_shift_is_the_predicted_one(mean, pull, inputs):
+    found = scatter.measured_shift(0.4, mean, pull, inputs)
+    expected = (variance_shift.direct(0.4, mean, 1.0), scatter.alike(0.4, mean, pull, inputs))
     np.testing.assert_allclose(found, expected, rtol=0.06)
 
 
@@ -94,6 +99,14 @@ def test_what_first_reaches_a_batch_norm():
     found = scatter.first_layers()
     assert found["dense"].shape[2] == 1
     assert found["convolution"].shape[2] == 64
+    dense = networks.mlp(experiments.WIDTHS, "relu", "batch", seed=0).linear1
+    kernels = next(networks.residual(1, 16, "batch", seed=0).parameters())
+    with torch.no_grad():
+        rows = dense(data.digits(0).x_train)[:, :, None]
+        maps = conv2d(data.digit_images(seed=0).x_train, kernels, padding=1).flatten(2)
+    for name, expected in (("dense", rows), ("convolution", maps)):
+        rounding = 64 * SINGLE * expected.abs().max().item()  # sums of 64 terms and fewer
+        np.testing.assert_allclose(found[name], expected.numpy(), rtol=0, atol=rounding)
     shares = {name: scatter.share_of_noise(values, 16, 200, 20) for name, values in found.items()}
     assert shares["dense"] == pytest.approx(0.086, rel=0.2)
     assert shares["convolution"] < 3 / (2 * 16 * 64)
