@@ -17,6 +17,9 @@ def test_full_batch_descent_with_decay_ends_at_the_stability_limit():
     felt = figures.ALONE_RATE / ((1 - figures.ALONE_RATE * 0.1) * run.length[-100:, i] ** 2)
     np.testing.assert_allclose(felt * curvature / 2, 1, rtol=0, atol=0.03)
     assert run.loss[-100:, figures.ALONE.index(0.0)].max() < EPS**1.5
+    effective, stable = (line.get_ydata() for line in figures.decay_alone(0.1).axes[1].lines)
+    np.testing.assert_allclose(effective[-100:], felt, rtol=8 * EPS)
+    assert stable[0] == pytest.approx(2 / curvature, rel=8 * EPS, abs=0)
 
 
 def test_the_first_figure_marks_the_gradient():
@@ -103,3 +106,6 @@ def test_the_floor_under_decay_alone_is_as_estimated(decay):
     floor = figures.ALONE_RATE * decay * curvature / 4
     late = run.loss[-500:, figures.ALONE.index(decay)]
     np.testing.assert_allclose(late, floor, rtol=0.1)
+    measured, estimated = (line.get_ydata() for line in figures.decay_alone(decay).axes[0].lines)
+    np.testing.assert_array_equal(measured[-500:], late)
+    assert estimated[0] == pytest.approx(floor, rel=8 * EPS, abs=0)
