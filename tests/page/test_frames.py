@@ -77,6 +77,7 @@ def test_a_card_has_its_size_and_paper_all_round_the_figure(height):
         np.testing.assert_array_equal(np.round(255 * corner[:3]), paper)
     low, high = dark.min(axis=0), dark.max(axis=0)
     np.testing.assert_allclose(low, [629, 1199] - high, atol=0.02 * 1200)
+    assert (low > 0.01 * 630).all()
 
 
 def test_rendering_closes_the_figure(line):

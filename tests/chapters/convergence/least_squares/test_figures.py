@@ -63,7 +63,13 @@ def test_the_drawn_runs_keep_to_the_drawn_bound():
 
 def test_late_factors_are_drawn_on_the_predicted_curve_and_below_the_bound():
     tilts = np.array([0.0, 90.0])
-    lines = drawn(figures.late(tilts, experiments.late_factors(tilts, seeds=2)), 0)
+    found = experiments.late_factors(tilts, seeds=3)
+    fig = figures.late(tilts, found)
+    for column, name in enumerate(("normalised, best length", "gradient descent")):
+        (bars,) = (each for each in fig.axes[0].containers if each.get_label() == name)
+        middle = np.median(found[..., column], axis=1)
+        np.testing.assert_array_equal(bars.lines[0].get_ydata(), middle)
+    lines = drawn(fig, 0)
     predicted, bound = lines["predicted"], lines["bound of both"].get_ydata()[0]
     curve = np.asarray(predicted.get_ydata())
     assert (np.diff(curve) > 0).all()
@@ -91,10 +97,11 @@ def test_at_every_rate_the_median_is_drawn_and_what_is_infinite_lies_on_the_edge
 def test_on_data_the_least_excess_so_far_is_drawn_from_1():
     problem, w0 = experiments.random_problem(10, 0, dimension=4)
     lines = drawn(figures.on_data(problem, [w0], steps=30), 0)
-    for name in experiments.compared(problem, w0, 1):
+    for name, (excess, _) in experiments.compared(problem, w0, 30).items():
         values = np.asarray(lines[name].get_ydata())
         assert values[0] == 1
         assert (np.diff(values) <= 0).all()
+        assert values[-1] == pytest.approx(max(excess.min() / excess[0], 1e-16), rel=8 * EPS)
     np.testing.assert_allclose(lines["bound"].get_ydata(), 0.9 ** (2 * np.arange(31)))
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bncore.chapters.mechanics.scaling import experiments, figures, full_size
 from bncore.lab import recorded
@@ -120,18 +121,19 @@ def test_the_leads_are_means_over_the_fresh_seeds_around_which_their_intervals_l
     (ax,) = figures.leads(last).axes
     bars = [one for one in ax.get_lines() if len(one.get_xdata()) == 2][:-1]
     marks = [one.get_xdata()[0] for one in ax.get_lines() if len(one.get_xdata()) == 1]
-    wanted = [
-        100
-        * float(
-            (
-                last.sel(source=source, first=first) - last.sel(source=source, first="batch norm")
-            ).mean()
-        )
+    apart = [
+        100 * (last.sel(source=source, first=first) - last.sel(source=source, first="batch norm"))
         for first in ("nothing", "z-score", "logarithm")
         for source in ("breast cancer", "product", "sum")
     ]
+    wanted = [float(one.mean()) for one in apart]
     np.testing.assert_allclose(marks, wanted, rtol=1e-9)
     np.testing.assert_allclose([bar.get_xdata().mean() for bar in bars], wanted, rtol=1e-9)
+    # Student's intervals, of ten that are looked at.
+    seeds = last.sizes["seed"]
+    quantile = stats.t.isf(0.05 / 10 / 2, seeds - 1)
+    reach = [quantile * float(one.std(ddof=1)) / seeds**0.5 for one in apart]
+    np.testing.assert_allclose([np.ptp(bar.get_xdata()) / 2 for bar in bars], reach, rtol=1e-9)
     ahead = [bar.get_xdata()[0] > 0 for bar in bars]
     assert ahead == [False, True, False, False, True, True, False, True, False]
 
