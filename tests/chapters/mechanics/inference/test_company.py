@@ -55,6 +55,8 @@ def test_the_spread_is_as_predicted_in_large_batches_and_bounded_in_all(law, dis
     assert found.value == standard[np.abs(standard - distance).argmin()]
     # Deviations of 2000 draws are right to 1.6 %; the next order is 1 / m. Four standard errors.
     assert abs(found.measured[-1] / found.predicted[-1] - 1) < 0.08
+    scaled = np.array(found.predicted) * np.sqrt(SIZES)
+    np.testing.assert_allclose(scaled, scaled[0], rtol=1e-12)
     for m in SIZES:
         assert np.abs(found.outputs[m]).max() <= np.sqrt(m - 1)
 

@@ -37,7 +37,8 @@ def test_votes_mark_the_answer():
 
 
 def test_spread_shows_measured_beside_predicted():
-    outputs = dict.fromkeys([2, 4, 8], np.random.default_rng(0).normal(size=100))
+    rng, edges = np.random.default_rng(0), np.linspace(-2, 6, 65)
+    outputs = {m: 3 * rng.normal(size=100) for m in (2, 4, 8)}
     one = company.Spread(1.0, outputs, [1.0, 0.7, 0.5], [0.9, 0.6, 0.4])
     fig = figures.spread(one, [2, 4, 8], 4)
     drawn = lines(fig.axes[1])
@@ -45,6 +46,10 @@ def test_spread_shows_measured_beside_predicted():
     np.testing.assert_array_equal(
         drawn["predicted, to first order"], [[2, 0.9], [4, 0.6], [8, 0.4]]
     )
+    bars = [bar.get_height() for bar in fig.axes[0].patches]
+    # What lies beyond the edges stands in the first and in the last bar.
+    counts, _ = np.histogram(np.clip(outputs[4], -2, 6), edges)
+    np.testing.assert_allclose(bars, counts / (100 * np.diff(edges)), rtol=64 * EPS)
 
 
 def test_variance_ratios_are_corrected_for_each_way_to_draw_a_batch():
@@ -62,7 +67,7 @@ def test_variance_ratios_are_corrected_for_each_way_to_draw_a_batch():
 @pytest.mark.parametrize("updates", [1, 5])
 def test_the_window_shows_the_weights_the_prediction_and_the_past_measured(updates):
     t = np.arange(11.0)
-    found = estimates.Running(np.stack([t + 0.5, t + 1.0]), t, 0 * t)
+    found = estimates.Running(np.stack([t + 0.5, t + 1.0]), t, t / 8)
     top, bottom = figures.window(found, 0.1, updates).axes
     weights = averaging.weights(0.1, updates)
     np.testing.assert_allclose(top.patches[0].get_data().values, weights[:0:-1], rtol=4 * EPS)
@@ -70,6 +75,8 @@ def test_the_window_shows_the_weights_the_prediction_and_the_past_measured(updat
     population, predicted, *measured = bottom.get_lines()
     np.testing.assert_array_equal(population.get_ydata(), 4)
     np.testing.assert_array_equal(predicted.get_xydata(), np.stack([t, t], axis=1))
+    band = {tuple(point) for point in bottom.collections[0].get_paths()[0].vertices}
+    assert band >= {(at, at + side * at / 4) for at in t for side in (-1, 1)}
     for line, path in zip(measured, found.paths, strict=True):
         past = np.stack([t, path], axis=1)[: updates + 1]
         np.testing.assert_array_equal(line.get_xydata(), past)
@@ -87,6 +94,9 @@ def test_the_window_says_so_when_the_initial_value_weighs_too_little_to_draw(mom
 def test_speed_up_shows_every_network():
     ax = figures.speed_up([1, 8], {"a": [2, 1.5], "b": [1.2, 1.1]}).axes[0]
     assert legend(ax) == ["a", "b"]
+    drawn = lines(ax)
+    np.testing.assert_array_equal(drawn["a"], [[1, 2], [8, 1.5]])
+    np.testing.assert_array_equal(drawn["b"], [[1, 1.2], [8, 1.1]])
 
 
 def test_means_over_seeds_are_drawn():
@@ -102,8 +112,12 @@ def test_means_over_seeds_are_drawn():
     )
     np.testing.assert_allclose(drawn["model.eval(), any batch"][:, 1], 0.95, rtol=4 * EPS)
 
-    ways = dict.fromkeys("abcde", values)
-    assert legend(figures.tiny([2, 4], ways).axes[0]) == list("abcde")
+    ways = {name: values / (1 + place) for place, name in enumerate("abcde")}
+    ax = figures.tiny([2, 4], ways).axes[0]
+    assert legend(ax) == list("abcde")
+    for place, name in enumerate("abcde"):
+        wanted = np.array([[2, 0.2], [4, 0.7]]) / [1, 1 + place]
+        np.testing.assert_allclose(lines(ax)[name], wanted, rtol=4 * EPS)
 
     running = {0.01: values[0], 0.1: values[1], None: [0.5, 0.7]}
     fig = figures.momenta(running, [0.8, 1.0], 3)
@@ -115,11 +129,13 @@ def test_means_over_seeds_are_drawn():
     np.testing.assert_allclose(left, [0.99**3, 0.9**3], rtol=8 * EPS)
 
     images = np.zeros((3, 64))
-    found = {"saved": values, "fitted": values, "ones": values / 2}
+    found = {"saved": values, "fitted": values / 4, "ones": values / 2}
     fig = figures.contrast(images, [0.5, 1.0], found, 0.5)
     assert len(fig.axes[0].patches) == 3
     np.testing.assert_allclose(
         lines(fig.axes[1])["saved statistics"][:, 1], [0.2, 0.7], rtol=4 * EPS
     )
+    fitted = lines(fig.axes[1])["fitted to the new images"]
+    np.testing.assert_allclose(fitted[:, 1], [0.05, 0.175], rtol=4 * EPS)
     ones = lines(fig.axes[1])["fitted to ones only, tested on them"]
     np.testing.assert_allclose(ones[:, 1], [0.1, 0.35], rtol=4 * EPS)
