@@ -58,6 +58,14 @@ def test_large_batches_lose_more_than_by_chance_and_less_after_training(seed):
     assert (fresh[:2] > 1 / 256).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_batches_of_four_keep_more_than_by_chance_in_a_fresh_network_and_large_ones_less(seed):
+    kept = experiments.shares_on_digits([4, 128, 256], seed, 0)[:, 2]
+    assert kept[0] > 1 / 2
+    assert kept[1] < 1 - 2 / 128
+    assert kept[2] < 1 - 2 / 256
+
+
 def test_the_gradients_at_the_nodes_are_named_in_the_order_of_the_figure():
     x, dy = np.random.default_rng(0).normal(size=(2, 6, 1))
     found = experiments.at_nodes(x, dy, np.array([1.5]), np.array([0.5]))
