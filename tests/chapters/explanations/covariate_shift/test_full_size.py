@@ -97,6 +97,14 @@ def test_the_vggs_are_recorded_at_one_best_rate_and_the_linear_networks_at_two()
     assert readings.runs("linear").learning_rate.values.tolist() == [0.01, 0.03]
 
 
+def test_the_next_rate_of_the_plain_linear_network_diverges_in_half_the_runs_and_is_better_else():
+    ends = readings.runs("linear", "tuning").end.sel(kind="no batch norm")
+    here, above = (ends.sel(learning_rate=rate) for rate in (0.01, 0.03))
+    assert here.notnull().all()
+    assert (above.notnull().sum(), above.sizes["seed"]) == (2, 4)
+    assert above.max() < here.min()
+
+
 def ratio(compared):
     """Relative shift of the linear network with batch norm over that without, from step 5 on."""
     found = readings.runs("linear", "fresh").relative.sel(compared=compared, record=slice(5, None))
