@@ -176,6 +176,9 @@ def test_spectra_are_recorded_as_the_chapter_says():
         assert (normalised.along / normalised.largest).max() < 1 / 3
         longer = normalised.smallest / plain.smallest
         assert (longer > 1).sum() == {2: 4, 6: 4, 10: 5}[depth]
+        sides = -normalised.smallest / normalised.largest
+        assert 0.35 < sides.min() < sides.max() < 1.05
+    assert (normalised.largest > plain.largest).sum() == 2
     assert 2.1 < longer.min() < longer.max() < 4.5
     ends = full["end"].smallest
     assert (ends.sel(kind=PAIR[0]) < ends.sel(kind=PAIR[1])).sum() == 29
@@ -210,6 +213,7 @@ def test_the_largest_eigenvalue_is_recorded_near_the_edge_at_high_rates_only():
         assert low < at.min() < at.max() < high
     factor = plain.mean("seed") / found.sel(kind="batch norm").mean("seed")
     assert (factor.diff("learning_rate") < 0).all()
+    assert (found.mean("seed").diff("learning_rate") < 0).all()
     assert 4 < factor.min() < factor.max() < 11
 
 
@@ -217,7 +221,7 @@ def test_networks_that_hardly_learn_are_recorded_as_smooth():
     full = records.record()["full"]
     kept = full["plateau"].sel(record=records.LATE)
     plain, normalised = (kept.sel(kind=kind) for kind in PAIR)
-    assert (normalised.absolute > 100 * plain.absolute).all()
+    assert (normalised.absolute > 1000 * plain.absolute).all()
     assert plain.loss.min() > 2.2
     plain, normalised = (full["vgg"].sel(kind=kind) for kind in PAIR)
     assert plain.absolute.max() < normalised.absolute.min()
