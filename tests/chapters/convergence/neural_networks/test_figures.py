@@ -68,6 +68,9 @@ def test_the_figure_of_ratios_shows_the_intervals_of_the_record(record):
     assert [each.get_text() for each in ax.get_yticklabels()] == [row[0] for row in deep.ROWS]
     for drawn, when in zip(ax.containers, ("start", "later"), strict=True):
         points, _, (bars,) = drawn
+        heights, (low, high) = points.get_ydata(), ax.get_ylim()
+        np.testing.assert_allclose(heights, ax.get_yticks(), atol=0.2)
+        assert low < heights.min() < heights.max() < high
         for mean, ends, (_, name, at) in zip(
             points.get_xdata(), bars.get_segments(), deep.ROWS, strict=True
         ):
