@@ -107,13 +107,17 @@ def sublinear():
     )
 
 
-def _steps_for_one(problem, w, limit):
-    """Steps of the normalised descent for one of gradient descent, either at its own best size.
+SIZES = np.array([0.7, 1.0, 1.4, 1.6, 1.8, 1.9, 1.95, 1.98, 2.0, 2.2, 2.6, 3.0, 3.2, 3.4, 3.7, 4.0])
+"""Step sizes, times L. Gradient descent needs one below 2; the normalised descent may take a longer one."""
 
-    Counted to a millionth of the first excess, which is that of the best length along w.
+
+def _steps_by_size(problem, w, limit):
+    """Steps of the normalised descent and of gradient descent, a row each, at every one of ``SIZES``.
+
+    Counted to a millionth of the first excess, which is that of the best length along w. The count ends
+    when either has arrived with one of the sizes, and is infinite for those that have not.
     """
-    sizes = np.array([0.7, 1.0, 1.4, 1.6, 1.8, 2.0, 2.4, 3.2])[:, np.newaxis]
-    sizes = sizes / problem.largest_eigenvalue
+    sizes = SIZES[:, np.newaxis] / problem.largest_eigenvalue
     u, S, least = problem.u, problem.S, problem.rayleigh_optimum
     W = np.tile(w / np.linalg.norm(w), (len(sizes), 1))
     V = np.tile(experiments.best_length(problem, w), (len(sizes), 1))
@@ -130,7 +134,12 @@ def _steps_for_one(problem, w, limit):
         W = W / np.linalg.norm(W, axis=1, keepdims=True)
         with np.errstate(over="ignore", invalid="ignore"):
             V = V - sizes * (u + V @ S)
-    normalised, plain = needed.min(axis=1)
+    return needed
+
+
+def _for_one(steps):
+    """Steps of the normalised descent for one of gradient descent, either at its own best size."""
+    normalised, plain = steps.min(axis=1)
     return normalised / plain
 
 
@@ -142,7 +151,7 @@ def faster():
     """
     logs = {
         f"mean over 16 random problems with 10 and 50 weights, {kind}": [
-            np.log(_steps_for_one(problem, w, round(5 * problem.condition_number)))
+            np.log(_for_one(_steps_by_size(problem, w, round(5 * problem.condition_number))))
             for problem, w in problems
         ]
         for kind, problems in (
@@ -151,7 +160,7 @@ def faster():
         )
     }
     X, y = experiments.diabetes()
-    on_data = _steps_for_one(LeastSquares.from_data(X, y), np.ones(X.shape[1]), 1500)
+    on_data = _for_one(_steps_by_size(LeastSquares.from_data(X, y), np.ones(X.shape[1]), 1500))
     steps = (
         "steps to a millionth of the first excess for one of gradient descent, each at its own best "
         "step size"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.convergence.least_squares import claims
+from bncore.chapters.convergence.least_squares import claims, experiments
+from bncore.convergence import LeastSquares, batch_norm_gradient_descent
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -21,3 +22,46 @@ def test_no_step_along_the_gradient_is_better(seed):
     found = quotient(claims._ascend(B, A, v))
     assert best <= found * (1 + 1e-12) + 1e-12
     assert found <= best + 1e-3 * abs(best)
+
+
+def on_diabetes():
+    X, y = experiments.diabetes()
+    return LeastSquares.from_data(X, y), np.ones(X.shape[1])
+
+
+def test_the_best_step_size_of_either_descent_lies_inside_the_sizes_tried():
+    raced = (
+        *experiments.with_normal_solutions(),
+        *experiments.with_any_solutions(),
+        on_diabetes(),
+    )
+    for problem, w in raced:
+        limit = max(200, round(5 * problem.condition_number))
+        needed = claims._steps_by_size(problem, w, limit)
+        best = needed.min(axis=1)
+        assert (needed[:, 0] > best).all()
+        assert (needed[:, -1] > best).all()
+
+
+def test_on_the_diabetes_data_the_best_step_is_beyond_the_corollary():
+    normalised, plain = claims._steps_by_size(*on_diabetes(), 1500)
+    assert claims.SIZES[normalised.argmin()] > 3
+    assert claims.SIZES[plain.argmin()] < 2
+    assert normalised.min() / plain.min() == pytest.approx(0.3, abs=0.05)
+
+
+def test_on_the_diabetes_data_the_pace_with_one_rate_hangs_on_the_length_at_the_start():
+    problem, w = on_diabetes()
+    start = experiments.best_length(problem, w)
+    taken = []
+    for stretch in (1, 2, 4):
+        run = batch_norm_gradient_descent(
+            problem,
+            stretch * start,
+            g0=problem.norm(start),
+            learning_rate=1 / problem.smoothness,
+            steps=3000,
+        )
+        excess = experiments.excess(problem, run.weights)
+        taken.append(experiments.steps_to(excess, 1e-4 * excess[0]))
+    assert max(taken) > 2 * min(taken)
