@@ -115,7 +115,7 @@ def one_line():
     )
     yield under("$c_1$ and $c_2$ do not both vanish there; for convex losses they do not")
     yield at_most(1e-4, max(angles[~vanish]), what.format(sum(~vanish)))
-    yield otherwise("they both vanish, as they can for a loss with several valleys")
+    yield otherwise("they both vanish, as they can for a loss with a valley and a hill")
     yield at_most(1e-4, max(angles[vanish]), what.format(sum(vanish)))
 
 

@@ -35,6 +35,19 @@ def test_the_squared_loss_stays_on_the_line_and_softplus_leaves():
     plt.close(fig)
 
 
+def test_easy_outliers_turn_the_line_and_not_the_softplus_minimiser():
+    turned = {"softplus": [], "squared": []}
+    for distance in figures.DISTANCES:
+        Z = experiments.with_outliers(distance)
+        for loss, found in turned.items():
+            problem = EmpiricalHalfspace(Z, figures.LOSSES[loss])
+            found.append(experiments.newton(problem, Z))
+    from_first = {
+        loss: max(experiments.angle(w, found[0]) for w in found) for loss, found in turned.items()
+    }
+    assert from_first["softplus"] < 2 < 40 < from_first["squared"]
+
+
 @pytest.mark.parametrize(("by", "drawn"), [("iterations", 4), ("seconds", 6)])
 def test_a_race_is_drawn_by_iterations_and_by_seconds(by, drawn):
     found = experiments.race(experiments.with_outliers(3.0, samples=100), 20)

@@ -43,6 +43,34 @@ def test_the_chapter_says_at_which_steps_descent_arrives_on_breast_cancer(record
         assert arrives.sel(step=slice(steps[0], steps[-1])).all()
 
 
+def test_with_skewed_features_and_huber_one_run_of_gdnp_gets_stuck_and_none_of_descent(record):
+    for found in record["full"].values():
+        lost = found["fresh"].iterations.sel(data="skewed", loss="huber").isnull().sum(["seed"])
+        assert lost.sel({"method": "GDNP"}).item() == 1
+        assert lost.sel({"method": "gradient descent"}).item() == 0
+    assert found["fresh"].sizes["seed"] == 10
+
+
+def test_gdnp_spends_more_time_than_descent_in_all_cases_but_one(record):
+    ratios = []
+    for found in record["full"].values():
+        fresh = found["fresh"].drop_sel(data="Gaussian").isel(accuracy=0)
+        time = (fresh.iterations * fresh.seconds).median("seed")
+        ratio = time.sel({"method": "GDNP"}) / time.sel({"method": "gradient descent"})
+        ratios.extend(ratio.values.ravel())
+    assert len(ratios) == 18
+    assert sorted(ratios)[0] < 1 < sorted(ratios)[1]
+
+
+@pytest.mark.parametrize("loss", acceleration.LOSSES)
+@pytest.mark.parametrize("method", ["GDNP", "gradient descent"])
+def test_breast_cancer_is_not_solved_to_a_ten_thousandth(record, method, loss):
+    case = {"method": method, "data": "breast cancer", "loss": loss, "accuracy": 0.01}
+    step = record["full"]["0.01"]["fresh"].step.sel(case).item()
+    found = acceleration.run(method, "breast cancer", loss, 1e-4, step, 3)
+    assert np.isnan(found["iterations"])
+
+
 def test_a_comparison_is_that_of_geometric_means(record):
     fresh = record["full"]["0.01"]["fresh"]
     found = acceleration.against(fresh, "iris", "huber", "Nesterov")

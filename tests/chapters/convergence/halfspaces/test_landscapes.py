@@ -73,6 +73,17 @@ def test_the_level_curves_off_the_line_lie_where_the_problem_has_their_heights()
     plt.close("all")
 
 
+def test_a_valley_and_a_hill_are_enough_for_a_critical_point_off_the_line():
+    loss = (lambda a: a**3 / 3 - a, lambda a: a**2 - 1, lambda a: 2 * a)
+    problem = GaussianHalfspace(*landscapes.plane(0.3), loss)
+    w = np.array([problem.u[1], -problem.u[0]])
+    w /= problem.norm(w)  # the score has the mean 0 and the variance 1
+    rounding = ACCURACY + 64 * EPS
+    assert np.linalg.norm(problem.gradient(w)) < 10 * rounding
+    assert experiments.angle(w, problem.solution_direction) > 45
+    assert np.linalg.norm(problem.gradient(0.9 * w)) > 0.1
+
+
 @pytest.mark.parametrize("loss", ["softplus", "sine"])
 @pytest.mark.parametrize("step", [0, 4])
 def test_the_walk_lies_on_its_prediction(loss, step):
