@@ -255,9 +255,7 @@ def recorded_ratio(found, name, when, at=None):
 
 ROWS = (
     ("step at rate 0.3", "change", RATE),
-    ("move of 0.1 %", "moved", 0.001),
-    ("move of 1 %", "moved", 0.01),
-    ("move of 10 %", "moved", 0.1),
+    *((f"move of {100 * move:g} %", "moved", move) for move in MOVES),
     ("2nd derivative", "blocks", None),
     ("same, free of scale", "relative_blocks", None),
 )

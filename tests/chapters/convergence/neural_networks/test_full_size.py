@@ -40,3 +40,12 @@ def test_a_ratio_is_that_of_geometric_means_with_an_interval_for_all(record):
     over_all = deep.recorded_ratio(fresh, "blocks", "later")
     each = [deep.recorded_ratio(fresh, "blocks", "later", layer).mean for layer in deep.OTHERS]
     assert over_all.mean == pytest.approx(np.mean(each), rel=1e-12)
+
+
+def test_moves_of_equal_length_change_no_less_later_and_at_three_percent_as_much(record):
+    fresh = record["full"]["fresh"]
+    later = {move: deep.recorded_ratio(fresh, "moved", "later", move) for move in deep.MOVES}
+    assert [move for move, ratio in later.items() if not ratio.separates] == [0.03]
+    assert min(ratio.mean for ratio in later.values()) > 0
+    start = {move: deep.recorded_ratio(fresh, "moved", "start", move) for move in deep.MOVES}
+    assert [move for move, ratio in start.items() if ratio.mean < 0] == [0.1]
