@@ -71,7 +71,7 @@ def test_what_the_page_says_of_statistics_is_in_the_record(record, page):
 
     def lead(one, other, m):
         pair = (last.sel(statistics=name, batch_size=m) for name in (one, other))
-        return studies.difference(*pair, looked_at=4)
+        return studies.difference(*pair, looked_at=5)
 
     def said(interval):
         return "{:.1f} points ({:.1f} to {:.1f}".format(*interval)
@@ -84,7 +84,7 @@ def test_what_the_page_says_of_statistics_is_in_the_record(record, page):
     assert low < 0 < high
     whole = 100 * full["equal_cost"]["fresh"]["last"].squeeze(drop=True)
     batch = last.sel(statistics="batch", batch_size=32)
-    assert said(studies.difference(batch, whole, looked_at=1)) in page
+    assert said(studies.difference(batch, whole, looked_at=5)) in page
 
 
 def test_what_the_page_says_of_changes_is_in_the_record(record, page):
