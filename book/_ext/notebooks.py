@@ -91,6 +91,7 @@ def run_cells(notebook, folder, environment, on_cell=lambda: None, before="", af
         notebook,
         timeout=TIMEOUT,
         kernel_name="python3",
+        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--IPKernelApp.log_level=40"],
     )

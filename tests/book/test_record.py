@@ -42,6 +42,13 @@ def test_recording_keeps_text_and_drops_the_rest():
     assert notebook.metadata.kernelspec.name == "python3"
 
 
+def test_what_a_slow_cell_prints_in_parts_is_kept_as_one(tmp_path):
+    slow = "import time\nfor part in 'ab':\n    print(part, flush=True)\n    time.sleep(0.5)"
+    notebook = new_notebook(cells=[new_code_cell(slow)])
+    notebooks.run_cells(notebook, tmp_path, {})
+    assert [out.text for out in notebook.cells[0].outputs] == ["a\nb\n"]
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_committed_chapter_is_as_recording_leaves_it(path):
     committed = nbformat.read(path, as_version=4)
