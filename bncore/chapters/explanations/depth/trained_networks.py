@@ -26,7 +26,7 @@ def trained(tuning, layers, steps):
     layers, steps : int
     """
     fig, ax = style.axes(height=3.6)
-    for kind, marker in (("plain", "s"), ("batch norm", "o"), ("residual", "^")):
+    for kind, marker in (("plain", "o"), ("batch norm", "s"), ("residual", "D")):
         seen = tuning.accuracy.sel(kind=kind, layers=layers, steps=steps).dropna("learning_rate")
         rates, color = seen.learning_rate.values, COLORS[kind]
         ax.fill_between(rates, seen.min("seed"), seen.max("seed"), color=color, alpha=0.2, lw=0)
@@ -52,7 +52,7 @@ def forgetting():
     """Draw how alike digits look in the last hidden layer, and how well their likeness is kept."""
     counts = [5, 10, 20, 30, 60]
     fig, panels = style.axes(rows=2, height=5.2, sharex=True)
-    for kind, marker in (("plain", "s"), ("batch norm", "o"), ("residual", "^")):
+    for kind, marker in (("plain", "o"), ("batch norm", "s"), ("residual", "D")):
         found = np.array([geometry(kind, count) for count in counts])
         for ax, values in zip(panels, found.T, strict=True):
             ax.plot(counts, values, marker + "-", color=COLORS[kind], label=NAMES[kind])

@@ -36,6 +36,13 @@ def test_degrees_of_relu_in_closed_form():
     np.testing.assert_allclose(experiments.variance_by_degree("relu", 2), expected, rtol=1e-8)
 
 
+def test_thirty_relu_layers_leave_a_ten_thousandth_of_small_differences_of_angles():
+    """A layer multiplies them by the share of degree 1, (E φ')^2 / Var φ."""
+    share = experiments.variance_by_degree("relu", 1).item()
+    assert round(share, 2) == 0.73
+    assert round(1e4 * share**30) == 1
+
+
 @pytest.mark.parametrize(("activation", "seeds"), [("relu", 3), ("gelu", 3), ("identity", 3)])
 def test_so_do_they_live(activation, seeds):
     measured = experiments.measured_rates(activation, 512, 64, 24, seeds).mean()
@@ -52,6 +59,22 @@ def test_weight_gradients_are_width_times_variance_times_signal_gradients():
     norms = experiments.gradients("tanh", 12, 400, 32, 0)
     factor = 400 * depth.batch_variance("tanh", 32)
     np.testing.assert_allclose((norms.weights / norms.signals)[2:], factor, rtol=0.03)
+
+
+def test_what_the_chapter_predicts_for_relu():
+    """Batches of 8; and batches of 64, from the last block to the first, with skips and without."""
+    assert round(depth.growth_rate("relu", 8), 3) == 1.788
+    rate, variance = depth.growth_rate("relu", 64), depth.batch_variance("relu", 64)
+    for blocks, residual, decades in ((60, 59, np.log10(2e10)), (1000, 4000, 174)):
+        grown = depth.residual_growth(rate, blocks, 1 / variance)[1]
+        assert grown == pytest.approx(residual, rel=0.1)
+        assert (blocks - 1) * np.log10(rate) == pytest.approx(decades, abs=0.1)
+
+
+@pytest.mark.parametrize(("layers", "least", "most"), [(30, 10**4.5, 10**5.5), (60, 1e10, 1e11)])
+def test_the_gradients_of_networks_that_train_and_of_those_that_do_not(layers, least, most):
+    for seed in range(3):
+        assert least < experiments.dynamic_range(layers, 0.1, seed)[0] < most
 
 
 def test_a_residual_network_follows_the_power_law():
