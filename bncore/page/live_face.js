@@ -1,7 +1,5 @@
 /* An interactive figure in a notebook, with the browser's own controls. See live_face.py. */
 
-let views = 0;
-
 function element(tag, attributes, ...children) {
   const made = Object.assign(document.createElement(tag), attributes);
   made.append(...children);
@@ -47,7 +45,8 @@ function buttons(axis, index, id, moved) {
 }
 
 function render({ model, el }) {
-  const view = `bn-live-${views++}`;
+  // The host may load this module anew for each figure: a counter would give all of them one name.
+  const view = `bn-live-${Math.random().toString(36).slice(2)}`;
   const picture = element("img", {});
   let source = null;
 

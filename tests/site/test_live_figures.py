@@ -37,7 +37,8 @@ PICTURE = """async figure => {
 @pytest.fixture(scope="module")
 def notebook(lab):
     """The tab of JupyterLab in which the figures are drawn."""
-    return lab(new_notebook(cells=[new_code_cell(MOVES), new_code_cell(STANDS)]))
+    cells = [new_code_cell(code) for code in (MOVES, STANDS, "line")]
+    return lab(new_notebook(cells=cells))
 
 
 @pytest.fixture
@@ -108,6 +109,17 @@ def test_a_click_chooses_and_the_slider_stays(figures):
     figure.get_by_role("radio", name="dashed", exact=True).click()
     drawn(tab, figure, "0.1", "dashed")
     assert figure.get_by_role("slider").get_attribute("aria-valuetext") == "0.1"
+
+
+def test_two_figures_of_one_kind_keep_their_choices_and_their_names(figures):
+    tab, first, _ = figures
+    second = tab.locator(".jp-OutputArea-output").nth(2)
+    second.locator("img").wait_for()
+    second.get_by_role("radio", name="dashed", exact=True).click()
+    for figure, chosen in ((first, "solid"), (second, "dashed")):
+        assert figure.get_by_role("radio", name=chosen, exact=True).is_checked()
+    second.get_by_text("slope", exact=True).click()
+    assert second.evaluate("figure => figure.contains(document.activeElement)")
 
 
 def test_axe_finds_nothing_in_the_figures(figures):
