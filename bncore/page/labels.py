@@ -1,5 +1,7 @@
 """How a figure's parameters are named and their values written."""
 
+import re
+
 import numpy as np
 
 GREEK = {
@@ -12,6 +14,11 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def label(name):
     """The reader's name of a parameter: Greek letters as letters, underscores as spaces."""
     return GREEK.get(name, name.replace("_", " ").strip())
+
+
+def unbroken(text):
+    """`text` with spaces inside numbers and before % at which no line breaks."""
+    return re.sub(r"(?<=\d) (?=\d{3}(?!\d)|%)", "\N{NO-BREAK SPACE}", text)
 
 
 def is_choice(grid):

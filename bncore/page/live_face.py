@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 
 from bncore.page import frames
-from bncore.page.labels import is_choice, label, value_text
+from bncore.page.labels import is_choice, label, unbroken, value_text
 
 HERE = Path(__file__).parent
 
@@ -63,7 +63,7 @@ def widget(explorer):
     ]
     start = list(explorer.initial.values())
     figure = LiveFigure(
-        axes=axes, indices=start, caption=explorer.caption, **_drawn(explorer, start)
+        axes=axes, indices=start, caption=unbroken(explorer.caption), **_drawn(explorer, start)
     )
 
     def draw(change):

@@ -8,7 +8,7 @@ import json
 from html import escape
 
 from bncore.page import frames
-from bncore.page.labels import is_choice, label, value_text
+from bncore.page.labels import is_choice, label, unbroken, value_text
 
 
 def html(explorer, folder, url):
@@ -60,7 +60,7 @@ def html(explorer, folder, url):
         f'style="aspect-ratio: {ratio}">'
         f'<img src="{url}/{name}/{first}" alt="" loading="lazy"></div>'
         f'<div class="bn-controls" hidden>{controls}</div>'
-        f"<figcaption>{escape(explorer.caption)}</figcaption>"
+        f"<figcaption>{escape(unbroken(explorer.caption))}</figcaption>"
         f'<script type="application/json" class="bn-alts">{_json(alts)}</script>'
         "</figure>"
     )

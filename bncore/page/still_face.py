@@ -4,6 +4,7 @@ import base64
 from html import escape
 
 from bncore.page import frames
+from bncore.page.labels import unbroken
 
 
 def html(explorer):
@@ -23,5 +24,5 @@ def html(explorer):
     return (
         '<figure style="margin: 0.5em 0; max-width: 560px">'
         f'<img style="width: 100%" src="data:image/png;base64,{picture}" alt="{escape(explorer.describe(**values))}">'
-        f"<figcaption>{escape(explorer.caption)}</figcaption></figure>"
+        f"<figcaption>{escape(unbroken(explorer.caption))}</figcaption></figure>"
     )

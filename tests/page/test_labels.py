@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from bncore.page.labels import GREEK, is_choice, label, value_text
+from bncore.page.labels import GREEK, is_choice, label, unbroken, value_text
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,20 @@ def test_greek_names_are_written_as_their_letters(name):
 )
 def test_numbers_are_written_without_exponents_of_computers(value, text):
     assert value_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("near 100 000: every", "near 100_000: every"),
+        ("times 10 000 000", "times 10_000_000"),
+        ("95 % intervals", "95_% intervals"),
+        ("128 1024", "128 1024"),
+        ("5, 10 and 300 steps", "5, 10 and 300 steps"),
+    ],
+)
+def test_no_line_breaks_inside_a_number(text, kept):
+    assert unbroken(text) == kept.replace("_", "\N{NO-BREAK SPACE}")
 
 
 @pytest.mark.parametrize(
