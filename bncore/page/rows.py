@@ -14,7 +14,8 @@ from html import escape
 
 from bncore.page import labels, style
 
-HUES = (style.BLUE, style.VERMILLION, style.GREEN, style.PURPLE, style.OCHRE)
+# Vermillion is without batch norm: what has no colour in the book takes it last.
+HUES = (style.BLUE, style.GREEN, style.PURPLE, style.OCHRE, style.VERMILLION)
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKS = "osD^v"
 

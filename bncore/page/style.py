@@ -27,7 +27,7 @@ COLOR = {
     "predicted": INK,
     "data": MUTED,
     "train": BLUE,
-    "eval": VERMILLION,
+    "eval": PURPLE,
     "mean": GREEN,
     "variance": PURPLE,
     "highlight": OCHRE,

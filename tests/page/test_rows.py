@@ -51,6 +51,13 @@ def test_curves_differ_in_more_than_colour_and_keep_the_colours_of_the_book():
     plt.close(ax.figure)
 
 
+def test_the_colour_of_no_batch_norm_is_left_to_it():
+    names = {"plain": "before", "batch norm": "after"}
+    ax = curves(study(0).loss, x="rate", by="kind", names=names).axes[0]
+    assert style.COLOR["no batch norm"] not in {line.get_color() for line in ax.lines}
+    plt.close(ax.figure)
+
+
 def test_axes_are_called_by_their_names_unless_told():
     ax = curves(study(0).test_loss, x="rate", by="kind").axes[0]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("rate", "test loss")

@@ -58,15 +58,21 @@ def test_every_colour_reads_on_paper(thing):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("batch norm", "no batch norm"), ("measured", "predicted"), ("train", "eval"), ("mean", "variance")],
-)  # fmt: skip
+    [
+        ("batch norm", "no batch norm"),
+        ("measured", "predicted"),
+        ("train", "eval"),
+        ("no batch norm", "eval"),
+        ("mean", "variance"),
+    ],
+)
 def test_what_stands_side_by_side_has_two_colours(one, other):
     assert style.COLOR[one] != style.COLOR[other]
 
 
 def test_with_batch_norm_is_blue_and_without_is_vermillion_throughout_the_book():
     assert style.COLOR["batch norm"] == style.COLOR["train"] == style.COLOR["measured"] == "#0072b2"
-    assert style.COLOR["no batch norm"] == style.COLOR["eval"] == "#d55e00"
+    assert style.COLOR["no batch norm"] == "#d55e00"
     assert style.COLOR["predicted"] == style.INK
 
 

@@ -186,21 +186,20 @@ def overfitted(curves, level):
     """Training and test loss against the number of steps, means over the seeds."""
     fig, panels = style.axes(rows=2, height=6, sharex=True)
     looks = {
-        "no batch norm": (style.VERMILLION, "x", "-."),
-        "whole batch": (style.BLUE, "o", "-"),
-        "ghost 8": (style.PURPLE, "s", "--"),
-        "whole batch, dropout": (style.GREEN, "^", ":"),
-        "whole batch, L2": (style.OCHRE, "D", "--"),
+        "no batch norm": (style.VERMILLION, "x"),
+        "whole batch": (style.BLUE, "o"),
+        "ghost 8": (style.PURPLE, "s"),
+        "whole batch, dropout": (style.GREEN, "^"),
+        "whole batch, L2": (style.OCHRE, "D"),
     }
     at = curves.sel(pixel_noise=level).where(curves.steps > 0, drop=True)
-    for network, (color, marker, line) in looks.items():
+    for network, (color, marker) in looks.items():
         for ax, loss in zip(panels, ("training loss", "test loss"), strict=True):
             ax.plot(
                 at.steps.values,
                 at[loss].sel(network=network).values,
                 color=color,
                 marker=marker,
-                linestyle=line,
                 label=overfitting.LABELS[network],
             )
     panels[0].set(ylabel="training loss", yscale="log")
@@ -219,12 +218,12 @@ def dropout(found, place):
         ("loss", 1, "test loss added\n(nats)"),
     )
     looks = (
-        ("", style.COLOR["eval"], "s", "--", "running statistics", -0.006),
-        ("fitted ", style.COLOR["train"], "o", "-", "fitted again without dropout", 0.006),
+        ("", style.COLOR["eval"], "s", "running statistics", -0.006),
+        ("fitted ", style.COLOR["train"], "o", "fitted again without dropout", 0.006),
     )
     for ax, (measure, unit, label) in zip(panels, rows, strict=True):
         ax.axhline(0, color=style.MUTED, linewidth=1)
-        for kind, color, marker, line, name, aside in looks:
+        for kind, color, marker, name, aside in looks:
             one = unit * apart[kind + measure]
             ax.errorbar(
                 apart.keep.values + aside,
@@ -232,7 +231,6 @@ def dropout(found, place):
                 yerr=2 * one.std("seed", ddof=1).values / np.sqrt(one.sizes["seed"]),
                 color=color,
                 marker=marker,
-                linestyle=line,
                 capsize=3,
                 label=name,
             )

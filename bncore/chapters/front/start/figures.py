@@ -74,9 +74,8 @@ def answers(sure: Sequence[float], alone: float) -> matplotlib.figure.Figure:
     """How sure of the right class a network is, in one batch after the other and in evaluation mode."""
     fig, ax = style.axes()
     batches = np.arange(1, len(sure) + 1)
-    colour = style.COLOR["batch norm"]
-    ax.plot(batches, sure, "o", color=colour, label="training mode")
-    ax.axhline(alone, color=colour, label="evaluation mode")
+    ax.plot(batches, sure, "o", color=style.COLOR["train"], label="training mode")
+    ax.axhline(alone, color=style.COLOR["eval"], label="evaluation mode")
     ax.set(xlabel="which other image", ylabel="probability of the class", ylim=(-0.04, 1.04))
     style.legend_above(ax)
     return fig

@@ -82,7 +82,7 @@ def spread(one, sizes, batch_size):
     top.axvline(one.value, color=style.COLOR["eval"], linestyle="--", label="population statistics")
     top.set(
         xlabel="normalised output of the one example",
-        ylabel="density over batches",
+        ylabel="density",
         xlim=(-2, 6),
     )
     top.set_yticks([])
@@ -127,7 +127,7 @@ def variance_ratios(ratios):
         label="independent, no correction",
     )
     ax.plot(m, (m - 1) / m, "--", color=style.COLOR["predicted"], linewidth=1, label="(m − 1)/m")
-    looks = [(style.BLUE, "o", "-"), (style.VERMILLION, "s", "-."), (style.GREEN, "^", "-")]
+    looks = [(style.BLUE, "o", "-"), (style.OCHRE, "s", "-."), (style.GREEN, "^", "-")]
     for (way, values), (color, marker, linestyle) in zip(ratios.items(), looks, strict=True):
         corrected = m / (m - 1) * np.array(values)
         label = f"{way}, × m/(m − 1)"
@@ -154,7 +154,7 @@ def window(found, momentum, updates):
     )
     top.plot([-7, -7], [floor / 10, weights[0]], "-D", color=style.COLOR["highlight"])
     worth = "1 batch" if f"{effective:.3g}" == "1" else f"{effective:.3g} batches"
-    name = "initial\nvalue" if weights[0] > floor else "initial\nvalue\n< 0.001"
+    name = "initial\nvalue" if weights[0] > floor else "initial:\n< 0.001"
     top.text(-7, 1.7, name, ha="center", va="bottom", fontsize=10)
     top.set_yscale("log")
     top.minorticks_off()
@@ -273,7 +273,7 @@ def tiny(sizes, curves):
     looks = [
         (style.COLOR["train"], "o", "-"),
         (style.COLOR["eval"], "s", "--"),
-        (style.PURPLE, "v", ":"),
+        (style.OCHRE, "v", ":"),
         (style.MUTED, "x", "-."),
         (style.GREEN, "D", "-"),
     ]
@@ -303,7 +303,7 @@ def contrast(images, grid, found, here):
         "^",
         ":",
     )
-    bottom.vlines(here, 0, 1.02, color=style.COLOR["highlight"], linewidth=7, alpha=0.25)
+    bottom.vlines(here, 0, 1.02, color=style.MUTED, linewidth=7, alpha=0.25)
     bottom.set_xlabel("contrast, as a fraction of that in training")
     accuracy_axis(bottom)
     style.legend_above(bottom, columns=1)
