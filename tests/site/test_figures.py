@@ -14,6 +14,7 @@ from notebooks import ask_after
 from bncore.page.static_face import file_name
 
 ROOT = Path(__file__).resolve().parents[2]
+FRAMES = SITE / "_frames" / "book"
 EXPLORER = "figure.bn-explore"
 EXPLORER_HTML = 'class="bn-figure bn-explore"'
 MEGABYTE = 1_000_000
@@ -73,6 +74,23 @@ TIME_OF_A_MOVE = f"""async ([figure, step]) => {{
 
 
 CHOICE = 'role="radiogroup"'
+
+# Words of a frame that leave it, and words that lie on others.
+BADLY_PLACED = """svg => {
+    document.body.innerHTML = svg;
+    const frame = document.querySelector('svg').getBoundingClientRect();
+    const all = [...document.querySelectorAll('g[id*="-text_"]')]
+        .map(word => [word.innerHTML.match(/<!--(.*?)-->/)?.[1].trim(), word.getBoundingClientRect()])
+        .filter(([, box]) => box.width > 0);
+    const outside = all.filter(([, box]) => box.left < frame.left - 0.5 || box.right > frame.right + 0.5
+        || box.top < frame.top - 0.5 || box.bottom > frame.bottom + 0.5);
+    const across = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const down = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    const pairs = all.flatMap(([one, a], i) => all.slice(i + 1)
+        .filter(([, b]) => across(a, b) > 1.5 && down(a, b) > 1.5)
+        .map(([other]) => `${one} on ${other}`));
+    return [...outside.map(([word]) => `${word} cut`), ...pairs];
+}"""
 
 
 def source(page):
@@ -348,3 +366,31 @@ def test_the_picture_is_the_one_that_the_code_computes(page, use):
                 }""",
                 svg,
             )
+
+
+def test_the_look_at_words_sees_what_is_cut_and_what_overlaps(chromium):
+    tab = chromium.new_page(viewport={"width": 700, "height": 900})
+    letters = [("a", 0, 0), ("b", 5, 5), ("c", 95, 50)]
+    words = "".join(
+        f'<g id="x-text_{name}"><!-- {name} --><path d="M{x} {y}h9v9h-9z"/></g>'
+        for name, x, y in letters
+    )
+    found = tab.evaluate(BADLY_PLACED, f'<svg viewBox="0 0 100 100">{words}</svg>')
+    assert found == ["c cut", "a on b"]
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    "page",
+    sorted({path.parents[1] for path in FRAMES.rglob("*.svg")}),
+    ids=lambda page: page.relative_to(FRAMES).as_posix(),
+)
+def test_no_word_of_a_frame_is_cut_or_lies_on_another(chromium, page):
+    tab = chromium.new_page(viewport={"width": 700, "height": 900})
+    found = {
+        f"{frame.parent.name}/{frame.name}": wrong
+        for frame in sorted(page.glob("*/*.svg"))
+        if (wrong := tab.evaluate(BADLY_PLACED, frame.read_text(encoding="utf-8")))
+    }
+    tab.close()
+    assert found == {}

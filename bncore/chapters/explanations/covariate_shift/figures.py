@@ -115,13 +115,16 @@ def straight(network):
     kept = small_steps({"no batch norm": None, "batch norm": "batch"}[network])
     fig, ax = style.axes(height=3.9)
     colours = [style.COLOR["mean"], style.COLOR["variance"], style.COLOR["highlight"]]
-    for layer, colour in zip((1, 2, 3), colours, strict=True):
+    # Marks lie on each other: each leaves the one below it in sight.
+    looks = (("o", 12, "none"), ("s", 7, "none"), ("D", 3, "full"))
+    for layer, colour, (mark, size, fill) in zip((1, 2, 3), colours, looks, strict=True):
         low, high = kept[:, 0, :, layer].min(axis=0), kept[:, 0, :, layer].max(axis=0)
-        ax.fill_between(SMALL_RATES, low, high, color=colour, alpha=0.25, lw=0)
+        ax.fill_between(SMALL_RATES, low, high, color=colour, alpha=0.2, lw=0)
         measured, first = kept[:, :, :, layer].mean(axis=0)
-        ax.loglog(SMALL_RATES, measured, "o", color=colour, label=f"layer {layer + 1}")
+        look = {"color": colour, "markersize": size, "fillstyle": fill}
+        ax.loglog(SMALL_RATES, measured, mark, label=f"layer {layer + 1}", **look)
         label = "predicted" if layer == 3 else None
-        ax.loglog(SMALL_RATES, first, color=style.INK, linestyle="--", label=label)
+        ax.loglog(SMALL_RATES, first, color=style.INK, linestyle="--", linewidth=1, label=label)
     ax.set(xlabel="learning rate", ylabel="relative shift", ylim=(1e-4, 20))
     written(ax.xaxis)
     style.legend_above(ax)

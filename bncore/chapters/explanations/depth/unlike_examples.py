@@ -64,6 +64,13 @@ def _by_activation(ax):
     return places
 
 
+def _legend(ax):
+    """A legend above `ax` that ends where the panel does: its long names leave no room beyond."""
+    legend = style.legend_above(ax)
+    legend.set_loc("lower right")
+    legend.set_bbox_to_anchor((1, 1), ax.transAxes)
+
+
 def missed(rows, batch_size):
     """Draw the errors of both predictions in percent of the rate, with two standard errors."""
     fig, ax = style.axes(height=5.0)
@@ -90,8 +97,8 @@ def missed(rows, batch_size):
             elinewidth=1.5,
             label=label,
         )
-    ax.set(xlim=(-11.5, 6.5), xlabel=f"error, percent of the rate, batches of {batch_size}")
-    style.legend_above(ax)
+    ax.set(xlim=(-11.5, 6.5), xlabel=f"error, % of the rate, batches of {batch_size}")
+    _legend(ax)
     return fig
 
 
@@ -134,5 +141,5 @@ def differences(units=20_000):
     ax.plot(large, places, "D", color=style.COLOR["measured"], label="large, batches of 64")
     ax.axvline(1, color=style.MUTED, linewidth=1)
     ax.set(xlim=(0, 1.5), xlabel="factor on differences, a layer")
-    style.legend_above(ax)
+    _legend(ax)
     return fig

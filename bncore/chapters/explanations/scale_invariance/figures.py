@@ -221,7 +221,7 @@ def on_digits(runs):
     above.set_ylabel("measured length")
     below.set_xlabel("steps")
     below.set_ylabel("angle of a step, degrees")
-    below.set_ylim(0.4, 10)
+    below.set_ylim(min(0.4, 0.8 * below.dataLim.ymin), 10)
     below.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     below.yaxis.set_minor_formatter(NullFormatter())
     style.legend_above(above, columns=3)
@@ -264,9 +264,7 @@ def learning_rates(record, which, when):
     above, below = panels
     for level, name, va in ((np.log(10), "chance", "bottom"), (GOAL, "goal", "top")):
         above.axhline(level, color=style.INK, linestyle=":")
-        place = (0.02, "left") if name == "chance" else (0.97, "right")
-        where = above.get_yaxis_transform()
-        above.text(place[0], level, name, ha=place[1], va=va, transform=where)
+        above.text(0.02, level, name, va=va, transform=above.get_yaxis_transform())
     above.set(xscale="log", yscale="log", ylim=(1e-5, HIGHEST), ylabel="training loss")
     above.set_yticks([1e-5, 1e-3, 0.1, 10])
     below.set(ylim=(0, 1.04), ylabel="test accuracy")

@@ -391,6 +391,7 @@ def cost(fresh, looked_at=15):
     ax.set(xscale="log", yscale="log", xlabel="gradient steps", ylabel="times the loss")
     ax.set_xticks(logs.steps.values, logs.steps.values)
     ax.set(yticks=[0.5, 1, 2, 4, 8, 16], yticklabels=["0.5", "1", "2", "4", "8", "16"])
+    ax.set(ylim=(ax.dataLim.ymin / 1.2, 1.2 * ax.dataLim.ymax))
     ax.minorticks_off()
     style.legend_above(ax, columns=3)
     return fig

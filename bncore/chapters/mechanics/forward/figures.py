@@ -17,6 +17,7 @@ from bncore.mechanics import transform
 from bncore.page import labels, style
 
 PLAIN, NORMALISED = style.COLOR["no batch norm"], style.COLOR["batch norm"]
+APART = 1.3  # inputs of a sigmoid between two lines of type, in `percentiles`
 
 
 def same_output(
@@ -40,12 +41,17 @@ def same_output(
 def on_the_sigmoid(
     x_hat: Float[np.ndarray, "batch"], gamma: Real, beta: Real
 ) -> matplotlib.figure.Figure:
-    """The values y = gamma x_hat + beta on the curve of the sigmoid that they enter."""
+    """The values y = gamma x_hat + beta on the curve of the sigmoid that they enter.
+
+    The outputs at gamma = 1 and beta = 0, with which a layer begins, are there to compare.
+    """
     y = gamma * x_hat + beta
     output = expit(y)
     fig, (curve, counts) = style.axes(2, height=4.3, height_ratios=(2, 1))
     line = np.linspace(-9, 9, 181)
+    covered = np.linspace(y.min(), y.max(), 181)
     curve.plot(line, expit(line), color=style.MUTED)
+    curve.plot(covered, expit(covered), color=NORMALISED, linewidth=7, alpha=0.25)
     curve.plot(y, output, "o", color=NORMALISED, markersize=5, alpha=0.5)
     slope = (output * (1 - output)).mean()
     curve.set(
@@ -55,7 +61,11 @@ def on_the_sigmoid(
         ylabel="output",
         title=f"mean slope {slope:.3f} of 0.25",
     )
-    counts.hist(output, np.linspace(0, 1, 11), color=NORMALISED, histtype="stepfilled")
+    tenths = np.linspace(0, 1, 11)
+    counts.hist(output, tenths, color=NORMALISED, histtype="stepfilled")
+    first, _ = np.histogram(expit(x_hat), tenths)
+    counts.stairs(first, tenths, color=style.INK, linewidth=1.5, label="first, at γ = 1, β = 0")
+    counts.legend(loc="upper center", fontsize=11, borderaxespad=0)
     counts.set(xlim=(0, 1), ylim=(0, len(y)), xlabel="output of the sigmoid", ylabel="images")
     return fig
 
@@ -130,11 +140,16 @@ def percentiles(plain: History, normalised: History, unit: int) -> matplotlib.fi
     ):
         low, median, high = history.records["percentiles"][:, unit].T
         ax.fill_between(history.steps, low, high, color=colour, alpha=0.2)
-        for values, name, width in ((high, "85th", 1), (median, "50th", 2.5), (low, "15th", 1)):
+        end = median[-1]
+        for values, name, width, place in (
+            (high, "85th", 1, max(high[-1], end + APART)),
+            (median, "50th", 2.5, end),
+            (low, "15th", 1, min(low[-1], end - APART)),
+        ):
             ax.plot(history.steps, values, color=colour, linewidth=width, label=name)
             ax.annotate(
                 name,
-                (history.steps[-1], values[-1]),
+                (history.steps[-1], place),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
@@ -212,15 +227,16 @@ def corrections(
         added = eps / deviation**2
         for name, expected, found, colour, mark in (
             ("+ ε", (m - 1) / m + added, biased + added, style.COLOR["highlight"], "D"),
-            ("· m/(m − 1)", np.ones(len(m)), biased * m / (m - 1), style.GREEN, "s"),
+            ("× m/(m − 1)", np.ones(len(m)), biased * m / (m - 1), style.GREEN, "s"),
             ("as it is", (m - 1) / m, biased, style.MUTED, "o"),
         ):
+            # What lies on something else stays in sight: a larger mark, empty, below a smaller one.
+            look = {"color": colour, "marker": mark, "markersize": 11 if mark == "D" else 6}
+            look["markerfacecolor"] = "none" if mark == "D" else colour
             ax.plot(m, expected, color=colour, linestyle=":")
-            ax.plot(m, found, mark, color=colour, markersize=6)
-            ax.plot([], [], color=colour, linestyle=":", marker=mark, label=name)
-        ax.set(
-            xscale="log", yscale="log", ylim=(0.3, 20), ylabel=f"over the true one, σ = {deviation}"
-        )
+            ax.plot(m, found, linestyle="", **look)
+            ax.plot([], [], linestyle=":", label=name, **look)
+        ax.set(xscale="log", yscale="log", ylim=(0.3, 20), ylabel=f"over true, σ = {deviation}")
         ax.set(yticks=[0.5, 1, 10], yticklabels=["0.5", "1", "10"])
         ax.minorticks_off()
         style.legend_above(ax, columns=3)
@@ -236,13 +252,13 @@ def _mean_variance(size, draws):
 
 PANELS = {
     "sigmoid": {
-        "sigmoid, batch norm": ("batch norm", NORMALISED, "o"),
-        "sigmoid": ("no batch norm", PLAIN, "s"),
-        "sigmoid, gain 4": ("no batch norm, gain 4", style.COLOR["highlight"], "D"),
+        "sigmoid, batch norm": ("batch norm", NORMALISED, "o", "full"),
+        "sigmoid": ("no batch norm", PLAIN, "s", "full"),
+        "sigmoid, gain 4": ("no batch norm, gain 4", PLAIN, "D", "none"),
     },
     "ReLU": {
-        "ReLU, gain √2, batch norm": ("batch norm", NORMALISED, "o"),
-        "ReLU, gain √2": ("no batch norm", PLAIN, "s"),
+        "ReLU, gain √2, batch norm": ("batch norm", NORMALISED, "o", "full"),
+        "ReLU, gain √2": ("no batch norm", PLAIN, "s", "full"),
     },
 }
 
@@ -251,7 +267,7 @@ def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
     """Test accuracy after so many steps against learning rate: median over seeds, and their range."""
     fig, rows = style.axes(2, height=5.2, sharex=True)
     for ax, (title, curves) in zip(rows, PANELS.items(), strict=True):
-        for network, (name, colour, marker) in curves.items():
+        for network, (name, colour, marker, fill) in curves.items():
             found = tuning.accuracy.sel(network=network, steps=steps).dropna("learning_rate")
             rates = found.learning_rate.values
             ends = found.min("seed"), found.max("seed")
@@ -261,7 +277,8 @@ def learning_rates(tuning: xr.Dataset, steps: int) -> matplotlib.figure.Figure:
                 found.median("seed"),
                 color=colour,
                 marker=marker,
-                markersize=6,
+                markersize=7 if fill == "none" else 6,
+                fillstyle=fill,
                 label=name,
             )
         ax.set(xscale="log", ylim=(0, 1.02), ylabel=f"accuracy, {title}")

@@ -39,10 +39,15 @@ def test_the_figure_of_invariance_shows_the_same_batch_below(scale, shift):
 
 def test_values_on_the_sigmoid_are_scaled_and_shifted():
     x_hat = np.linspace(-1, 1, 9)
-    curve = figures.on_the_sigmoid(x_hat, 2, -1).axes[0]
-    np.testing.assert_allclose(curve.lines[1].get_xdata(), 2 * x_hat - 1, rtol=4 * EPS)
+    curve, counts = figures.on_the_sigmoid(x_hat, 2, -1).axes
+    _, covered, dots = curve.lines
+    np.testing.assert_allclose(dots.get_xdata(), 2 * x_hat - 1, rtol=4 * EPS)
     expected = 1 / (1 + np.exp(1 - 2 * x_hat))
-    np.testing.assert_allclose(curve.lines[1].get_ydata(), expected, rtol=8 * EPS)
+    np.testing.assert_allclose(dots.get_ydata(), expected, rtol=8 * EPS)
+    np.testing.assert_allclose(covered.get_xdata()[[0, -1]], (-3, 1), rtol=4 * EPS)
+    first = counts.get_legend_handles_labels()[0][0]
+    inputs = np.diff(np.searchsorted(x_hat, np.log(np.arange(1, 10) / np.arange(9, 0, -1))))
+    assert first.get_data().values[1:-1].tolist() == inputs.tolist()
 
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-3, 1.0])
