@@ -71,7 +71,7 @@ def f():
     '''A caption
     of two lines.'''
     return "wide enough"
-</pre></div><div class="bn-source"><pre>return 1</pre></div><pre>not = "code of a cell" * 10</pre>
+</pre></div><div class="bn-source"><pre>return 1</pre></div><pre>not = True, "code of a cell" * 10</pre>
 <div class="cell_output"><pre>True, it is
 loss 0.1
 it is False
