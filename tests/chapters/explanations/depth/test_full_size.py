@@ -200,7 +200,8 @@ def test_every_recorded_rate_explodes(record):
 def test_width_mends_large_batches_but_not_unlike_examples(departures):
     error = {(row.activation, row.width): row.error for row in departures("large_batches")}
     left = {name: error[name, 1024] / error[name, 256] for name, _ in error}
-    assert all(0.25 < left[name] < 0.45 for name in ("identity", "relu", "softplus"))
+    mended = [round(left[name], 2) for name in ("identity", "relu", "softplus")]
+    assert (min(mended), max(mended)) == (0.28, 0.42)
     assert all(0.5 < left[name] < 1 for name in ("silu", "abs"))
     assert all(abs(row.error) < 0.6 for row in departures("widths") if row.width >= 64)
     assert all(abs(row.error) < 0.3 for row in departures("depths"))
