@@ -7,10 +7,13 @@ SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 780}
 
-UNFOLD = """() => {
+UNFOLD = """async () => {
     window.folded ??= [...document.querySelectorAll('details:not([open])')];
     document.querySelectorAll('details').forEach(e => { e.open = true; });
+    const fades = document.getAnimations().filter(e => e.timeline instanceof DocumentTimeline);
+    await Promise.allSettled(fades.map(fade => fade.finished));
 }"""
+"""Open every fold, and wait until what it holds has faded in: axe is silent about what is not there yet."""
 FOLD_AGAIN = "() => window.folded.forEach(e => { e.open = false; })"
 """As the page opened, after `UNFOLD`."""
 

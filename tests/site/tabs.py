@@ -2,8 +2,10 @@
 
 from built import PHONE
 
-# Formulas are typeset, letters are drawn in their fonts: nothing moves any more.
+# Formulas are typeset, letters are drawn in their fonts: nothing moves any more. What MathJax is set
+# to stands on the page before MathJax itself is there.
 _READY = """async () => {
+    if (window.MathJax && !window.MathJax.startup) return false;
     await window.MathJax?.startup.promise;
     await document.fonts.ready;
     return true;

@@ -158,15 +158,23 @@ def test_axe_finds_nothing_serious(page, viewport, theme, look):
     assert found == []
 
 
-def test_axe_sees_a_mistake_among_what_is_alike(visit):
-    tab = visit("book/claims.html")
+# Where a mistake is made, and how what it spoils begins.
+CODE_AND_WORDS = {
+    ".highlight .k": '<span class="k">',
+    ".highlight .mi": '<span class="mi">',
+    ".bd-article p": "<p>",
+}
+STATEMENT = {".bn-statement": '<div class="bn-statement">'}
+
+
+@pytest.mark.parametrize(
+    ("page", "places"),
+    [("book/mechanics/forward.html", CODE_AND_WORDS), ("book/claims.html", STATEMENT)],
+)
+def test_axe_sees_a_mistake_among_what_is_alike(page, places, visit):
+    tab = visit(page)
     tab.evaluate(UNFOLD)
-    places = {
-        ".highlight .k": '<span class="k">',
-        ".highlight .mi": '<span class="mi">',
-        ".bd-article p": "<p>",
-        ".bn-statement": '<div class="bn-statement">',
-    }
+    tab.evaluate(FOLD)
     tab.add_style_tag(
         content=f"{', '.join(places)} {{ color: #ddd !important; background: white }}"
     )
