@@ -15,6 +15,7 @@ _CONTAINER = re.compile(r"(?:[>\s]|[-+*]\s|\d+[.)]\s)*")
 _MARKER = re.compile(r"[^>\s]")
 _COMMENT = re.compile(r"(?<!\\)%.*")
 _CITING = {"cite", "cite:p", "cite:t"}
+_YEAR = re.compile(r" \(([^()]*)\)$")
 
 
 class Converter:
@@ -113,7 +114,7 @@ class Converter:
         if seen.kind in ("math", "display"):
             return _on_one_line(source) if self._quoted else source
         if seen.kind == "role" and seen.name in _CITING:
-            return self._cited(seen.content)
+            return self._cited(seen.content, aside=seen.name != "cite:t")
         if seen.kind == "role":
             return written(self.page, self.page.nodes(source))
         if seen.kind == "substitution":
@@ -126,11 +127,15 @@ class Converter:
             return self._link(seen)
         return source
 
-    def _cited(self, keys):
+    def _cited(self, keys, aside):
+        """Citations: "author (year)" as part of a sentence, "(author, year)" aside."""
         if not re.fullmatch(r"[\w:.+/-]+(\s*,\s*[\w:.+/-]+)*", keys):
             raise CannotDerive(f"citation {keys!r}: only keys, with commas between them, are known")
         each = [self.page.citation(key.strip()) for key in keys.split(",")]
-        return ", ".join(linked(*pair) for pair in each)
+        if not aside:
+            return ", ".join(linked(*pair) for pair in each)
+        shown = ((_YEAR.sub(r", \1", words), target) for words, target in each)
+        return f"({'; '.join(linked(*pair) for pair in shown)})"
 
     def _link(self, seen):
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", seen.content):

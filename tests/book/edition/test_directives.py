@@ -41,7 +41,13 @@ def registry(monkeypatch):
         ("[of $m$ `c`](../second.ipynb)", f"[of $m$ `c`]({SECOND})"),
         ("[x](first-end)", f"[x]({FIRST}#first-end)"),
         ("[x](https://a.org/b_c)", "[x](https://a.org/b_c)"),
-        ("{cite}`lone`", f"[Lone (1990)]({BIBLIOGRAPHY}#cite-lone)"),
+        ("{cite:t}`lone`", f"[Lone (1990)]({BIBLIOGRAPHY}#cite-lone)"),
+        ("{cite}`lone`", f"([Lone, 1990]({BIBLIOGRAPHY}#cite-lone))"),
+        (
+            "{cite:p}`pair, many`",
+            f"([Lone and Mate, 1991]({BIBLIOGRAPHY}#cite-pair); "
+            f"[Lone et al., 1992]({BIBLIOGRAPHY}#cite-many))",
+        ),
         (
             "{cite:t}`pair, many`",
             f"[Lone and Mate (1991)]({BIBLIOGRAPHY}#cite-pair), "
