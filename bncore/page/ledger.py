@@ -100,7 +100,7 @@ class Ledger:
         """How many claims of each chapter have each verdict."""
         verdicts = self._verdicts()
         head = "".join(
-            f'<th scope="col"><span aria-hidden="true">{SYMBOLS[verdict]}</span> '
+            f'<th scope="col"><span aria-hidden="true">{SYMBOLS[verdict]}</span>&nbsp;'
             f'<span class="bn-word">{verdict}</span></th>'
             for verdict in verdicts
         )

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -215,7 +216,7 @@ def test_the_summary_counts_each_verdict_of_each_chapter():
     html = Ledger(entries(), whole_book=True).html()
     summary = html[html.index('<table class="bn-summary"') : html.index("</table>")]
     lines = [
-        " ".join(re.sub("<[^>]+>", " ", line).split())
+        " ".join(re.sub("<[^>]+>", " ", unescape(line)).split())
         for line in re.findall("<tr>.*?</tr>", summary)
     ]
     head, wing, forward, backward, total = lines

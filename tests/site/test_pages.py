@@ -125,6 +125,7 @@ def test_the_root_leads_to_the_first_page(visit):
 # The pages of source code are alike.
 DIFFERENT = [page for page in pages() if page != "index.html" and "_modules/bncore" not in page]
 SOURCE = pages("_modules/bncore/**/*.html")[::20]
+INDEXES = [page for page in DIFFERENT if page not in BOOK]
 
 
 @pytest.mark.parametrize("page", [*DIFFERENT, *SOURCE])
@@ -193,8 +194,8 @@ def test_a_phone_shows_the_whole_width(page, look):
     assert tab.evaluate(CUT_OFF_OUTPUT) == []
 
 
-@pytest.mark.parametrize("page", SOURCE)
-def test_a_phone_shows_the_whole_width_of_source_code(page, look):
+@pytest.mark.parametrize("page", [*SOURCE, *INDEXES])
+def test_a_phone_shows_the_whole_width_of_source_code_and_indexes(page, look):
     assert look(page, PHONE, "dark").evaluate(TOO_WIDE) <= 0
 
 
