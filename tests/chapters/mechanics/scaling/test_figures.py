@@ -105,6 +105,19 @@ def test_measured_lies_on_predicted_and_below_the_worst_case(data, scale):
     np.testing.assert_allclose(bound[bound > 1e-5], promised[bound > 1e-5], rtol=10 * powers)
 
 
+@pytest.mark.parametrize("name", ["diabetes", "breast cancer"])
+def test_raw_the_steepest_direction_is_that_of_the_mean_with_under_a_fifth_of_the_loss(name):
+    X, y = figures.table(name)
+    design = experiments.with_intercept(X)
+    values, vectors = np.linalg.eigh(design.T @ design / len(X))
+    steepest = vectors[:, -1]
+    mean = design.mean(axis=0)
+    assert abs(steepest @ mean) > 0.999 * np.linalg.norm(mean)
+    there = (steepest @ design.T @ y / len(X)) ** 2 / values[-1]
+    explained = np.square(design @ np.linalg.lstsq(design, y)[0]).mean()
+    assert there < 0.2 * explained
+
+
 def test_the_ladder_stands_on_the_condition_numbers_with_an_intercept():
     (ax,) = figures.ladder().axes
     for name in ("diabetes", "breast cancer"):
