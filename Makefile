@@ -54,6 +54,7 @@ lint: $(ENV)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --exclude "*.ipynb" .
 	$(BIN)/ruff format --check $(IN_NOTEBOOKS)
+	$(BIN)/ruff check --select E501 $(IN_NOTEBOOKS)
 
 format: $(ENV)  ## bring code into style
 	$(BIN)/ruff check --fix .

@@ -40,6 +40,7 @@ def steps(chapter, root=ROOT):
         "lint": [*ruff, "check", "--quiet", "."],
         "format": [*ruff, "format", "--quiet", "--check", "--exclude", "*.ipynb", "."],
         "format of cells": [*ruff, "format", "--quiet", "--check", COLUMNS, notebook],
+        "width of cells": [*ruff, "check", "--quiet", "--select", "E501", COLUMNS, notebook],
         "notebook": [*pytest, "--nbval", "--nbval-current-env", notebook],
         "page": ["book/_ext/check.py", "--page", notebook.removesuffix(".ipynb")],
         "tests": [*pytest, *paths_of_tests(chapter, root)],

@@ -17,6 +17,7 @@ def test_the_steps_cover_lint_modules_claims_exercises_notebook_and_page():
         "lint",
         "format",
         "format of cells",
+        "width of cells",
         "notebook",
         "page",
         "tests",
@@ -35,7 +36,7 @@ def test_a_page_under_a_chapter_is_checked_with_the_tests_of_the_chapter():
     )
     assert own["notebook"][-1] == "book/convergence/deep_network.ipynb"
     assert own["page"][-1] == "book/convergence/deep_network"
-    different = ("notebook", "page", "format of cells")
+    different = ("notebook", "page", "format of cells", "width of cells")
     assert {name for name in own if own[name] != parent[name]} == set(different)
 
 
