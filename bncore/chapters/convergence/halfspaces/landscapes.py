@@ -34,7 +34,7 @@ def plane(correlation):
 
 
 def critical_lengths(problem, reach, cells=400):
-    """All t in (-reach, reach) where f(t w) is level along the solution direction, except 0."""
+    """All t in (-reach, reach) where f(t w) turns along the solution direction, to rounding."""
     line = problem.line(problem.solution_direction)
     grid = np.linspace(-reach, reach, cells)
     slopes = np.array([line.slope(t) for t in grid])
@@ -173,7 +173,7 @@ def off_the_line():
     _levels(ax, grid, heights, 0.0, (2, 3))
     best = problem.solution_direction
     _solutions(ax, best)
-    on = np.outer([0.0, *critical_lengths(problem, 4)], best)
+    on = np.outer(critical_lengths(problem, 4), best)
     off = np.concatenate([pair, -pair])
     for points, mark, colour, size, label in (
         (on, "o", style.MUTED, 7, "critical, on the line"),

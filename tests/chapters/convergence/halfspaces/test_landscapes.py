@@ -55,9 +55,9 @@ def test_the_pair_off_the_line_is_level_and_so_is_what_is_drawn_on_it():
     assert np.linalg.norm(problem.gradient(0.9 * pair[0])) > 1e-3
     # Along the line f rises and falls by turns, from one critical point to the next.
     along = problem.solution_direction / problem.norm(problem.solution_direction)
-    line = [problem.value(t * along) for t in np.linspace(-4, 4, 162)]
+    line = [problem.value(t * along) for t in np.linspace(-4, 4, 161)]
     assert len(on) == np.count_nonzero(np.diff(np.sign(np.diff(line))))
-    assert not on[0].any()
+    assert np.linalg.norm(on, axis=1).min() < 64 * EPS  # both terms are level at 0
     plt.close(fig)
 
 
