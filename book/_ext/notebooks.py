@@ -91,7 +91,6 @@ def run_cells(notebook, folder, environment, on_cell=lambda: None, before="", af
         notebook,
         timeout=TIMEOUT,
         kernel_name="python3",
-        coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=["--IPKernelApp.log_level=40"],
     )
@@ -102,6 +101,7 @@ def run_cells(notebook, folder, environment, on_cell=lambda: None, before="", af
         if not code:
             return ""
         cells.append(nbformat.v4.new_code_cell(code))
+        client.coalesce_streams = False  # minutes for a megabyte
         try:
             client.execute_cell(cells[-1], len(cells) - 1, store_history=False)
         finally:
@@ -110,6 +110,7 @@ def run_cells(notebook, folder, environment, on_cell=lambda: None, before="", af
 
     with client.setup_kernel(env={**os.environ, **QUIET, **environment}):
         aside(before)
+        client.coalesce_streams = True  # what a slow cell prints in parts is one output
         for index, cell in enumerate(cells):
             client.execute_cell(cell, index)
             if cell.cell_type == "code":
