@@ -79,6 +79,13 @@ def test_the_figure_of_ratios_shows_the_intervals_of_the_record(record):
             np.testing.assert_allclose(found, expected, rtol=16 * EPS)
 
 
+def test_a_row_of_the_figure_of_ratios_says_how_far_the_layers_below_moved():
+    said = {at: words for words, name, at in deep.ROWS if name == "moved"}
+    assert list(said) == list(deep.MOVES)
+    for at, words in said.items():
+        assert float(words.removeprefix("move of ").removesuffix(" %")) == pytest.approx(100 * at)
+
+
 def test_the_figure_of_turns_shows_bounds_and_gradients():
     _, judged, after, _ = experiments.unit_by_unit(3.0, steps=5, halvings=20, sweeps=3)
     above, below = figures.turns(3.0, judged, after, 0.7).axes
