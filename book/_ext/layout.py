@@ -100,10 +100,10 @@ class Layout:
         for other in self.titles:
             if other.split("/")[1] == self.name:
                 raise Refused(f"there is a chapter {other} already, expected a name of its own")
-        words = re.sub(r"[\W_]+", "_", self.title.lower())
-        if words != self.name and not words.endswith(f"_{self.name}"):
+        words = "_" + re.sub(r"[\W_]+", "_", self.title.lower()).strip("_") + "_"
+        if not words.startswith(f"_{self.name}_") and not words.endswith(f"_{self.name}_"):
             raise Refused(
-                f"TITLE is {self.title!r}, expected one that ends with what the chapter's name "
+                f"TITLE is {self.title!r}, expected one that begins or ends with what the chapter's name "
                 f"says, {self.name.replace('_', ' ')!r}"
             )
 
