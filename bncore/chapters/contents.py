@@ -20,6 +20,10 @@ TITLES = {
     "convergence/least_squares": "Least squares",
     "convergence/halfspaces": "Halfspaces",
     "convergence/neural_networks": "Neural networks",
+    "practice/placement": "Placement and tuning",
+    "practice/small_batches": "Small batches",
+    "practice/fine_tuning": "Fine-tuning",
+    "practice/diagnosis": "Diagnosis",
 }
 
 PAGES = {

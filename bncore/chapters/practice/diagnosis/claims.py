@@ -1,0 +1,18 @@
+"""What the literature says about diagnosis."""
+
+import numpy as np
+
+from bncore.page.claims import at_most, claim
+from bncore.practice import diagnosis
+
+
+@claim("ioffe2015, Algorithm 1", "holds")
+def mean_zero():
+    """Subtracting the mean of the batch leaves values whose mean is zero."""
+    x = np.random.default_rng(0).normal(3, 2, size=(64, 10))
+    left = np.abs(diagnosis.centred(x).mean(axis=0)).max()
+    yield at_most(
+        64 * np.finfo(float).eps,
+        left / np.abs(x).max(),
+        "largest mean of ten features, as a share of the largest value",
+    )

@@ -1,0 +1,1 @@
+"""Batch norm in use: what a practitioner decides, repairs and looks for."""
