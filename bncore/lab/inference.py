@@ -147,7 +147,8 @@ def refitted(model: nn.Module, x: Examples, batch_size: int | None = None) -> nn
     The copy sees x once, in batches as ``predictions`` cuts it, and averages their means and
     unbiased variances equally. With one batch, the default, every layer is fitted to just the
     inputs that it meets at inference: dropout is off meanwhile. Frozen batch norms, as ``evaluation``
-    has them, stay as they are, and so do modes and momenta.
+    has them, stay as they are, and so do modes and momenta. Batches of any size, pooled exactly, or one
+    layer after the other: ``bncore.practice.recalibration``.
 
     Raises
     ------

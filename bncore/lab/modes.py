@@ -5,7 +5,8 @@ dropout drops. Here the two are told apart, and a batch norm that its owner has 
 
     model.norm1.eval().requires_grad_(False)
 
-Frozen is what is in evaluation mode within a model in training mode.
+Frozen is what is in evaluation mode within a model in training mode, and a batch norm that says so
+itself by an attribute ``statistics_frozen``.
 """
 
 from collections.abc import Iterator
@@ -49,6 +50,21 @@ def held(model: nn.Module) -> list[str]:
     return names
 
 
+def unfrozen(model: nn.Module) -> list[nn.Module]:
+    """The batch norms whose statistics are not frozen.
+
+    In a model in training mode those are all that are in it too; in a model that is in evaluation
+    mode as a whole, all. One that says ``statistics_frozen`` is never among them.
+    """
+    return [
+        module
+        for module in model.modules()
+        if is_batch_norm(module)
+        and (module.training or not model.training)
+        and not getattr(module, "statistics_frozen", False)
+    ]
+
+
 def prepare_training(model: nn.Module) -> None:
     """Put the model in training mode, but for the modules that are ``held``."""
     names = held(model)
@@ -59,10 +75,9 @@ def prepare_training(model: nn.Module) -> None:
 
 def use_statistics(model: nn.Module, statistics: Statistics) -> None:
     """Put the model in the modes that ``evaluation`` has, and leave it so."""
-    whole = not model.training
+    takes_part = set(unfrozen(model) if statistics == "batch" else [])
     for module in model.modules():
-        batch = statistics == "batch" and is_batch_norm(module)
-        module.training = batch and (module.training or whole)
+        module.training = module in takes_part
 
 
 @contextmanager
@@ -76,8 +91,7 @@ def evaluation(model: nn.Module, statistics: Statistics = "running") -> Iterator
     model : nn.Module
     statistics : {"running", "batch"}
         Which statistics batch norms use: those kept for inference, or those of the batch itself.
-        A batch norm that is frozen, in evaluation mode within a model in training mode, keeps its
-        own.
+        A batch norm that is frozen keeps its own.
 
     Raises
     ------

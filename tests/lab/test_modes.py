@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bncore.lab import data, inference, networks, probes, training
-from bncore.lab.modes import evaluation, held, is_batch_norm, prepare_training
+from bncore.lab.modes import evaluation, held, is_batch_norm, prepare_training, unfrozen
 from bncore.mechanics.inference import population_statistics
 
 EPS = torch.finfo(torch.float64).eps
@@ -174,6 +174,20 @@ def test_a_frozen_batch_norm_keeps_its_statistics_where_the_others_take_the_batc
     assert torch.equal(fitted.norm1.running_mean, -torch.ones(32))
     assert fitted.norm2.running_mean.any()
     assert not fitted.norm1.training
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_batch_norm_that_says_so_is_frozen_in_either_mode(split, mode):
+    model = dropping().train(mode)
+    assert unfrozen(model) == [model.norm1, model.norm2]
+    model.norm1.statistics_frozen = True
+    model.norm1.running_mean -= 1
+    assert unfrozen(model) == [model.norm2]
+    with evaluation(model, "batch"):
+        assert [name for name, module in model.named_modules() if module.training] == ["norm2"]
+    fitted = inference.refitted(model, split.x_train)
+    assert torch.equal(fitted.norm1.running_mean, -torch.ones(32))
+    assert fitted.norm2.running_mean.any()
 
 
 def test_a_checkpoint_of_a_run_with_another_frozen_norm_is_refused(split, tmp_path):
