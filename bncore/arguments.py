@@ -104,6 +104,21 @@ def batch(name, x, features=None, least=1):
 
     Refuse fewer than ``least`` values of a feature, NaN and infinity.
     """
+    x = with_features(name, x, features)
+    count = values_per_feature(x)
+    if count < least:
+        raise ValueError(
+            f"{name} has shape {x.shape}, {count} values of each feature, expected at least {least}"
+        )
+    finite(name, x)
+    return x
+
+
+def with_features(name, x, features=None):
+    """The value as a float array with features on axis 1, ``features`` of them if given.
+
+    Entries may be NaN or infinite.
+    """
     x = array(name, x)
     if x.ndim < 2:
         raise ValueError(
@@ -113,12 +128,6 @@ def batch(name, x, features=None, least=1):
         raise ValueError(f"{name} has {x.shape[1]} features on axis 1, expected {features}")
     if x.shape[1] == 0:
         raise ValueError(f"{name} has shape {x.shape}, expected at least one feature on axis 1")
-    count = values_per_feature(x)
-    if count < least:
-        raise ValueError(
-            f"{name} has shape {x.shape}, {count} values of each feature, expected at least {least}"
-        )
-    finite(name, x)
     return x
 
 

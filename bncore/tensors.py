@@ -108,6 +108,31 @@ def finite(name: str, value: torch.Tensor) -> None:
         )
 
 
+def layer_input(
+    name: str, value: object, features: int, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """The value as what a layer takes: a tensor with its number of features on axis 1.
+
+    A layer with parameters or statistics of a ``dtype`` takes that one, and in single precision
+    half precision too, as torch's batch norms do. Entries may be NaN or infinite.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} is a {check.type_name(value)}, expected a tensor")
+    shape = tuple(value.shape)
+    if value.ndim < 2:
+        raise ValueError(f"{name} has shape {shape}, expected (batch, features, *spatial)")
+    if shape[1] != features:
+        raise ValueError(
+            f"{name} has {shape[1]} features on axis 1, expected {features}, those of the layer"
+        )
+    if dtype is None and value.dtype not in FLOATS:
+        raise TypeError(f"{name} has dtype {value.dtype}, expected floats")
+    halves = (torch.float16, torch.bfloat16) if dtype == torch.float32 else ()
+    if dtype is not None and value.dtype not in (dtype, *halves):
+        raise TypeError(f"{name} has dtype {value.dtype}, expected {dtype}, that of the layer")
+    return value
+
+
 def _habits(model):
     """The float dtypes of a model, the first parameter's first, and its device."""
     if model is None:

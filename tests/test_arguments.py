@@ -143,3 +143,17 @@ def test_the_first_negative_entry_is_named_wherever_it_stands(numbers):
     else:
         with pytest.raises(ValueError, match=rf"^var\[{first}\] is .*, expected at least 0"):
             check.no_negative("var", vector)
+
+
+def test_features_stand_on_axis_1_and_may_hold_anything():
+    x = np.full((2, 3, 4), np.nan)
+    assert check.with_features("x", x, 3) is x
+    for value, message in (
+        (np.ones(3), r"x has shape \(3,\), expected at least two axes"),
+        (np.ones((2, 4)), "x has 4 features on axis 1, expected 3"),
+        (np.ones((2, 0)), "x has 0 features on axis 1, expected 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check.with_features("x", value, 3)
+    with pytest.raises(ValueError, match=r"x has shape \(2, 0\), expected at least one feature"):
+        check.with_features("x", np.ones((2, 0)))

@@ -205,3 +205,33 @@ def test_labels_that_are_none_are_refused(value, error, message):
 def test_targets_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match=re.escape("y[0] is nan, expected finite values only")):
         tensors.targets("y", torch.tensor([torch.nan]))
+
+
+@pytest.mark.parametrize("own", [None, *FLOATS])
+@pytest.mark.parametrize("other", [*FLOATS, torch.int64, torch.bool])
+def test_a_layer_takes_its_dtype_and_in_single_precision_half_too(own, other):
+    value = torch.full((2, 3, 4), torch.nan).to(other)
+    halves = (torch.float16, torch.bfloat16) if own == torch.float32 else ()
+    if other in (FLOATS if own is None else (own, *halves)):
+        assert tensors.layer_input("x", value, 3, own) is value
+    else:
+        expected = "floats" if own is None else f"{own}, that of the layer"
+        with pytest.raises(TypeError, match=re.escape(f"x has dtype {other}, expected {expected}")):
+            tensors.layer_input("x", value, 3, own)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.ones((2, 3)), TypeError, "x is a ndarray, expected a tensor"),
+        (torch.ones(3), ValueError, "x has shape (3,), expected (batch, features, *spatial)"),
+        (
+            torch.ones(2, 4),
+            ValueError,
+            "x has 4 features on axis 1, expected 3, those of the layer",
+        ),
+    ],
+)
+def test_what_no_layer_takes_is_refused(value, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        tensors.layer_input("x", value, 3)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import nn
 
 from bncore import arguments as check
+from bncore import tensors
 
 
 class NoisyBatchNorm(nn.Module):
@@ -83,20 +84,8 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     """torch's batch norm for any number of trailing axes."""
 
     def _check_input_dim(self, input):
-        if not isinstance(input, torch.Tensor):
-            raise TypeError(f"x is a {check.type_name(input)}, expected a tensor")
+        tensors.layer_input("x", input, self.num_features, self.weight.dtype)
         shape = tuple(input.shape)
-        if input.ndim < 2:
-            raise ValueError(f"x has shape {shape}, expected (batch, features, *spatial)")
-        if shape[1] != self.num_features:
-            raise ValueError(
-                f"x has {shape[1]} features on axis 1, expected {self.num_features}, those of the layer"
-            )
-        dtype = self.weight.dtype
-        # Torch mixes half precision with parameters in single precision, and nothing else.
-        halves = (torch.float16, torch.bfloat16) if dtype == torch.float32 else ()
-        if input.dtype not in (dtype, *halves):
-            raise TypeError(f"x has dtype {input.dtype}, expected {dtype}, that of the layer")
         count = input.numel() // shape[1]
         if count < 1 + self.training:
             raise ValueError(
