@@ -7,6 +7,7 @@ with and without normalisation start from the same weights.
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -34,9 +35,11 @@ ACTIVATIONS = {
     "erf": Erf,
 }
 NORMALIZATIONS = (None, "batch")
+PLACEMENTS = ("before", "after")
 
 Activation = str | Callable[[], nn.Module]
 Normalization = str | Callable[[int], nn.Module] | None
+Placement = Literal["before", "after"]
 
 
 @contextmanager
@@ -64,6 +67,9 @@ class Layers:
     seed : int
     momentum, eps
         Of "batch".
+    placement : {"before", "after"}
+        Where the normalisation of a hidden layer stands: before its activation or after it. Only a
+        normalisation that comes next takes the bias away.
     """
 
     def __init__(
@@ -75,8 +81,9 @@ class Layers:
         *,
         momentum: float | None = 0.1,
         eps: float = 1e-5,
+        placement: Placement = "before",
     ):
-        check_choices(activation, normalization)
+        check_choices(activation, normalization, placement)
         check.integer("seed", seed, 0)
         if gain is not None:
             check.positive("gain", gain)
@@ -86,6 +93,7 @@ class Layers:
         self._activation, self._normalization, self._gain = activation, normalization, gain
         self._batch_norm = {"eps": eps, "momentum": momentum}
         self._seeds = torch.Generator().manual_seed(seed)
+        self.placement = placement
 
     def linear(self, inputs: int, units: int, bias: bool = True) -> nn.Linear:
         """A linear map of features on the last axis."""
@@ -116,19 +124,17 @@ class Layers:
     @property
     def bias(self) -> bool:
         """Whether a layer has a bias although a normalisation may follow."""
-        return self._normalization is None
+        return has_bias(self._normalization, self.placement)
 
     def hidden(
         self, number: int, role: str, layer: nn.Module, dropout: float = 0.0
     ) -> OrderedDict[str, nn.Module]:
-        """A layer followed by normalisation, activation and dropout, each with its name."""
+        """A layer, its normalisation and activation as they are placed, dropout; with names."""
         images = isinstance(layer, nn.Conv2d)
         features = layer.out_channels if images else layer.out_features
         found = OrderedDict({f"{role}{number}": layer})
         norm = self.norm(features, images)
-        if norm is not None:
-            found[f"norm{number}"] = norm
-        found[f"activation{number}"] = self.activation()
+        found |= placed(number, norm, self.activation(), self.placement)
         if dropout:
             found[f"dropout{number}"] = nn.Dropout(dropout)
         return found
@@ -145,6 +151,23 @@ class Layers:
         return layer
 
 
+def has_bias(normalization: Normalization, placement: Placement) -> bool:
+    """Whether a hidden layer has a bias: none where a normalisation comes next and removes it."""
+    return normalization is None or placement == "after"
+
+
+def placed(
+    number: int, norm: nn.Module | None, activation: nn.Module, placement: Placement
+) -> OrderedDict[str, nn.Module]:
+    """A normalisation, if there is one, before or after an activation, each with its name."""
+    found = OrderedDict({f"norm{number}": norm, f"activation{number}": activation})
+    if norm is None:
+        del found[f"norm{number}"]
+    elif placement == "after":
+        found.move_to_end(f"norm{number}")
+    return found
+
+
 def made(name: str, factory: Callable, *arguments) -> nn.Module:
     """What a factory returns. Refuse anything but a module."""
     module = factory(*arguments)
@@ -156,8 +179,8 @@ def made(name: str, factory: Callable, *arguments) -> nn.Module:
     return module
 
 
-def check_choices(activation, normalization):
-    """Refuse an activation or normalisation that is neither known nor callable."""
+def check_choices(activation, normalization, placement="before"):
+    """Refuse an activation or normalisation that is neither known nor callable, or a place."""
     for name, value, known, signature in (
         ("activation", activation, tuple(ACTIVATIONS), "a function that returns a module"),
         (
@@ -170,3 +193,5 @@ def check_choices(activation, normalization):
         if not callable(value) and value not in known:
             expected = ", ".join(map(repr, known))
             raise ValueError(f"{name} is {value!r}, expected one of {expected}, or {signature}")
+    if placement not in PLACEMENTS:
+        raise ValueError(f"placement is {placement!r}, expected 'before' or 'after'")

@@ -16,8 +16,11 @@ from bncore.lab.layers import (
     Activation,
     Layers,
     Normalization,
+    Placement,
     check_choices,
+    has_bias,
     made,
+    placed,
     seeded,
 )
 from bncore.lab.residual import residual, residual_mlp
@@ -43,6 +46,7 @@ def mlp(
     eps: float = 1e-5,
     gain: float | None = None,
     dropout: float = 0.0,
+    placement: Placement = "before",
     seed: int = 0,
 ) -> nn.Sequential:
     """A fully connected network: linear, normalisation, activation for each hidden layer.
@@ -58,8 +62,8 @@ def mlp(
         Of the hidden layers: "sigmoid", "relu", "tanh", "identity", "leaky_relu", "elu", "gelu",
         "softplus", "erf", or a function that returns a module.
     normalization : None, "batch" or callable
-        What stands between a hidden layer's linear map and its activation; a function is called
-        with the layer's number of units.
+        What stands between a hidden layer's linear map and its activation, or after both; a
+        function is called with the layer's number of units.
     momentum : float or None
         Weight of the newest batch in the running statistics; None averages all batches equally.
         Of "batch" only, as eps.
@@ -71,6 +75,9 @@ def mlp(
     dropout : float
         Probability with which a hidden unit is dropped after its activation; above 0 each hidden
         layer ends in dropout1, dropout2, ...
+    placement : {"before", "after"}
+        Where a normalisation stands: before the activation or after it. "after", linear layers
+        keep their bias, and start from the weights of the network without normalisation.
     seed : int
         Of the initial weights. Nothing outside the network is reseeded.
 
@@ -85,23 +92,25 @@ def mlp(
         If a width is not an integer, a number is not a real number, or a given function returns
         anything but a module.
     ValueError
-        If there are fewer than two widths, a width below 1, an unknown activation or
-        normalisation, a momentum or dropout outside [0, 1], or an eps or gain that is not
-        positive.
+        If there are fewer than two widths, a width below 1, an unknown activation,
+        normalisation or placement, a momentum or dropout outside [0, 1], or an eps or gain that
+        is not positive.
     """
-    _check(widths, activation, normalization, momentum, eps, gain, dropout)
+    check_choices(activation, normalization, placement)
+    _check(widths, momentum, eps, gain, dropout)
+    bias = has_bias(normalization, placement)
     layers = OrderedDict()
     with seeded(seed):
         for i, (inputs, units) in enumerate(pairwise(widths[:-1]), start=1):
-            layers[f"linear{i}"] = _linear(inputs, units, normalization is None, gain)
+            layers[f"linear{i}"] = _linear(inputs, units, bias, gain)
+            norm = None
             if normalization == "batch":
-                layers[f"norm{i}"] = nn.BatchNorm1d(units, eps, momentum)
+                norm = nn.BatchNorm1d(units, eps, momentum)
             elif normalization is not None:
-                layers[f"norm{i}"] = made("normalization", normalization, units)
+                norm = made("normalization", normalization, units)
             known = isinstance(activation, str)
-            layers[f"activation{i}"] = made(
-                "activation", ACTIVATIONS[activation] if known else activation
-            )
+            function = made("activation", ACTIVATIONS[activation] if known else activation)
+            layers |= placed(i, norm, function, placement)
             if dropout:
                 layers[f"dropout{i}"] = nn.Dropout(dropout)
         layers["output"] = _linear(*widths[-2:], True, gain)
@@ -174,14 +183,13 @@ def _linear(inputs, units, bias, gain):
     return layer
 
 
-def _check(widths, activation, normalization, momentum, eps, gain, dropout):
+def _check(widths, momentum, eps, gain, dropout):
     if len(widths) < 2:
         raise ValueError(
             f"widths is {widths}, expected at least two: (inputs, *hidden layers, outputs)"
         )
     for i, width in enumerate(widths):
         check.positive_integer(f"widths[{i}]", width)
-    check_choices(activation, normalization)
     if momentum is not None:
         check.fraction("momentum", momentum)
     check.positive("eps", eps)

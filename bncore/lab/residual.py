@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import nn
 
 from bncore import arguments as check
-from bncore.lab.layers import Activation, Layers, Normalization, seeded
+from bncore.lab.layers import Activation, Layers, Normalization, Placement, seeded
 
 
 class Residual(nn.Module):
@@ -48,6 +48,7 @@ def residual(
     gain: float = 2**0.5,
     momentum: float | None = 0.1,
     eps: float = 1e-5,
+    placement: Placement = "before",
     seed: int = 0,
 ) -> nn.Sequential:
     """A convolutional residual network: one convolution, blocks of two, an average, a linear map.
@@ -74,8 +75,12 @@ def residual(
         Weights are drawn from N(0, gain² / fan_in), biases are 0.
     momentum, eps
         Of "batch", as in ``networks.mlp``.
+    placement : {"before", "after"}
+        Where a normalisation stands: before each activation, or after it. "after", layers keep
+        their bias, the second normalisation of a block follows the activation of its sum, and a
+        shortcut that changes the size has none.
     seed : int
-        Of the weights, which are the same with and without normalisation.
+        Of the weights, which are the same with and without normalisation, and wherever it stands.
 
     Returns
     -------
@@ -89,7 +94,7 @@ def residual(
     TypeError
         If a number is of the wrong type.
     ValueError
-        If a number is outside its range, or an activation or normalisation unknown.
+        If a number is outside its range, or an activation, normalisation or placement unknown.
 
     References
     ----------
@@ -99,7 +104,9 @@ def residual(
         check.positive_integer(name, value)
     for name, value in (("channels", channels), ("classes", classes)):
         check.positive_integer(name, value)
-    make = Layers(activation, normalization, gain, seed, momentum=momentum, eps=eps)
+    make = Layers(
+        activation, normalization, gain, seed, momentum=momentum, eps=eps, placement=placement
+    )
     with seeded(seed):
         layers = make.hidden(1, "conv", make.convolution(channels, width, bias=make.bias))
         inputs, number = width, 0
@@ -120,12 +127,16 @@ def _block(make, inputs, units, stride, skip):
     body = make.hidden(1, "conv", make.convolution(inputs, units, stride=stride, bias=make.bias))
     body |= make.hidden(2, "conv", make.convolution(units, units, bias=make.bias))
     after = body.pop("activation2")
+    if make.placement == "after" and "norm2" in body:
+        after = nn.Sequential(OrderedDict(activation=after, norm=body.pop("norm2")))
     shortcut = nn.Identity()
     if stride > 1:
         # Drawn whether used or not, so that later layers do not depend on it.
         conv = make.convolution(inputs, units, 1, stride, bias=make.bias)
         projection = make.hidden(1, "conv", conv)
         del projection["activation1"]
+        if make.placement == "after":
+            projection.pop("norm1", None)
         shortcut = nn.Sequential(projection)
     return Residual(nn.Sequential(body), shortcut if skip else None, after)
 
@@ -143,6 +154,7 @@ def residual_mlp(
     dropout: float = 0.0,
     momentum: float | None = 0.1,
     eps: float = 1e-5,
+    placement: Placement = "before",
     seed: int = 0,
 ) -> nn.Sequential:
     """A fully connected residual network: h + activation(norm(W h)) in each block.
@@ -159,8 +171,11 @@ def residual_mlp(
         As in ``networks.mlp``.
     skip : bool
         Whether each block adds its input to its result. Weights are the same either way.
+    placement : {"before", "after"}
+        Where a block's normalisation stands: before its activation, or after it, in which case the
+        linear map keeps its bias.
     seed : int
-        Of the weights, which are the same with and without normalisation.
+        Of the weights, which are the same with and without normalisation, and wherever it stands.
 
     Returns
     -------
@@ -173,13 +188,15 @@ def residual_mlp(
     TypeError
         If a number is of the wrong type.
     ValueError
-        If a number is outside its range, or an activation or normalisation unknown.
+        If a number is outside its range, or an activation, normalisation or placement unknown.
     """
     for name, value in (("inputs", inputs), ("outputs", outputs), ("blocks", blocks)):
         check.positive_integer(name, value)
     check.positive_integer("width", width)
     check.fraction("dropout", dropout)
-    make = Layers(activation, normalization, gain, seed, momentum=momentum, eps=eps)
+    make = Layers(
+        activation, normalization, gain, seed, momentum=momentum, eps=eps, placement=placement
+    )
     with seeded(seed):
         layers = OrderedDict(input=make.linear(inputs, width))
         for number in range(1, blocks + 1):

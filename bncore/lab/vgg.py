@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from bncore import arguments as check
-from bncore.lab.layers import Layers, Normalization, seeded
+from bncore.lab.layers import Layers, Normalization, Placement, seeded
 
 # Convolutions in each of the five stages, by the network's name in the paper.
 STAGES = {
@@ -33,6 +33,7 @@ def vgg(
     gain: float = 2**0.5,
     momentum: float | None = 0.1,
     eps: float = 1e-5,
+    placement: Placement = "before",
     seed: int = 0,
 ) -> nn.Sequential:
     """A VGG of any width for square images of any size.
@@ -64,8 +65,11 @@ def vgg(
         Weights are drawn from N(0, gain² / fan_in), biases are 0.
     momentum, eps
         Of "batch", as in ``networks.mlp``.
+    placement : {"before", "after"}
+        Where a normalisation stands: before the activation, or after it, in which case layers keep
+        their bias. Pooling comes last.
     seed : int
-        Of the weights, which are the same with and without normalisation.
+        Of the weights, which are the same with and without normalisation, and wherever it stands.
 
     Returns
     -------
@@ -78,7 +82,7 @@ def vgg(
     TypeError
         If a number is of the wrong type.
     ValueError
-        If the depth or the normalisation is unknown, or a number outside its range.
+        If the depth, the normalisation or the placement is unknown, or a number outside its range.
 
     References
     ----------
@@ -93,7 +97,9 @@ def vgg(
     for i, units in enumerate(hidden):
         check.positive_integer(f"hidden[{i}]", units)
     check.fraction("dropout", dropout)
-    make = Layers("relu", normalization, gain, seed, momentum=momentum, eps=eps)
+    make = Layers(
+        "relu", normalization, gain, seed, momentum=momentum, eps=eps, placement=placement
+    )
     layers, number, inputs = OrderedDict(), 0, channels
     with seeded(seed):
         for stage, convolutions in enumerate(STAGES[depth]):

@@ -94,6 +94,15 @@ def test_a_batch_norm_has_the_axes_of_its_layer_and_the_settings_given():
     assert own.norm(7).normalized_shape == (7,)
 
 
+def test_a_norm_after_the_activation_leaves_the_bias():
+    after = layers("tanh", "batch", placement="after")
+    names = list(after.hidden(2, "linear", nn.Linear(3, 4), 0.5))
+    assert names == ["linear2", "activation2", "norm2", "dropout2"]
+    assert after.bias
+    assert layers("tanh", placement="after").bias
+    assert not layers("tanh", "batch").bias
+
+
 @pytest.mark.parametrize(
     ("normalization", "dropout", "names"),
     [
@@ -125,6 +134,7 @@ def test_a_hidden_layer_is_named_by_its_number(normalization, dropout, names):
         ({"gain": 0.0}, "gain is 0.0, expected a finite number above 0"),
         ({"momentum": 2.0}, r"momentum is 2.0, expected a number in \[0, 1\]"),
         ({"eps": 0.0}, "eps is 0.0, expected a finite number above 0"),
+        ({"placement": "middle"}, "placement is 'middle', expected 'before' or 'after'"),
     ],
 )
 def test_what_makes_no_layers_is_refused(options, message):

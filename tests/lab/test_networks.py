@@ -215,3 +215,62 @@ def test_bad_arguments_are_named(arguments, error, message):
 def test_bad_arguments_of_a_deep_linear_network_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         networks.deep_linear(**{"inputs": 3, "outputs": 2, **arguments})
+
+
+def without_norms(module):
+    """The same modules with each batch norm replaced by nothing."""
+    for name, child in module.named_children():
+        if hasattr(child, "running_mean"):
+            setattr(module, name, nn.Identity())
+        else:
+            without_norms(child)
+    return module
+
+
+PLACED = {
+    "mlp": (lambda *given, **rest: networks.mlp((4, 6, 5, 3), "relu", *given, **rest), (9, 4)),
+    "vgg": (
+        lambda *given, **rest: networks.vgg(11, *given, width=2, channels=1, size=8, **rest),
+        (3, 1, 8, 8),
+    ),
+    "residual": (lambda *given, **rest: networks.residual(1, 2, *given, stages=2, **rest), (3, 1, 8, 8)),
+    "residual_mlp": (
+        lambda *given, **rest: networks.residual_mlp(4, 3, 2, 5, "relu", *given, **rest), (9, 4),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PLACED)
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_norm_after_the_activation_is_added_to_the_network_without_one(kind, seed):
+    make, shape = PLACED[kind]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    plain, after = (make(kind, seed=seed, placement="after") for kind in (None, "batch"))
+    assert {name for name, _ in plain.named_parameters()} <= {
+        name for name, _ in after.named_parameters()
+    }
+    expected = make(None, seed=seed)(x)
+    assert torch.equal(plain(x), expected)
+    assert not torch.equal(after(x), expected)
+    assert torch.equal(without_norms(after)(x), expected)
+
+
+@pytest.mark.parametrize("kind", PLACED)
+def test_a_norm_after_the_activation_is_given_what_the_activation_returns(kind):
+    make, shape = PLACED[kind]
+    for placement, least in (("before", -float("inf")), ("after", 0.0)):
+        model, seen = make("batch", placement=placement), []
+        norms = [m for m in model.modules() if hasattr(m, "running_mean")]
+        for norm in norms:
+            norm.register_forward_hook(lambda _, given, __, seen=seen: seen.append(given[0].min()))
+        model(torch.randn(shape))
+        assert len(seen) == len(norms) >= 2
+        assert (min(seen) < 0) == (placement == "before")
+        assert min(seen) >= least
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", PLACED)
+def test_a_place_that_is_none_is_refused(kind):
+    with pytest.raises(ValueError, match="placement is 'inside', expected 'before' or 'after'"):
+        PLACED[kind][0]("batch", placement="inside")
