@@ -212,8 +212,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         kept = next((t for t in (self.running_mean, self.weight) if t is not None), None)
         tensors.layer_input("x", x, self.num_features, None if kept is None else kept.dtype)
         where = _real_tensor(mask, x)
-        real = x.nan_to_num().movedim(1, -1)[where | True]
-        where = where | True
+        real = x.movedim(1, -1)[where]
         if self.training or self.running_mean is None:
             _refuse_few(len(real))
         normalised = super().forward(real)
