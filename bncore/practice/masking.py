@@ -209,9 +209,7 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             If x has other features than the layer, mask does not fit x, or fewer than two
             positions are real where the statistics are those of the batch.
         """
-        kept = next((t for t in (self.running_mean, self.weight) if t is not None), None)
-        tensors.layer_input("x", x, self.num_features, None if kept is None else kept.dtype)
-        where = _real_tensor(mask, x)
+        where = self._where(x, mask)
         real = x.movedim(1, -1)[where]
         if self.training or self.running_mean is None:
             _refuse_few(len(real))
@@ -219,6 +217,22 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         y = torch.zeros_like(x, dtype=normalised.dtype)
         y.movedim(1, -1)[where] = normalised
         return y
+
+    def counted(
+        self,
+        x: Float[torch.Tensor, "batch features *spatial"],
+        mask: TensorMask | Mask | None,
+    ) -> Float[torch.Tensor, "positions features"]:
+        """The real positions, one after the other: what the statistics are of.
+
+        Parameters and errors are those of ``forward``; there may be no position.
+        """
+        return x.movedim(1, -1)[self._where(x, mask)]
+
+    def _where(self, x, mask):
+        kept = next((t for t in (self.running_mean, self.weight) if t is not None), None)
+        tensors.layer_input("x", x, self.num_features, None if kept is None else kept.dtype)
+        return _real_tensor(mask, x)
 
 
 def _real(mask, shape):

@@ -15,6 +15,7 @@ from torch.nn.functional import batch_norm
 from bncore.lab import modes
 from bncore.mechanics import inference, transform
 from bncore.practice import masking
+from bncore.practice.recalibration import recalibrated
 
 LENGTHS = st.lists(st.integers(0, 6), min_size=1, max_size=5).filter(lambda found: sum(found) > 1)
 SEEDS = st.integers(0, 10**6)
@@ -247,6 +248,34 @@ def test_what_takes_a_batch_takes_packed_sequences():
         layer(torch.tensor(x), lengths)
     np.testing.assert_allclose(running.mean, layer.running_mean, rtol=0, atol=1e-14)
     np.testing.assert_allclose(running.var, layer.running_var, rtol=1e-14, atol=0)
+
+
+class Sequences(nn.Module):
+    """A masked batch norm of sequences whose padding is beyond a billion."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = masking.MaskedBatchNorm1d(2)
+
+    def forward(self, x):
+        return self.norm(x, x[:, 0] < 1e9)
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+def test_recalibration_counts_real_positions_only(layer_by_layer):
+    batches, rows = [], []
+    for seed, lengths in enumerate(([3, 1], [0, 6], [2, 2])):
+        x, real = padded(lengths, 2, seed, "f4", filling=1e10)
+        batches.append(torch.tensor(x))
+        rows.append(real.astype("f8"))
+        np.testing.assert_array_equal(
+            masking.MaskedBatchNorm1d(2).counted(batches[-1], lengths), real
+        )
+    fitted = recalibrated(Sequences(), batches, layer_by_layer=layer_by_layer)
+    mean, var = inference.exact_statistics(rows)
+    m = sum(map(len, rows))
+    np.testing.assert_allclose(fitted.norm.running_mean, mean, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(fitted.norm.running_var, m / (m - 1) * var, rtol=1e-6, atol=0)
 
 
 def test_fixed_statistics_need_no_real_position():
