@@ -6,11 +6,29 @@ The modules of this wing compute the same, and check their input.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bncore.mechanics.textbook import batch_axes
+from bncore.mechanics.textbook import backward, batch_axes, forward
 
 Batch = Float[np.ndarray, "batch features *spatial"]
 Vector = Float[np.ndarray, "features"]
 Where = Bool[np.ndarray, "batch *spatial"]
+
+
+def renormalize(x, mean, var, gamma, beta, r_max=3.0, d_max=5.0, eps=1e-5):
+    """Normalise by the batch, and correct it towards running statistics that are given."""
+    axes, _ = batch_axes(x)
+    sigma_B = np.sqrt(x.var(axis=axes) + eps)
+    sigma = np.sqrt(var + eps)
+    r = np.clip(sigma_B / sigma, 1 / r_max, r_max)
+    d = np.clip((x.mean(axis=axes) - mean) / sigma, -d_max, d_max)
+    y, cache = forward(x, gamma * r, gamma * d + beta, eps)
+    return y, (cache, r, d)
+
+
+def renormalize_backward(dy, cache):
+    """Carry the gradient back; r and d are constants to it."""
+    cache, r, d = cache
+    dx, dscale, dshift = backward(dy, cache)
+    return dx, r * dscale + d * dshift, dshift
 
 
 def forward_masked(

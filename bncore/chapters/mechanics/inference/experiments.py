@@ -12,6 +12,8 @@ from bncore.lab import data, networks, probes, training
 from bncore.lab.batches import Batches
 from bncore.lab.inference import accuracy, refitted
 from bncore.lab.layers import seeded
+from bncore.lab.modes import is_batch_norm
+from bncore.practice.renormalization import BatchRenorm, ramp
 
 STATISTICS = ("batch", "whole training set", "running")
 CHANGES = ("contrast", "brightness", "noise")
@@ -33,35 +35,6 @@ class RunningNorm(nn.BatchNorm1d):
                 )
         kept = self.running_mean.clone(), self.running_var.clone()
         return batch_norm(input, *kept, self.weight, self.bias, eps=self.eps)
-
-
-class BatchRenorm(nn.BatchNorm1d):
-    """Batch renormalization, Ioffe (2017): corrects a batch's statistics by the moving averages.
-
-    x_hat = (x - mean) / std * r + d,   r = std / running std,   d = (mean - running mean) / running std
-
-    r is cut to [1 / 3, 3] and d to [-5, 5], and neither has a gradient. For the first 100 batches, as
-    the averages begin, there is no correction; until the 300th the limits widen.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(input)
-        mean, var = input.mean(0), input.var(0, unbiased=False)
-        std, kept = (var + self.eps).sqrt(), (self.running_var + self.eps).sqrt()
-        wide = min(max((self.num_batches_tracked.item() - 100) / 200, 0.0), 1.0)
-        r_max, d_max = 1 + 2 * wide, 5 * wide
-        with torch.no_grad():
-            r = (std / kept).clamp(1 / r_max, r_max)
-            d = ((mean - self.running_mean) / kept).clamp(-d_max, d_max)
-            if self.track:
-                batch_norm(
-                    input, self.running_mean, self.running_var, None, None, True, self.momentum
-                )
-                self.num_batches_tracked.add_(1)
-        return self.weight * ((input - mean) / std * r + d) + self.bias
-
-    track = True
 
 
 def trained_with(
@@ -123,7 +96,7 @@ def mismatch(
         training mode from the scores of the same examples in evaluation mode, over the standard
         deviation of the latter. "accuracy" on the test set.
     """
-    norm = BatchRenorm if normalization == "renorm" else "batch"
+    norm = renorm if normalization == "renorm" else "batch"
     split = data.digits(seed)
     model = networks.mlp(WIDTHS, "relu", norm, gain=2**0.5, seed=seed)
     training.train(model, split, steps, batch_size, learning_rate, seed)
@@ -133,11 +106,16 @@ def mismatch(
     with torch.no_grad():
         at_inference = torch.cat([model.eval()(batch) for batch in x])
         for layer in model:
-            if isinstance(layer, nn.BatchNorm1d):
-                layer.momentum, layer.track = 0.0, False
+            if is_batch_norm(layer):
+                layer.momentum = 0.0
         in_training = torch.cat([model.train()(batch) for batch in x])
     apart = (in_training - at_inference).square().mean().sqrt()
     return {"mismatch": (apart / at_inference.std()).item(), **found}
+
+
+def renorm(features: int) -> BatchRenorm:
+    """Renormalization that is batch norm for 100 batches, and at its full limits from the 300th."""
+    return BatchRenorm(features, r_max=ramp(1, 3, 100, 300), d_max=ramp(0, 5, 100, 300))
 
 
 def alone(kind: str, learning_rate: float, seed: int, *, steps: int) -> dict[str, float]:
