@@ -1,4 +1,4 @@
-"""Diagnosis: what this module computes, in one line."""
+"""What the laid out chapter shows until its own text stands."""
 
 import numpy as np
 from jaxtyping import Float

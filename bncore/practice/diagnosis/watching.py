@@ -1,0 +1,353 @@
+"""Run a network on batches as in training and as in use, and keep what its batch norms meet.
+
+Each batch goes through the network at most three times:
+
+- in training's modes: batch norms use the statistics of the batch, and dropout drops,
+- if the network draws random numbers then, once more with everything but batch norms at rest,
+- in evaluation mode, with running statistics.
+
+In the first two a layer's inputs do not depend on the running statistics of other layers. So where
+they differ from the layer's own running statistics, the fault is the layer's.
+"""
+
+import copy
+import functools
+import itertools
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.functional import batch_norm
+
+from bncore.arguments import type_name
+from bncore.lab.modes import held, is_batch_norm
+from bncore.practice.diagnosis.origins import Origin, Origins, leaves
+from bncore.practice.diagnosis.statistics import Statistics
+from bncore.practice.diagnosis.unchanged import random_state, unchanged
+
+
+@dataclass
+class Call:
+    """One call of a batch norm in the first batch.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the input.
+    origin : Origin
+    alone : bool
+        Whether nothing else was given the input.
+    again : bool
+        Whether an earlier call of the batch norm was given the same input.
+    """
+
+    shape: tuple[int, ...]
+    origin: Origin
+    alone: bool
+    again: bool
+
+
+@dataclass
+class Watched:
+    """One batch norm, as it was watched.
+
+    Attributes
+    ----------
+    name : str
+    module : nn.Module
+    frozen : bool
+        Whether it stays in evaluation mode while the model trains.
+    training, quiet : list of Statistics
+        One for each call in a forward pass; quiet is empty where nothing is random.
+    calls : list of Call
+    fewest : int or None
+        The fewest values of a feature that it was given in training.
+    """
+
+    name: str
+    module: nn.Module
+    frozen: bool
+    training: list[Statistics] = field(default_factory=list)
+    quiet: list[Statistics] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    fewest: int | None = None
+
+
+@dataclass
+class Seen:
+    """A network, as it was watched.
+
+    Attributes
+    ----------
+    model : nn.Module
+        Without wrappers, as its owner has it.
+    layers : list of Watched
+        In the order in which the network calls them; those that it does not call are last.
+    batches : int
+    devices : int
+        On how many devices a wrapper divides each batch.
+    changes : list of (float, float, float)
+        For each batch and part of the outputs: mean square of the difference between evaluation and
+        training, mean square of the latter about its mean, share of changed decisions or NaN.
+    bad_batch, bad_output : int or None
+        The first batch that is not finite, and the first whose outputs in training are not.
+    """
+
+    model: nn.Module
+    layers: list[Watched]
+    batches: int = 0
+    devices: int = 1
+    changes: list[tuple[float, float, float]] = field(default_factory=list)
+    bad_batch: int | None = None
+    bad_output: int | None = None
+
+
+def unwrapped(model: nn.Module) -> tuple[nn.Module, int]:
+    """The network in wrappers for speed or several devices, and how many parts they cut a batch in."""
+    devices = 1
+    while True:
+        if isinstance(model, nn.DataParallel):
+            devices *= max(len(model.device_ids), 1)
+            model = model.module
+        elif isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        else:
+            return model, devices
+
+
+def watch(model: nn.Module, batches: Iterable, most: int) -> Seen:
+    """What the batch norms of a network meet in the first ``most`` batches."""
+    model, devices = unwrapped(model)
+    with random_state(batches):
+        given = itertools.islice(iter(batches), most)
+        first = next(given, None)
+        if first is None:
+            raise ValueError("batches is empty, expected at least one batch")
+        if any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers())):
+            model = _materialized(model, first)
+        with unchanged(model) as lent, torch.no_grad(), _eager(model):
+            return _Watch(model, lent, devices).over(itertools.chain([first], given))
+
+
+class _Watch:
+    def __init__(self, model, lent, devices):
+        self.model = model
+        self.names = {module: name for name, module in model.named_modules()}
+        norms = {name: one for one, name in self.names.items() if is_batch_norm(one)}
+        whole = not model.training
+        learns = any(parameter.requires_grad for parameter in model.parameters())
+        stay = set() if whole and not learns else set(held(model))
+        stay |= {name for name, one in norms.items() if getattr(one, "statistics_frozen", False)}
+        modes = {module: name not in stay for module, name in self.names.items()}
+        self.modes = {
+            "training": modes,
+            "quiet": {module: mode and is_batch_norm(module) for module, mode in modes.items()},
+            "running": dict.fromkeys(modes, False),
+        }
+        self.layers = {name: Watched(name, norm, name in stay) for name, norm in norms.items()}
+        kept = {id(buffer) for norm in norms.values() for buffer in norm.buffers()}
+        self.lent = [(copied, own) for copied, own in lent if id(copied) in kept]
+        for norm in norms.values():
+            if isinstance(norm, nn.SyncBatchNorm):
+                vars(norm)["forward"] = functools.partial(_alone, norm)
+        self.seen = Seen(model, [], devices=devices)
+        self.first, self.order, self.random = "training", {}, False
+
+    def over(self, batches):
+        seen = self.seen
+        for number, batch in enumerate(batches):
+            arguments = _arguments(batch, self.model, number)
+            if seen.bad_batch is None and not _finite(arguments):
+                seen.bad_batch = number
+            outputs = self.training(arguments, number)
+            if self.random and outputs is not None:
+                outputs = self.run("quiet", arguments, number)
+            running = self.run("running", arguments, number)
+            if outputs is not None:
+                if seen.bad_output is None and not _finite(outputs):
+                    seen.bad_output = number
+                seen.changes += _changes(leaves(running), leaves(outputs))
+            seen.batches += 1
+        rest = [name for name in self.layers if name not in self.order]
+        seen.layers = [self.layers[name] for name in (*self.order, *rest)]
+        return seen
+
+    def training(self, arguments, number):
+        """The outputs in training's modes; where a network asks for more than inputs in training,
+        such as targets, with batch norms alone in training."""
+        if self.first == "training" and not self.order:
+            try:
+                return self.run("training", arguments, number)
+            except Exception:
+                self.first = "quiet"
+                for layer in self.layers.values():
+                    layer.training.clear()
+        return self.run(self.first, arguments, number)
+
+    def run(self, kind, arguments, number):
+        """The outputs of one pass, or None where a batch norm refuses a single value."""
+        for module, mode in self.modes[kind].items():
+            module.training = mode
+        pass_ = _Pass(self, "training" if kind == self.first else kind)
+        origins = None if self.order or kind == "running" else Origins(self.names)
+        try:
+            with ExitStack() as stack:
+                # What the pass measures at a batch norm is then no call of the network's.
+                stack.enter_context(nullcontext() if origins is None else origins.follow())
+                if kind != "running":
+                    pass_.hook(stack)
+                outputs = _apply(self.model, arguments, number)
+        except ValueError:
+            if kind != "running" and pass_.single:
+                return None
+            raise
+        finally:
+            if kind != "running":
+                for copied, own in self.lent:
+                    copied.copy_(own)
+        if origins is not None:
+            self.random = origins.random
+            pass_.note(origins)
+        return outputs
+
+
+class _Pass:
+    """What one pass in training meets at each batch norm."""
+
+    def __init__(self, watch, kind):
+        self.watch, self.kind, self.single = watch, kind, False
+        self.counts, self.inputs = dict.fromkeys(watch.layers, 0), []
+
+    def hook(self, stack):
+        for layer in self.watch.layers.values():
+            handle = layer.module.register_forward_pre_hook(self._meet(layer), with_kwargs=True)
+            stack.callback(handle.remove)
+
+    def _meet(self, layer):
+        statistics, noting = getattr(layer, self.kind), not self.watch.order
+
+        def meet(module, arguments, kwargs):
+            x = next(iter(leaves((arguments, kwargs))), None)
+            if x is None or x.ndim < 2 or not x.numel():
+                return
+            call = self.counts[layer.name]
+            self.counts[layer.name] += 1
+            if noting:
+                self.inputs.append((layer, x))
+            if call == len(statistics):
+                statistics.append(Statistics())
+            statistics[call].add(x, _part(module, len(x), self.watch.seen.devices))
+            values = statistics[call].values[-1]
+            layer.fewest = values if layer.fewest is None else min(values, layer.fewest)
+            self.single = self.single or (module.training and values == 1)
+
+        return meet
+
+    def note(self, origins):
+        """Keep what the calls of the first batch were given."""
+        given = {}
+        for layer, x in self.inputs:
+            self.watch.order[layer.name] = None
+            before = given.setdefault(layer.name, [])
+            again = any(one is x for one in before)
+            alone = origins.uses(x) == 1
+            layer.calls.append(Call(tuple(x.shape), origins.of(x), alone, again))
+            before.append(x)
+
+
+def _part(module, examples, devices):
+    """How many examples share statistics: those of a device, or of a part that a layer cuts."""
+    size = getattr(module, "size", None)
+    share = -(-examples // devices)
+    return min(share, size) if type(size) is int and size > 0 else share
+
+
+def _arguments(batch, model, number):
+    """What a batch hands to the model: (positional, keyword) arguments, where the model is."""
+    if isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    if isinstance(batch, Mapping):
+        found = (), dict(batch)
+    elif isinstance(batch, torch.Tensor):
+        found = (batch,), {}
+    else:
+        raise TypeError(
+            f"batch {number} of batches is a {type_name(batch)}, expected a tensor, a tuple or list "
+            "whose first entry is the model's input, or a dict of keyword arguments"
+        )
+    place = next(itertools.chain(model.parameters(), model.buffers()), None)
+    if place is None:
+        return found
+    return tuple(_moved(one, place.device) for one in found)
+
+
+def _moved(value, device):
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(one, device) for key, one in value.items()}
+    return tuple(_moved(one, device) for one in value) if isinstance(value, tuple) else value
+
+
+def _materialized(model, batch):
+    """A copy of a network with lazy layers, in which these have the shapes that a batch gives them."""
+    lazy = {
+        id(buffer): type(buffer)(device=buffer.device, dtype=buffer.dtype)
+        for buffer in model.buffers()
+        if nn.parameter.is_lazy(buffer)
+    }
+    copied = copy.deepcopy(model, lazy)
+    modes = {module: module.training for module in copied.modules()}
+    with torch.no_grad():
+        _apply(copied.eval(), _arguments(batch, copied, 0), 0)
+    for module, mode in modes.items():
+        module.training = mode
+    return copied
+
+
+def _apply(model, arguments, number):
+    positional, keywords = arguments
+    try:
+        return model(*positional, **keywords)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(one.shape)) for one in leaves(arguments))
+        error.add_note(f"examine applied the model to batch {number}, of shape {shapes}")
+        raise
+
+
+def _finite(value):
+    return all(torch.isfinite(one).all() for one in leaves(value) if one.is_floating_point())
+
+
+def _changes(running, training):
+    """See ``Seen.changes``."""
+    for now, before in zip(running, training, strict=False):
+        if now.shape != before.shape or not before.is_floating_point() or not before.numel():
+            continue
+        now, before = now.double(), before.double()
+        moved = (now - before).square().mean().item()
+        spread = (before - before.mean(0)).square().mean().item()
+        decided = float("nan")
+        if now.ndim == 2 and now.shape[1] > 1:
+            decided = (now.argmax(1) != before.argmax(1)).double().mean().item()
+        yield moved, spread, decided
+
+
+def _alone(norm, x):
+    """What a synchronised batch norm computes of its own part, without waiting for others."""
+    batch = norm.training or norm.running_mean is None
+    kept = (norm.running_mean, norm.running_var) if norm.track_running_stats else (None, None)
+    return batch_norm(x, *kept, norm.weight, norm.bias, batch, 0.0, norm.eps)
+
+
+def _eager(model):
+    """Compiled parts would pass hooks by."""
+    compiled = any(
+        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+        for module in model.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

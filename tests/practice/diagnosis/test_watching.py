@@ -1,0 +1,146 @@
+"""Networks of every kind can be watched, in at most three passes a batch."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from bncore.explanations.ghost_batches import GhostBatchNorm
+from bncore.lab import networks
+from bncore.practice.diagnosis import examine
+from bncore.practice.diagnosis.watching import watch
+
+X = torch.randn(96, 6, generator=torch.Generator().manual_seed(0))
+BATCHES = list(X.split(32))
+
+
+class Counted(nn.Module):
+    """A network that counts its calls and returns what it is told to."""
+
+    def __init__(self, wrap=lambda y: y, drop=0.0):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4), nn.Dropout(drop), nn.Linear(4, 3)
+        )
+        self.wrap, self.calls = wrap, []
+
+    def forward(self, x):
+        CALLS.append(self.training)
+        return self.wrap(self.net(x))
+
+
+CALLS = []
+
+
+@pytest.mark.parametrize(("drop", "passes"), [(0.0, 2), (0.5, 3)])
+def test_a_batch_goes_through_two_or_three_times(drop, passes):
+    CALLS.clear()
+    seen = watch(Counted(drop=drop), BATCHES, 32)
+    assert len(CALLS) == 3 * passes
+    assert seen.batches == 3
+    (layer,) = seen.layers
+    assert len(layer.training[0].means) == 3
+    assert len(layer.quiet) == (drop > 0)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda y: (y, y), lambda y: {"logits": y, "loss": y.sum()}, lambda y: None]
+)
+def test_models_may_return_anything(wrap):
+    assert examine(Counted(wrap), BATCHES).codes == {"stale-statistics"}
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [{"x": x} for x in BATCHES],
+        [(x, torch.zeros(len(x))) for x in BATCHES],
+        [[{"x": x}, 1] for x in BATCHES],
+        iter(BATCHES),
+        X.split(32),
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, X), batch_size=32),
+    ],
+)
+def test_batches_come_in_every_shape(batches):
+    report = examine(Counted(), batches)
+    assert report.layers == ("net.1",)
+    assert report.batches == 3
+
+
+def test_layers_stand_in_the_order_of_their_calls():
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first, self.none = (nn.BatchNorm1d(6) for _ in range(3))
+
+        def forward(self, x):
+            return self.last(self.first(x))
+
+    seen = watch(Crossed(), BATCHES, 32)
+    assert [layer.name for layer in seen.layers] == ["first", "last", "none"]
+    assert [call.origin.normalized for layer in seen.layers for call in layer.calls] == [
+        False,
+        True,
+    ]
+
+
+def test_lazy_layers_get_their_shapes_in_a_copy():
+    net = nn.Sequential(nn.LazyLinear(4, bias=False), nn.LazyBatchNorm1d(), nn.LazyLinear(2))
+    report = examine(net, BATCHES)
+    assert report.codes == {"stale-statistics"}
+    assert report.layers == ("1",)
+    assert isinstance(net[1], nn.LazyBatchNorm1d)
+    assert nn.parameter.is_lazy(net[0].weight)
+
+
+@pytest.mark.parametrize("kind", ["whole", "part"])
+def test_compiled_networks_are_watched_uncompiled(kind):
+    net = networks.mlp([6, 4, 4, 2], "relu", "batch")
+    if kind == "whole":
+        net = torch.compile(net, backend="eager")
+    else:
+        net.norm1.compile(backend="eager")
+    assert examine(net, BATCHES).layers == ("norm1", "norm2")
+
+
+def test_a_network_that_wants_targets_in_training_is_watched_without_them():
+    class Wants(Counted):
+        def forward(self, x, y=None):
+            if self.training and y is None:
+                raise ValueError("in training targets are wanted")
+            return super().forward(x)
+
+    net = Wants(drop=0.5)
+    seen = watch(net, BATCHES, 32)
+    assert len(seen.layers[0].training[0].means) == 3
+    assert seen.layers[0].calls
+    assert net.training
+
+
+def test_ghosts_share_statistics_in_their_parts_only():
+    net = nn.Sequential(nn.Linear(6, 4, bias=False), GhostBatchNorm(4, size=4))
+    assert "few-values" in examine(net, BATCHES).codes
+    (layer,) = watch(net, BATCHES, 32).layers
+    assert layer.fewest == 4
+
+
+def test_a_thousand_layers_take_no_more_passes():
+    """Two passes a batch; a pass that is watched takes a few times as long as one that is not."""
+    with torch.no_grad():
+        net = nn.Sequential(
+            *(
+                module
+                for _ in range(1000)
+                for module in (nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU())
+            )
+        )
+        x = [torch.randn(32, 8) for _ in range(4)]
+        start = time.perf_counter()
+        for one in x:
+            net(one)
+        plain = time.perf_counter() - start
+    start = time.perf_counter()
+    report = examine(net, x)
+    assert len(report.layers) == 1000
+    assert time.perf_counter() - start < 60 * plain + 5
