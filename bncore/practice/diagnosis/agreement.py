@@ -9,11 +9,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from bncore.practice.diagnosis.parts import Parts, parts
 from bncore.practice.diagnosis.report import Finding
-from bncore.practice.diagnosis.statistics import Pooled, Statistics, apart, sampling, typical
+from bncore.practice.diagnosis.statistics import Pooled, apart, sampling, typical
 from bncore.practice.diagnosis.watching import Seen
 
 TOLERANCE = 0.5
@@ -48,31 +46,6 @@ class Gap:
     def open(self) -> bool:
         """Whether it is a fault."""
         return self.size > self.allowed
-
-
-def pooled(statistics: list[Statistics]) -> Pooled | None:
-    """What all calls of a layer met, together; None if nothing or nothing finite."""
-    found = [one for one in (each.pooled() for each in statistics) if one is not None]
-    if not found or not all(one.finite for one in found):
-        return None
-    if len(found) == 1:
-        return found[0]
-    mean = torch.stack([one.mean for one in found]).mean(0)
-    between = torch.stack([(one.mean - mean).square() for one in found]).mean(0)
-
-    def average(name):
-        return torch.stack([getattr(one, name) for one in found]).mean(0)
-
-    return Pooled(
-        mean,
-        average("var"),
-        average("total") + between,
-        average("mean_scatter"),
-        average("variance_scatter"),
-        found[0].batches,
-        found[0].values,
-        found[0].rounding,
-    )
 
 
 def gap(met: Pooled, each: Parts) -> Gap:
@@ -139,7 +112,7 @@ def gaps(seen: Seen, explained: set[str]) -> Iterator[Finding]:
     """Running statistics that do not fit, but for the layers whose gap is explained already."""
     found, sizes = {}, {}
     for layer in seen.layers:
-        each, met = parts(layer.module), pooled(layer.training)
+        each, met = parts(layer.module), layer.met
         if met is None or not each.has_statistics or layer.name in explained or not layer.calls:
             continue
         first = not any(call.origin.normalized for call in layer.calls)

@@ -77,7 +77,7 @@ def judged(seen, optimizer):
     ill = {one.layer for one in findings}
     explained = set(ill)
     for layer in seen.layers:
-        each, met = parts(layer.module), agreement.pooled(layer.training)
+        each, met = parts(layer.module), layer.met
         name = layer.name
         own = [
             *values.few_values(layer, seen),

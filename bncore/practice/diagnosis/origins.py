@@ -91,7 +91,11 @@ class Origins(TorchFunctionMode):
         hooks = []
         try:
             for module in self._names:
-                hooks.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
+                # Before other hooks, whose calls are then none of the network's.
+                enter = module.register_forward_pre_hook(
+                    self._enter, prepend=True, with_kwargs=True
+                )
+                hooks.append(enter)
                 hooks.append(
                     module.register_forward_hook(self._leave, with_kwargs=True, always_call=True)
                 )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from bncore.practice.diagnosis.codes import CODES, SEVERITIES, Severity
 
 WIDTH = 80
+# A finding is a block, so that it is as wide as a phone or a page.
+BLOCK = "margin:.2em 0;max-width:45em;overflow-wrap:anywhere"
 # Layers of one code that are listed one by one; more are summed up.
 LISTED = 3
 
@@ -73,11 +75,11 @@ class Finding:
         return {**kept, "values": values, **also}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """All findings, the worst first, then in the order of the network.
 
-    ``str`` writes it for a terminal of 80 columns; a notebook shows it as a table.
+    ``str`` writes it for a terminal of 80 columns; a notebook shows a block for each code.
 
     Attributes
     ----------
@@ -151,31 +153,26 @@ class Report:
             lines += ["", *textwrap.wrap(remark, WIDTH)]
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
-        cell = "padding:.3em .8em .3em 0;vertical-align:top;text-align:left"
-        colour = {"error": "#d62728", "warning": "#d98200", "note": "inherit"}
-        rows = []
+        colour = {"error": "#d62728", "warning": "#b36b00", "note": "inherit"}
+        blocks = [f"<p>{html.escape(one)}</p>" for one in (self._summary(), *self.remarks)]
         for group in self._groups():
             head = group[0]
-            words = [
-                f"<td style='{cell};color:{colour[head.severity]}'>{head.severity}</td>",
-                f"<td style='{cell}'><code>{head.code}</code></td>",
-                f"<td style='{cell}'>{html.escape(_where(group))}</td>",
-                f"<td style='{cell}'>{html.escape(_measured(group))}</td>",
-                f"<td style='{cell}'>{html.escape(head.why)}</td>",
-                f"<td style='{cell}'>{html.escape(head.remedy)}</td>",
+            title = (
+                f"<strong style='color:{colour[head.severity]}'>{head.severity}: "
+                f"<code>{head.code}</code></strong>, {html.escape(_where(group))}"
+            )
+            lines = [
+                html.escape(_measured(group)),
+                f"<em>Why:</em> {html.escape(head.why)}",
+                f"<em>Do:</em> {html.escape(head.remedy)}",
+                f"<em>See</em> {html.escape(head.link)}",
             ]
-            rows.append("<tr>" + "".join(words) + "</tr>")
-        heads = "".join(
-            f"<th style='{cell}' scope='col'>{name}</th>"
-            for name in ("severity", "code", "layer", "measured", "why", "what to do")
-        )
-        table = (
-            f"<table style='color:inherit'><thead><tr>{heads}</tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table>"
-        )
-        words = [self._summary(), *self.remarks]
-        return "".join(f"<p>{html.escape(one)}</p>" for one in words) + (table if rows else "")
+            paragraphs = "".join(f"<p style='{BLOCK}'>{one}</p>" for one in [title, *lines])
+            blocks.append(f"<div style='margin:1em 0'>{paragraphs}</div>")
+        return "".join(blocks)
 
     def _groups(self):
         """Findings of one severity and code, the worst first, then causes before what follows."""

@@ -1,6 +1,6 @@
 """What reaches a batch norm, batch by batch, and how far statistics of batches scatter."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,12 +27,15 @@ class Statistics:
         """Take in a batch (examples, features, *spatial) that is normalised in parts of this size."""
         if x.dtype in HALF:
             x = x.float()
-        x = x.flatten(2) if x.ndim > 2 else x[:, :, None]
-        var, mean = torch.var_mean(x, (0, 2), correction=0)
-        self.values.append(part * x.shape[2])
+        if x.ndim > 3:
+            x = x.flatten(2)
+        axes = 0 if x.ndim == 2 else (0, 2)
+        var, mean = torch.var_mean(x, axes, correction=0)
+        self.values.append(part * (x.shape[2] if x.ndim > 2 else 1))
         self.means.append(mean)
         self.variances.append(var)
         if len(self.scatter) < SCATTER_BATCHES and len(x) > 1:
+            x = x[:, :, None] if x.ndim == 2 else x
             squares = (x - mean[:, None]).square().mean(2)
             self.scatter.append((x.mean(2).var(0) / len(x), squares.var(0) / len(x)))
 
@@ -97,6 +100,29 @@ class Pooled:
     def finite(self) -> bool:
         """Whether all of it is."""
         return bool(torch.isfinite(self.mean).all() and torch.isfinite(self.total).all())
+
+
+def together(found: list[Pooled | None]) -> Pooled | None:
+    """Statistics of several calls as those of one; None if there is nothing, or anything not finite."""
+    found = [one for one in found if one is not None]
+    if not found or not all(one.finite for one in found):
+        return None
+    if len(found) == 1:
+        return found[0]
+
+    def average(name):
+        return torch.stack([getattr(one, name) for one in found]).mean(0)
+
+    mean = average("mean")
+    between = torch.stack([(one.mean - mean).square() for one in found]).mean(0)
+    return replace(
+        found[0],
+        mean=mean,
+        var=average("var"),
+        total=average("total") + between,
+        mean_scatter=average("mean_scatter"),
+        variance_scatter=average("variance_scatter"),
+    )
 
 
 def apart(

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from bncore.practice.diagnosis.agreement import SAMPLING_ERRORS, pooled
+from bncore.practice.diagnosis.agreement import SAMPLING_ERRORS
 from bncore.practice.diagnosis.parts import parts
 from bncore.practice.diagnosis.report import Finding
-from bncore.practice.diagnosis.statistics import apart, typical
+from bncore.practice.diagnosis.statistics import apart, together, typical
 from bncore.practice.diagnosis.watching import Seen, Watched
 
 # Distance of two calls' statistics, in deviations: the noise in the mean of a batch of 16.
@@ -46,8 +46,8 @@ def redundant_bias(layer: Watched) -> Iterator[Finding]:
 def reused_layer(layer: Watched) -> Iterator[Finding]:
     """Calls with different inputs whose distributions differ."""
     calls = [i for i, call in enumerate(layer.calls) if not call.again]
-    met = [pooled([layer.training[i]]) for i in calls if i < len(layer.training)]
-    if layer.frozen or len(met) < 2 or None in met:
+    met = [layer.training[i].pooled() for i in calls if i < len(layer.training)]
+    if layer.frozen or len(met) < 2 or any(one is None for one in met):
         return
     eps, most, error = parts(layer.module).eps, 0.0, 0.0
     for i, one in enumerate(met):
@@ -72,7 +72,7 @@ def dropout_before(layer: Watched) -> Iterator[Finding]:
     dropouts = sorted(set().union(*(call.origin.dropouts for call in layer.calls)))
     if layer.frozen or not dropouts or not layer.quiet:
         return
-    on, off = pooled(layer.training), pooled(layer.quiet)
+    on, off = layer.met, together([each.pooled() for each in layer.quiet])
     if on is None or off is None:
         return
     eps = parts(layer.module).eps

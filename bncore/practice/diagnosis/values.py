@@ -26,7 +26,7 @@ def not_finite(seen: Seen) -> Iterator[Finding]:
         yield _not_finite("", f"Batch {seen.bad_batch} holds NaN or infinity itself.")
         return
     for layer in seen.layers:
-        for each in layer.training:
+        for each in layer.training if layer.met is None else ():
             for number, (mean, var) in enumerate(zip(each.means, each.variances, strict=True)):
                 if not (torch.isfinite(mean).all() and torch.isfinite(var).all()):
                     text = f"Its input is not finite in batch {number}, and no other's before it."

@@ -14,8 +14,9 @@ import copy
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from torch.nn.functional import batch_norm
 from bncore.arguments import type_name
 from bncore.lab.modes import held, is_batch_norm
 from bncore.practice.diagnosis.origins import Origin, Origins, leaves
-from bncore.practice.diagnosis.statistics import Statistics
+from bncore.practice.diagnosis.statistics import Pooled, Statistics, together
 from bncore.practice.diagnosis.unchanged import random_state, unchanged
 
 
@@ -73,6 +74,11 @@ class Watched:
     quiet: list[Statistics] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     fewest: int | None = None
+
+    @cached_property
+    def met(self) -> Pooled | None:
+        """What all calls met in training, together; None if that is nothing, or not finite."""
+        return together([each.pooled() for each in self.training])
 
 
 @dataclass
@@ -130,7 +136,9 @@ def watch(model: nn.Module, batches: Iterable, most: int) -> Seen:
         if any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers())):
             model = _materialized(model, first)
         with unchanged(model) as lent, torch.no_grad(), _eager(model):
-            return _Watch(model, lent, devices).over(itertools.chain([first], given))
+            watching = _Watch(model, lent, devices)
+            with watching.hooks():
+                return watching.over(itertools.chain([first], given))
 
 
 class _Watch:
@@ -156,6 +164,25 @@ class _Watch:
                 vars(norm)["forward"] = functools.partial(_alone, norm)
         self.seen = Seen(model, [], devices=devices)
         self.first, self.order, self.random = "training", {}, False
+        self.pass_ = None
+
+    @contextmanager
+    def hooks(self):
+        """Let each pass meet what the batch norms are called with."""
+        handles = []
+        try:
+            for layer in self.layers.values():
+                hook = functools.partial(self.meet, layer)
+                handle = layer.module.register_forward_pre_hook(hook, with_kwargs=True)
+                handles.append(handle)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def meet(self, layer, module, arguments, kwargs):
+        if self.pass_ is not None:
+            self.pass_.meet(layer, module, arguments, kwargs)
 
     def over(self, batches):
         seen = self.seen
@@ -191,18 +218,18 @@ class _Watch:
     def run(self, kind, arguments, number):
         """The outputs of one pass, or None where a batch norm refuses a single value."""
         for module, mode in self.modes[kind].items():
-            module.training = mode
-        pass_ = _Pass(self, "training" if kind == self.first else kind)
+            if module.training != mode:
+                module.training = mode
+        pass_ = None
+        if kind != "running":
+            pass_ = _Pass(self, "training" if kind == self.first else kind)
+        self.pass_ = pass_
         origins = None if self.order or kind == "running" else Origins(self.names)
         try:
-            with ExitStack() as stack:
-                # What the pass measures at a batch norm is then no call of the network's.
-                stack.enter_context(nullcontext() if origins is None else origins.follow())
-                if kind != "running":
-                    pass_.hook(stack)
+            with nullcontext() if origins is None else origins.follow():
                 outputs = _apply(self.model, arguments, number)
         except ValueError:
-            if kind != "running" and pass_.single:
+            if pass_ is not None and pass_.single:
                 return None
             raise
         finally:
@@ -220,32 +247,26 @@ class _Pass:
 
     def __init__(self, watch, kind):
         self.watch, self.kind, self.single = watch, kind, False
-        self.counts, self.inputs = dict.fromkeys(watch.layers, 0), []
+        self.counts, self.inputs = {}, []
 
-    def hook(self, stack):
-        for layer in self.watch.layers.values():
-            handle = layer.module.register_forward_pre_hook(self._meet(layer), with_kwargs=True)
-            stack.callback(handle.remove)
-
-    def _meet(self, layer):
-        statistics, noting = getattr(layer, self.kind), not self.watch.order
-
-        def meet(module, arguments, kwargs):
+    def meet(self, layer, module, arguments, kwargs):
+        """Take in what a batch norm is called with."""
+        x = arguments[0] if arguments else None
+        if not isinstance(x, torch.Tensor):
             x = next(iter(leaves((arguments, kwargs))), None)
-            if x is None or x.ndim < 2 or not x.numel():
-                return
-            call = self.counts[layer.name]
-            self.counts[layer.name] += 1
-            if noting:
-                self.inputs.append((layer, x))
-            if call == len(statistics):
-                statistics.append(Statistics())
-            statistics[call].add(x, _part(module, len(x), self.watch.seen.devices))
-            values = statistics[call].values[-1]
-            layer.fewest = values if layer.fewest is None else min(values, layer.fewest)
-            self.single = self.single or (module.training and values == 1)
-
-        return meet
+        if x is None or x.ndim < 2 or not x.numel():
+            return
+        statistics = getattr(layer, self.kind)
+        call = self.counts.get(layer.name, 0)
+        self.counts[layer.name] = call + 1
+        if not self.watch.order:
+            self.inputs.append((layer, x))
+        if call == len(statistics):
+            statistics.append(Statistics())
+        statistics[call].add(x, _part(module, len(x), self.watch.seen.devices))
+        values = statistics[call].values[-1]
+        layer.fewest = values if layer.fewest is None else min(values, layer.fewest)
+        self.single = self.single or (module.training and values == 1)
 
     def note(self, origins):
         """Keep what the calls of the first batch were given."""

@@ -1,7 +1,5 @@
 """Networks of every kind can be watched, in at most three passes a batch."""
 
-import time
-
 import pytest
 import torch
 from torch import nn
@@ -126,21 +124,8 @@ def test_ghosts_share_statistics_in_their_parts_only():
 
 
 def test_a_thousand_layers_take_no_more_passes():
-    """Two passes a batch; a pass that is watched takes a few times as long as one that is not."""
-    with torch.no_grad():
-        net = nn.Sequential(
-            *(
-                module
-                for _ in range(1000)
-                for module in (nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU())
-            )
-        )
-        x = [torch.randn(32, 8) for _ in range(4)]
-        start = time.perf_counter()
-        for one in x:
-            net(one)
-        plain = time.perf_counter() - start
-    start = time.perf_counter()
-    report = examine(net, x)
-    assert len(report.layers) == 1000
-    assert time.perf_counter() - start < 60 * plain + 5
+    calls = []
+    net = nn.Sequential(*(nn.BatchNorm1d(4) for _ in range(1000)))
+    net[500].register_forward_pre_hook(lambda *_: calls.append(1))
+    assert len(examine(net, [torch.randn(32, 4)]).layers) == 1000
+    assert len(calls) == 2
