@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from bncore import arguments as check
@@ -187,6 +188,8 @@ def _chosen(model, statistics, affine, layers, what):
             raise TypeError(f"{name} is a {check.type_name(value)}, expected True or False")
     if not (statistics or affine):
         raise ValueError(f"statistics and affine are False, expected something to {what}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model is a ScriptModule, expected the module that it was made from")
     if layers is None:
         layers = [""]
     if isinstance(layers, str) or not isinstance(layers, Sequence):
@@ -194,6 +197,8 @@ def _chosen(model, statistics, affine, layers, what):
     modules = dict(model.named_modules(remove_duplicate=False))
     chosen = {}
     for layer in layers:
+        if not isinstance(layer, str):
+            raise TypeError(f"layers holds a {check.type_name(layer)}, expected names")
         if layer not in modules:
             known = ", ".join(norms) or "none, as the model has no batch norm"
             raise ValueError(

@@ -131,7 +131,7 @@ def _pooled(model, norms, batches, stop=False):
     pools = {norm: _Pool() for norm in norms}
 
     def take(norm, args, kwargs):
-        values = _values(norm, args, kwargs)
+        values = _values(norm, norms[norm], args, kwargs)
         if not len(values):
             return
         moments = {"running_mean": values.mean(0), "running_var": values.var(0, correction=0)}
@@ -173,11 +173,17 @@ def _write(norm, moments):
             getattr(norm, name).copy_(moments[name])
 
 
-def _values(norm, args, kwargs):
+def _values(norm, name, args, kwargs):
     """The values of each feature that reach a batch norm, as rows in double precision."""
     if hasattr(norm, "counted"):
         return norm.counted(*args, **kwargs).double()
     x = args[0] if args else next(iter(kwargs.values()))
+    features = norm.running_mean.numel()
+    if x.ndim < 2 or x.shape[1] != features:
+        raise ValueError(
+            f"batch norm {name!r} is given a tensor of shape {tuple(x.shape)}, expected (batch, "
+            f"{features}, *spatial): have batches the axes that the model takes?"
+        )
     return x.movedim(1, -1).flatten(0, -2).double()
 
 
@@ -212,7 +218,8 @@ def _inputs(model, batches):
     empty = True
     for index, batch in enumerate(batches):
         empty = False
-        x = batch[0] if isinstance(batch, tuple) or _is_pair(batch) else batch
+        first = _is_pair(batch) or (isinstance(batch, tuple) and batch)
+        x = batch[0] if first else batch
         yield tensors.examples(f"batches[{index}]", x, model)
     if empty:
         raise ValueError("batches is empty, expected at least one batch")
@@ -259,6 +266,10 @@ def _evaluation(model) -> Iterator[None]:
 def _check(model, batches, layer_by_layer):
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {check.type_name(model)}, expected a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model is a ScriptModule, expected the module that it was made from")
+    if any(value.is_meta for value in chain(model.parameters(), model.buffers())):
+        raise ValueError("model is on the device 'meta', expected one whose weights hold numbers")
     if any(map(is_lazy, chain(model.parameters(), model.buffers()))):
         raise ValueError(
             "model has lazy layers without weights as yet, expected a trained one: run it on a batch"

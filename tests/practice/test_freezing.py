@@ -213,6 +213,10 @@ def test_what_cannot_be_meant_is_refused_in_words(function, unchecked):
         function(model, False, False)
     with pytest.raises(TypeError, match="layers is a str, expected a list of names"):
         function(model, layers="norm1")
+    with pytest.raises(TypeError, match="layers holds a list, expected names"):
+        function(model, layers=[["norm1"]])
+    with pytest.raises(TypeError, match="model is a ScriptModule, expected the module that it"):
+        function(torch.jit.trace(network().eval(), torch.ones(2, 64)))
     with pytest.raises(ValueError, match=r"has 'norm3', which is not .* of norm1, norm2"):
         function(model, layers=["norm1", "norm3"])
     with pytest.raises(ValueError, match=f"'linear1', which has no batch norm .* to {what}"):

@@ -304,6 +304,12 @@ def test_what_cannot_be_recalibrated_is_refused_in_words(layer_by_layer, uncheck
         recalibrate(model, [x, torch.where(torch.arange(6)[:, None] == 2, torch.nan, x)])
     with pytest.raises(ValueError, match=r"batches\[0\] has shape \(0, 5\)"):
         recalibrate(model, [x[:0]])
+    with pytest.raises(ValueError, match=r"batches\[0\] has shape \(0,\)"):
+        recalibrate(model, [()])
+    with pytest.raises(TypeError, match="model is a ScriptModule, expected the module that it"):
+        recalibrate(torch.jit.trace(network().eval(), x), [x])
+    with pytest.raises(ValueError, match="model is on the device 'meta', expected one whose"):
+        recalibrate(network().to("meta"), [x])
     with pytest.raises(ValueError, match="model has 0 batch norms, none of them with running"):
         recalibrate(nn.Linear(5, 2), [x])
     with pytest.raises(ValueError, match="model has 1 batch norms, none"):
@@ -326,3 +332,10 @@ def test_layer_by_layer_a_batch_of_one_counts_and_an_iterator_is_refused(uncheck
     assert_statistics_of(fitted.norm1, model.linear1(x).detach().numpy())
     with pytest.raises(TypeError, match="can be read only once"):
         recalibrated(model, iter([x]), layer_by_layer=True)
+
+
+def test_inputs_of_other_axes_are_refused_in_words():
+    model, x = network(), examples(6)
+    for wrong in (x[0], x[:4].expand(3, 4, 5)):
+        with pytest.raises(ValueError, match=r"'norm1' is given a tensor of shape .*, expected"):
+            recalibrated(model, [wrong])

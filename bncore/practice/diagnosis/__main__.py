@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not state:
             raise ValueError(f"{given.checkpoint} holds no batch norm")
         report = examine_state(state, momentum=given.momentum, eps=given.eps)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     print(report.to_json() if given.json else report)

@@ -129,9 +129,11 @@ def examine_state(
     Raises
     ------
     TypeError
-        If state_dict is no mapping of names, or momentum or eps is not a real number.
+        If state_dict is no mapping of names, a statistic in it is no tensor, or momentum or eps is
+        not a real number.
     ValueError
-        If momentum lies outside [0, 1], or eps is not positive.
+        If a tensor holds no numbers, a mean and its variance differ in shape, a count is not one
+        number, momentum lies outside [0, 1], or eps is not positive.
     """
     if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
         raise TypeError(
@@ -141,6 +143,7 @@ def examine_state(
     if momentum is not None:
         momentum = check.fraction("momentum", momentum)
     eps = check.positive("eps", eps)
+    _check_buffers(state_dict)
     tensors = {
         key: value.detach() for key, value in state_dict.items() if isinstance(value, torch.Tensor)
     }
@@ -172,6 +175,31 @@ def _stored(tensors, name, momentum, eps):
     )
     count = tensors.get(f"{prefix}num_batches_tracked")
     return Parts(mean, var, gamma, beta, None if count is None else int(count), momentum, eps)
+
+
+def _check_buffers(state):
+    """Refuse what no batch norm keeps under the names of its buffers."""
+    for key, value in state.items():
+        name = key.rpartition(".")[2]
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            raise ValueError(
+                f"state_dict[{key!r}] is on the device 'meta', expected a tensor that holds numbers"
+            )
+        if name not in ("running_mean", "running_var", "num_batches_tracked"):
+            continue
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise TypeError(f"state_dict[{key!r}] is a {type_name(value)}, expected a tensor")
+        if name == "num_batches_tracked" and value is not None and value.numel() != 1:
+            raise ValueError(
+                f"state_dict[{key!r}] has shape {tuple(value.shape)}, expected one number"
+            )
+        mean = state.get(key.removesuffix("running_var") + "running_mean")
+        both = isinstance(value, torch.Tensor) and isinstance(mean, torch.Tensor)
+        if name == "running_var" and both and value.shape != mean.shape:
+            raise ValueError(
+                f"state_dict[{key!r}] has shape {tuple(value.shape)}, expected {tuple(mean.shape)}, "
+                "that of running_mean"
+            )
 
 
 def _remarks(seen):

@@ -64,7 +64,8 @@ class Watched:
         One for each call in a forward pass; quiet is empty where nothing is random.
     calls : list of Call
     fewest : int or None
-        The fewest values of a feature that it was given in training.
+        The fewest values of a feature that it was given in training. Of a batch norm with a method
+        ``counted``, as of padded sequences, only the values count that this returns.
     """
 
     name: str
@@ -256,6 +257,11 @@ class _Pass:
             x = next(iter(leaves((arguments, kwargs))), None)
         if x is None or x.ndim < 2 or not x.numel():
             return
+        counted = x
+        if hasattr(module, "counted"):
+            counted = module.counted(*arguments, **kwargs)
+            if not len(counted):
+                return
         statistics = getattr(layer, self.kind)
         call = self.counts.get(layer.name, 0)
         self.counts[layer.name] = call + 1
@@ -263,7 +269,8 @@ class _Pass:
             self.inputs.append((layer, x))
         if call == len(statistics):
             statistics.append(Statistics())
-        statistics[call].add(x, _part(module, len(x), self.watch.seen.devices))
+        part = _part(module, len(counted), self.watch.seen.devices)
+        statistics[call].add(counted, part)
         values = statistics[call].values[-1]
         layer.fewest = values if layer.fewest is None else min(values, layer.fewest)
         self.single = self.single or (module.training and values == 1)

@@ -1,5 +1,6 @@
 """Networks without a fault, whatever they are, and what the examination refuses."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -138,6 +139,30 @@ def test_what_the_model_raises_comes_with_the_batch():
     [
         ([1], {}, TypeError, "state_dict is a list, expected a mapping from names to tensors"),
         ({1: torch.ones(1)}, {}, TypeError, "state_dict is a dict"),
+        (
+            {"a.running_mean": np.ones(2)},
+            {},
+            TypeError,
+            r"state_dict\['a.running_mean'\] is a ndarray, expected a tensor",
+        ),
+        (
+            {"a.running_var": torch.ones(2, device="meta")},
+            {},
+            ValueError,
+            r"state_dict\['a.running_var'\] is on the device 'meta', expected a tensor that holds",
+        ),
+        (
+            {"num_batches_tracked": torch.ones(2)},
+            {},
+            ValueError,
+            r"state_dict\['num_batches_tracked'\] has shape \(2,\), expected one number",
+        ),
+        (
+            {"a.running_mean": torch.ones(2), "a.running_var": torch.ones(3)},
+            {},
+            ValueError,
+            r"state_dict\['a.running_var'\] has shape \(3,\), expected \(2,\), that of running_mean",
+        ),
         ({}, {"momentum": 2.0}, ValueError, "momentum is 2.0"),
         ({}, {"eps": 0.0}, ValueError, "eps is 0.0"),
     ],

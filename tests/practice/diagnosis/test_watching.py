@@ -8,6 +8,7 @@ from bncore.explanations.ghost_batches import GhostBatchNorm
 from bncore.lab import networks
 from bncore.practice.diagnosis import examine
 from bncore.practice.diagnosis.watching import watch
+from bncore.practice.masking import MaskedBatchNorm1d
 
 X = torch.randn(96, 6, generator=torch.Generator().manual_seed(0))
 BATCHES = list(X.split(32))
@@ -121,6 +122,37 @@ def test_ghosts_share_statistics_in_their_parts_only():
     assert "few-values" in examine(net, BATCHES).codes
     (layer,) = watch(net, BATCHES, 32).layers
     assert layer.fewest == 4
+
+
+class Sequences(nn.Module):
+    """A batch norm of padded sequences, where what is beyond a million is padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = MaskedBatchNorm1d(6)
+
+    def forward(self, x):
+        return self.norm(x, x[:, 0] < 1e6)
+
+
+def test_padding_does_not_count():
+    rows = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)) + 3
+    x = torch.full((16, 6, 8), 1e7)
+    mask = torch.zeros(16, 8, dtype=torch.bool)
+    mask.flatten()[torch.randperm(128, generator=torch.Generator().manual_seed(1))[:60]] = True
+    x.movedim(1, -1)[mask] = rows
+    model = Sequences()
+    for _ in range(200):
+        model(x)
+    (layer,) = watch(model, [x], 32).layers
+    (found,) = layer.training
+    assert found.values == [60] == [layer.fewest]
+    torch.testing.assert_close(found.means[0], rows.mean(0))
+    torch.testing.assert_close(found.variances[0], rows.var(0, correction=0))
+    assert not examine(model, [x]).findings
+    model.norm.eval().requires_grad_(False)
+    (layer,) = watch(model, [torch.full((2, 6, 8), 1e7), x], 32).layers
+    assert layer.training[0].values == [60]
 
 
 def test_a_thousand_layers_take_no_more_passes():
