@@ -75,7 +75,7 @@ def recalibrated(model: nn.Module, batches: Batches, *, layer_by_layer: bool = F
 
     References
     ----------
-    Ioffe and Szegedy (2015), Algorithm 2; Li et al. (2016), of another domain; Izmailov et al.
+    Ioffe and Szegedy (2015), Algorithm 2; Li et al. (2018), of another domain; Izmailov et al.
     (2018), section 3.2, of averaged weights.
     """
     _check(model, batches, layer_by_layer)

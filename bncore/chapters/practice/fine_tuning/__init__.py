@@ -1,1 +1,3 @@
 """The chapter on fine-tuning."""
+
+MODULES = ("practice/recalibration", "practice/freezing", "practice/masking")

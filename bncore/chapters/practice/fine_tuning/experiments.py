@@ -1,0 +1,167 @@
+"""Experiments of the chapter on fine-tuning: one network, digits that look otherwise, few of them labelled."""
+
+import copy
+import functools
+
+import numpy as np
+import torch
+
+from bncore.lab import networks, probes, training
+from bncore.lab.data import Split, digits
+from bncore.lab.inference import accuracy
+from bncore.lab.modes import is_batch_norm
+from bncore.practice.freezing import freeze, frozen
+from bncore.practice.recalibration import recalibrated
+
+SOURCE = 900
+STEPS = 600
+
+
+def faded(x, amount):
+    """Less contrast: ink and paper move towards one grey, by the given part of the way."""
+    return (1 - amount) * x + 0.5 * amount
+
+
+def noisy(x, amount):
+    """Normal noise on each pixel, of the given standard deviation, the same at each call."""
+    noise = np.random.default_rng(0).normal(size=x.shape)
+    return x + amount * torch.from_numpy(noise).float()
+
+
+def moved(x, amount):
+    """The image moves to the right by a number of pixels, a fraction by interpolation."""
+    image = torch.nn.functional.pad(x.reshape(-1, 8, 8), (8, 0))
+    whole = int(amount)
+    low, high = (image[..., 8 - k : 16 - k] for k in (whole, whole + 1))
+    return (low + (amount - whole) * (high - low)).reshape(x.shape)
+
+
+def inverted(x, amount):
+    """Paper and ink change places, by the given part of the way."""
+    return (1 - 2 * amount) * x + amount
+
+
+CHANGES = {"faded": faded, "noisy": noisy, "moved": moved, "inverted": inverted}
+AMOUNTS = {
+    "faded": [0.0, 0.2, 0.4, 0.6, 0.8, 0.9],
+    "noisy": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
+    "moved": [0.0, 0.4, 0.8, 1.2, 1.6, 2.0],
+    "inverted": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+}
+DOMAINS = {"unchanged": ("faded", 0.0), "faded": ("faded", 0.8), "moved": ("moved", 1.0)}
+
+
+@functools.cache
+def source(seed):
+    """A network trained on some digits as they are."""
+    split = digits(seed)
+    model = networks.mlp((64, 64, 32, 10), "relu", "batch", seed=seed)
+    old = split._replace(x_train=split.x_train[:SOURCE], y_train=split.y_train[:SOURCE])
+    training.train(model, old, STEPS, 32, 0.3, seed)
+    return model.eval()
+
+
+def changed(seed, kind, amount):
+    """Digits that the network has not seen, changed by so much."""
+    change, split = functools.partial(CHANGES[kind], amount=amount), digits(seed)
+    return Split(
+        change(split.x_train[SOURCE:]), split.y_train[SOURCE:], change(split.x_test), split.y_test
+    )
+
+
+def untrained(kind, step, seed):
+    """Accuracy on changed digits before and after recalibration, without any label."""
+    model, split = source(seed), changed(seed, kind, AMOUNTS[kind][step])
+    test = split.x_test, split.y_test
+    return {
+        "kept": accuracy(model, *test),
+        "recalibrated": accuracy(recalibrated(model, [split.x_train]), *test),
+    }
+
+
+def at_test_time(domain, classes, batch_size, seed, predictions=512):
+    """Accuracy with the statistics of test batches that hold examples of a few classes only."""
+    model, split = source(seed), changed(seed, *DOMAINS[domain])
+    rng = np.random.default_rng(seed)
+    right = []
+    for _ in range(predictions // batch_size):
+        allowed = np.isin(split.y_test, rng.choice(10, classes, replace=False))
+        batch = rng.choice(np.flatnonzero(allowed), batch_size, replace=True)
+        right.append(accuracy(model, split.x_test[batch], split.y_test[batch], "batch"))
+    return {"batch": float(np.mean(right)), "kept": accuracy(model, split.x_test, split.y_test)}
+
+
+def _all(model, x):
+    return model
+
+
+def _frozen_statistics(model, x):
+    freeze(model, affine=False)
+    return model
+
+
+def _frozen_affine(model, x):
+    freeze(model, statistics=False)
+    return model
+
+
+def _frozen(model, x):
+    freeze(model)
+    return model
+
+
+def _norms_only(model, x):
+    for module in model.modules():
+        if not list(module.children()):
+            module.requires_grad_(is_batch_norm(module))
+    return model
+
+
+def _recalibrated(model, x):
+    return _frozen_statistics(recalibrated(model, [x]), x)
+
+
+def _head(model, x):
+    model.requires_grad_(False)
+    model.output.requires_grad_(True)
+    return model
+
+
+def _frozen_head(model, x):
+    freeze(_head(model, x))
+    return model
+
+
+WAYS = {
+    "all": _all,
+    "statistics frozen": _frozen_statistics,
+    "affine frozen": _frozen_affine,
+    "both frozen": _frozen,
+    "batch norms only": _norms_only,
+    "recalibrated first": _recalibrated,
+    "last layer, frozen": _frozen_head,
+    "last layer, moving": _head,
+}
+
+
+def fine_tuned(way, domain, examples, batch_size, learning_rate, seed, steps):
+    """Train on a few labelled examples of the new domain.
+
+    Test accuracy there halfway and at the end; at the end with statistics estimated afresh, where they
+    moved; and on the old domain.
+    """
+    split, old = changed(seed, *DOMAINS[domain]), digits(seed)
+    few = split._replace(x_train=split.x_train[:examples], y_train=split.y_train[:examples])
+    model = WAYS[way](copy.deepcopy(source(seed)).train(), few.x_train)
+    record = {"accuracy": probes.test_accuracy}
+    history = training.train(
+        model, few, steps, batch_size, learning_rate, seed, record, every=steps // 2
+    )
+    moving = any(layer.statistics == "moving" for layer in frozen(model))
+    afresh = recalibrated(model, [split.x_train]) if moving else model
+    return {
+        "halfway": history.records["accuracy"][1],
+        "accuracy": history.records["accuracy"][-1],
+        "afresh": accuracy(afresh, split.x_test, split.y_test),
+        "old": accuracy(model, old.x_test, old.y_test),
+    }

@@ -1,0 +1,130 @@
+"""The experiments of the chapter on fine-tuning do what their words say."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bncore.chapters.practice.fine_tuning import experiments
+from bncore.lab import networks
+from bncore.lab.data import digits
+from bncore.practice.freezing import frozen
+from bncore.practice.recalibration import recalibrated
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A network that has learned nothing, in place of the trained one."""
+
+    def source(seed):
+        return networks.mlp((64, 16, 16, 10), "relu", "batch", seed=seed).eval()
+
+    monkeypatch.setattr(experiments, "source", source)
+    return source
+
+
+@pytest.mark.parametrize("kind", experiments.CHANGES)
+def test_a_change_by_nothing_is_none(kind):
+    x = digits(0).x_test[:20]
+    torch.testing.assert_close(experiments.CHANGES[kind](x, 0.0), x)
+
+
+def test_changes_are_what_they_are_called():
+    x = digits(0).x_test[:20]
+    one = experiments.moved(x, 1.0).reshape(-1, 8, 8)
+    assert torch.equal(one[..., 1:], x.reshape(-1, 8, 8)[..., :-1])
+    assert not one[..., 0].any()
+    half = experiments.moved(x, 1.5).reshape(-1, 8, 8)
+    between = (one + experiments.moved(x, 2.0).reshape(-1, 8, 8)) / 2
+    torch.testing.assert_close(half, between)
+    torch.testing.assert_close(experiments.inverted(x, 1.0), 1 - x)
+    torch.testing.assert_close(experiments.faded(x, 0.8), 0.2 * x + 0.4)
+    noise = experiments.noisy(x, 0.5) - x
+    assert abs(noise.std().item() - 0.5) < 5 * 0.5 / (2 * noise.numel()) ** 0.5
+    assert torch.equal(experiments.noisy(x, 0.5), experiments.noisy(x, 0.5))
+
+
+def test_what_is_tested_was_not_trained_on():
+    split, changed = digits(3), experiments.changed(3, "faded", 0.0)
+    assert len(split.x_train) - experiments.SOURCE == len(changed.x_train) > 200
+    assert torch.equal(changed.x_train, split.x_train[experiments.SOURCE :])
+    assert torch.equal(changed.y_test, split.y_test)
+
+
+@settings(max_examples=20)
+@given(st.floats(0.1, 10), st.floats(-3, 3), st.integers(0, 1000))
+def test_recalibration_undoes_a_positive_scale_and_a_shift_of_all_inputs(scale, shift, seed):
+    model = networks.mlp((5, 8, 6, 3), "relu", "batch", eps=1e-12, seed=seed).double().eval()
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(40, 5)))
+    with torch.no_grad():
+        expected = recalibrated(model, [x])(x)
+        found = recalibrated(model, [scale * x + shift])(scale * x + shift)
+        negative = recalibrated(model, [-scale * x + shift])(-scale * x + shift)
+    # Epsilon counts 1 / scale² times as much, beside variances of some 1/30 at least.
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert (negative - expected).abs().max() > 1e-3
+
+
+LEARNING = {
+    "all": ("moving", {"linear1", "norm1", "linear2", "norm2", "output"}),
+    "statistics frozen": ("frozen", {"linear1", "norm1", "linear2", "norm2", "output"}),
+    "affine frozen": ("moving", {"linear1", "linear2", "output"}),
+    "both frozen": ("frozen", {"linear1", "linear2", "output"}),
+    "batch norms only": ("moving", {"norm1", "norm2"}),
+    "recalibrated first": ("frozen", {"linear1", "norm1", "linear2", "norm2", "output"}),
+    "last layer, frozen": ("frozen", {"output"}),
+    "last layer, moving": ("moving", {"output"}),
+}
+
+
+@pytest.mark.parametrize("way", experiments.WAYS)
+def test_a_way_trains_what_it_names(way, fresh):
+    x = digits(0).x_train[:50]
+    before = fresh(0).train()
+    model = experiments.WAYS[way](copy.deepcopy(before), x)
+    statistics, learning = LEARNING[way]
+    assert {layer.statistics for layer in frozen(model)} == {statistics}
+    found = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert found == learning
+    same = torch.equal(model.norm1.running_mean, before.norm1.running_mean)
+    assert same == (way != "recalibrated first")
+
+
+def test_a_network_is_fine_tuned_and_measured(fresh):
+    found = experiments.fine_tuned("all", "unchanged", 200, 20, 0.1, 0, steps=60)
+    assert list(found) == ["halfway", "accuracy", "afresh", "old"]
+    assert found["accuracy"] > 0.6
+    # The domain is the old one.
+    assert found["old"] == found["accuracy"] != found["halfway"]
+    one = experiments.fine_tuned("both frozen", "faded", 20, 4, 0.001, 0, steps=4)
+    assert one["afresh"] == one["accuracy"]
+
+
+def test_before_and_after_recalibration(fresh):
+    found = experiments.untrained("faded", 0, 0)
+    split = digits(0)
+    model = fresh(0)
+    right = (model(split.x_test).argmax(1) == split.y_test).double().mean().item()
+    assert found["kept"] == right
+    assert found["recalibrated"] != right
+
+
+@pytest.mark.parametrize("classes", [1, 3, 10])
+def test_a_test_batch_holds_so_many_classes(classes, fresh, monkeypatch):
+    seen = []
+
+    def accuracy(model, x, y, statistics="running"):
+        seen.append((statistics, len(x), len(set(y.tolist()))))
+        return 0.25 if statistics == "batch" else 0.75
+
+    monkeypatch.setattr(experiments, "accuracy", accuracy)
+    found = experiments.at_test_time("faded", classes, 64, 0)
+    assert found == {"batch": 0.25, "kept": 0.75}
+    *batches, whole = seen
+    assert {kind[:2] for kind in batches} == {("batch", 64)}
+    assert len(batches) == 8
+    assert {kind[2] for kind in batches} <= {classes, classes - 1}
+    assert whole == ("running", 449, 10)
