@@ -16,7 +16,7 @@ SOURCES = {"encyclopaedia", "cs682slides", "readingnotes", "whatisbn", "sharad"}
 WAITING = {
     f"practice/{topic}"
     for topic in (
-        "placement", "small_batches", "alternatives", "normalizer_free",
+        "small_batches", "alternatives", "normalizer_free",
         "several_devices", "applications",
     )
 }  # fmt: skip

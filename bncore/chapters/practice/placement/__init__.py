@@ -1,1 +1,3 @@
 """The chapter on placement and tuning."""
+
+MODULES = ("lab/recurrent", "lab/layers", "lab/networks")

@@ -1,0 +1,83 @@
+"""The recorded runs of the chapter on placement and tuning.
+
+``make full CHAPTER=practice/placement`` writes recorded.json again; if it is interrupted, it goes on
+where it was. The part on placement takes some ten minutes on one core. ``python -m
+bncore.chapters.full practice/placement --placement`` repeats one of PARTS and keeps the rest.
+"""
+
+from pathlib import Path
+
+from bncore.chapters.practice.placement import experiments
+from bncore.lab import recorded
+
+CONFIGURATION = {
+    "placement": {
+        "architectures": {
+            "two layers": 250,
+            "eight layers": 300,
+            "convolution": 350,
+            "recurrent": 300,
+        },
+        "activations": ["sigmoid", "relu"],
+        "placements": list(experiments.PLACEMENTS),
+        "recurrences": list(experiments.RECURRENCES),
+        "learning_rates": [0.03, 0.1, 0.3, 1.0, 3.0],
+        "seeds": [0, 1, 2],
+        "fresh_seeds": list(range(3, 13)),
+    },
+    "rates": {
+        "grid": {
+            "activation": ["identity", "relu", "sigmoid"],
+            "placement": ["none", "after"],
+            "learning_rate": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+        },
+        "seeds": [0, 1, 2],
+    },
+}
+REDUCED = {
+    "placement": {
+        "architectures": {"two layers": 20, "recurrent": 10},
+        "activations": ["relu"],
+        "placements": ["none", "after"],
+        "recurrences": ["input", "before"],
+        "learning_rates": [0.1, 0.3, 1.0],
+        "seeds": [0],
+        "fresh_seeds": [1, 2],
+    },
+    "rates": {
+        "grid": {"activation": ["relu"], "placement": ["after"], "learning_rate": [0.1]},
+        "seeds": [0],
+    },
+}
+PATH = Path(__file__).with_name("recorded.json")
+PARTS = {"placement": experiments.study, "rates": experiments.early_losses}
+
+
+def run(configuration: dict, store=None) -> dict:
+    """Every part of the configuration, by name, as its function in PARTS returns it.
+
+    Parameters
+    ----------
+    configuration : dict
+        As ``CONFIGURATION``; grids of rates go on beyond an end at which an arm is best.
+    store : path, optional
+        Folder in which finished runs are kept.
+    """
+    return {name: PARTS[name](part, store) for name, part in configuration.items()}
+
+
+def _repeat(name):
+    def repeat(store=None):
+        kept = recorded.load(PATH)
+        recorded.save(
+            PATH,
+            configuration=CONFIGURATION,
+            full={**kept["full"], name: PARTS[name](CONFIGURATION[name], store)},
+            reduced={**kept["reduced"], name: PARTS[name](REDUCED[name])},
+        )
+
+    repeat.__doc__ = f"repeat the part {name!r} of the recorded run, and keep the rest as it is"
+    return repeat
+
+
+OTHERS = {name: _repeat(name) for name in PARTS}

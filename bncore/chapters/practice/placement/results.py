@@ -1,0 +1,30 @@
+"""What the recorded runs say: leads of one placement over another, in points of test accuracy."""
+
+from collections.abc import Mapping
+
+from bncore.chapters.practice.placement import experiments
+from bncore.lab.intervals import Interval, difference
+
+ARCHITECTURES = (*experiments.ARCHITECTURES, "recurrent")
+ACTIVATIONS = {"sigmoid": "sigmoid", "relu": "ReLU"}
+NETWORKS = tuple((one, name) for one in ARCHITECTURES for name in ACTIVATIONS)
+# In each network after against before, and before against none; in each recurrent one the input's
+# against none, and shared statistics against those per step.
+LOOKED_AT = 2 * len(NETWORKS) + 2 * len(ACTIVATIONS)
+
+
+def points(full: Mapping, architecture: str, activation: str, placement: str):
+    """Test accuracy in per cent over the fresh seeds, at the best rate and gain."""
+    found = full["placement"][architecture]["fresh"].accuracy
+    return 100 * found.sel(activation=activation, placement=placement, drop=True)
+
+
+def lead(full: Mapping, architecture: str, activation: str, first: str, second: str) -> Interval:
+    """By how many points the first placement is more accurate than the second, of LOOKED_AT."""
+    pair = (points(full, architecture, activation, name) for name in (first, second))
+    return difference(*pair, looked_at=LOOKED_AT)
+
+
+def said(interval: Interval) -> str:
+    """A lead as the page writes it."""
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*interval).replace("-", "−")
