@@ -36,6 +36,9 @@ PAGES = {
     "convergence/neural_networks": {
         "convergence/deep_network": "A deep network",
     },
+    "practice/diagnosis": {
+        "practice/symptoms": "Symptoms",
+    },
 }
 """For a chapter the pages under it, which hold what it has no room for. A page has no package, module or claims of its own."""
 

@@ -17,6 +17,7 @@ NAMES = {
     "liarora2020": "Li & Arora 2020",
     "luo2019": "Luo et al. 2019",
     "nado2020": "Nado et al. 2020",
+    "pytorch": "PyTorch documentation",
     "readingnotes": "Reading notes",
     "salimans2016": "Salimans & Kingma 2016",
     "santurkar2018": "Santurkar et al. 2018",
@@ -26,5 +27,6 @@ NAMES = {
     "vanlaarhoven2017": "van Laarhoven 2017",
     "wan2021": "Wan et al. 2021",
     "whatisbn": "What is Batch Normalization?",
+    "wu2021": "Wu & Johnson 2021",
     "yang2019": "Yang et al. 2019",
 }

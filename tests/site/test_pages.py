@@ -128,6 +128,14 @@ SOURCE = pages("_modules/bncore/**/*.html")[::20]
 INDEXES = [page for page in DIFFERENT if page not in BOOK]
 
 
+@pytest.mark.parametrize("page", BOOK)
+def test_the_page_of_symptoms_is_one_step_away(page):
+    html = (SITE / page).read_text(encoding="utf-8")
+    footer = html[html.index('class="extra_footer"') :]
+    target = re.search(r'href="([^"]*practice/symptoms\.html|#)"', footer)
+    assert target or page == "book/practice/symptoms.html"
+
+
 @pytest.mark.parametrize("page", [*DIFFERENT, *SOURCE])
 def test_a_page_loads_without_a_complaint(page, look):
     assert look(page).complaints == []

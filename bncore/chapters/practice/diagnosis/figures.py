@@ -1,19 +1,70 @@
-"""Figures of the chapter on diagnosis."""
+"""Figures of the chapter on diagnosis, drawn from its recorded run."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import xarray as xr
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
+from bncore.chapters.practice.diagnosis import sick
 from bncore.page import style
-from bncore.practice import diagnosis
+
+LETTERS = dict(zip("ABCDEFGHIJ", sick.MISTAKES, strict=True))
+"""What the reader calls the patients."""
+
+LOOKS = {
+    "sick": (style.COLOR["highlight"], "-", "patient"),
+    "twin": (style.COLOR["data"], "-.", "healthy twin"),
+}
 
 
-def before_and_after(shift):
-    """Draw twelve values of one feature, moved by a shift, above; the same values centred, below."""
-    x = np.random.default_rng(0).normal(size=(12, 1)) + shift
-    fig, panels = style.axes(2, height=3.3, sharex=True)
-    for ax, values, name in zip(
-        panels, (x, diagnosis.centred(x)), ("before", "after"), strict=True
-    ):
-        ax.plot(values, np.zeros(12), "o", color=style.COLOR["data"], clip_on=False)
-        ax.axvline(values.mean(), color=style.COLOR["mean"])
-        ax.set(xlim=(-6, 6), yticks=[], ylabel=name)
+def _course(ax, steps, values, course):
+    """Median and range over the seeds."""
+    color, linestyle, label = LOOKS[course]
+    middle, low, high = (getattr(values, name)("seed") for name in ("median", "min", "max"))
+    ax.plot(steps, middle, linestyle, color=color, label=label)
+    ax.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def curves(recorded: xr.Dataset, letter: str):
+    """What the owner of one patient saw: the loss in training, the accuracy in use."""
+    rows = recorded.sel(patient=LETTERS[letter])
+    fig, (above, below) = style.axes(2, height=4.8, sharex=True)
+    pieces = rows.sizes["piece"]
+    steps = (np.arange(pieces) + 0.5) * sick.STEPS / pieces
+    for course in LOOKS:
+        _course(above, steps, rows.loss.sel(course=course), course)
+        _course(below, rows.steps, rows.accuracy.sel(course=course), course)
+    above.set_yscale("log")
+    above.set(ylabel="loss (nats)", ylim=(0.01, 4))
+    above.set_yticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
+    above.yaxis.set_minor_formatter(NullFormatter())
+    style.legend_above(above)
+    below.set(xlabel="steps", ylabel="test accuracy", ylim=(0, 1.02), xlim=(0, sick.STEPS))
+    below.yaxis.set_major_formatter(PercentFormatter(1))
     return fig
+
+
+def found(shares: Mapping[str, Sequence[float]]):
+    """For each patient a row and for each tool a column: a disc whose area is the share of seeds."""
+    fig, ax = style.axes(height=4.4)
+    for column, values in enumerate(shares.values()):
+        for row, share in enumerate(values):
+            ax.plot(column, row, "o", ms=15, mec=style.MUTED, mfc="none", mew=0.8)
+            if share:
+                color = style.COLOR["measured"]
+                ax.plot(column, row, "o", ms=15 * share**0.5, mec=color, mfc=color)
+    words = [f"{mistake.words}  {letter}" for letter, mistake in _lettered()]
+    ax.set_yticks(range(len(words)), words, fontsize=11)
+    tools = [name.replace("-", "-\n") for name in shares]
+    ax.set_xticks(range(len(shares)), tools, fontsize=11)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.set(xlim=(-0.5, len(shares) - 0.5), ylim=(len(words) - 0.5, -0.5))
+    ax.grid(False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return fig
+
+
+def _lettered():
+    return [(letter, sick.MISTAKES[name]) for letter, name in LETTERS.items()]

@@ -1,14 +1,61 @@
-"""The figures of the chapter on diagnosis show what they say."""
+"""The figures of the chapter on diagnosis show what they are given."""
 
+import numpy as np
 import pytest
+import xarray as xr
 
-from bncore.chapters.practice.diagnosis import figures
+from bncore.chapters.practice.diagnosis import figures, sick
+
+NAMES = list(sick.MISTAKES)
+STEPS = np.arange(0, sick.STEPS + 1, sick.EVERY)
 
 
-@pytest.mark.parametrize("shift", [-3, 0, 2])
-def test_the_mean_moves_above_and_stays_below(shift):
-    above, below = (ax.lines[1].get_xdata()[0] for ax in figures.before_and_after(shift).axes)
-    assert above == pytest.approx(
-        figures.before_and_after(0).axes[0].lines[1].get_xdata()[0] + shift
+@pytest.fixture
+def patients():
+    rng = np.random.default_rng(0)
+    dims = ["patient", "seed", "course"]
+    loss = rng.random((10, 5, 2, 10)) + 0.01
+    accuracy = rng.random((10, 5, 2, len(STEPS)))
+    return xr.Dataset(
+        {"loss": ((*dims, "piece"), loss), "accuracy": ((*dims, "steps"), accuracy)},
+        {"patient": NAMES, "course": ["sick", "twin"], "steps": STEPS},
     )
-    assert below == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("letter", "AJ")
+def test_curves_are_medians_over_the_seeds(patients, letter):
+    above, below = figures.curves(patients, letter).axes
+    rows = patients.sel(patient=figures.LETTERS[letter])
+    for ax, name in ((above, "loss"), (below, "accuracy")):
+        for line, course in zip(ax.lines, ("sick", "twin"), strict=True):
+            middle = rows[name].sel(course=course).median("seed")
+            np.testing.assert_allclose(line.get_ydata(), middle, rtol=1e-12)
+    np.testing.assert_array_equal(below.lines[0].get_xdata(), STEPS)
+    # A loss stands in the middle of the steps that it is the mean of.
+    np.testing.assert_allclose(above.lines[0].get_xdata(), 20 * np.arange(10) + 10)
+    words = [text.get_text() for text in above.get_legend().get_texts()]
+    assert words == ["patient", "healthy twin"]
+
+
+def test_letters_name_all_patients_and_give_none_away():
+    assert list(figures.LETTERS.values()) == NAMES
+    assert all(len(letter) == 1 for letter in figures.LETTERS)
+
+
+def test_a_disc_has_the_area_of_its_share():
+    shares = {"one": [1.0, 0.25] + 8 * [0.0], "the-other": 10 * [1.0]}
+    ax = figures.found(shares).axes[0]
+    rings = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
+    discs = [line for line in ax.lines if line.get_markerfacecolor() != "none"]
+    assert (len(rings), len(discs)) == (20, 12)
+    sizes = {
+        (line.get_xdata()[0], line.get_ydata()[0]): line.get_markersize()
+        / rings[0].get_markersize()
+        for line in discs
+    }
+    assert sizes[0, 0] == pytest.approx(1)
+    assert sizes[0, 1] ** 2 == pytest.approx(0.25)
+    assert (0, 2) not in sizes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["one", "the-\nother"]
+    rows = [text.get_text() for text in ax.get_yticklabels()]
+    assert rows[0] == f"{sick.MISTAKES[NAMES[0]].words}  A"
