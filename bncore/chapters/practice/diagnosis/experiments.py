@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from scipy import stats
 from torch import nn
 
@@ -29,7 +29,7 @@ class Rate(NamedTuple):
     high: float
 
 
-def rate(happened: Sequence[bool], confidence: float = 0.95) -> Rate:
+def rate(happened: Sequence[bool] | Bool[np.ndarray, "cases"], confidence: float = 0.95) -> Rate:
     """Count, with the interval of Clopper and Pearson.
 
     The probability p lies between the q at which a count as large as this one, or larger, has the

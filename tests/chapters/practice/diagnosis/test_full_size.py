@@ -62,4 +62,4 @@ def test_every_patient_is_found_in_most_seeds(record):
 
 
 def test_a_thousand_layers_take_under_ten_seconds(record):
-    assert float(record["full"]["many"].seconds.sel(layers=1000)) < 10
+    assert record["full"]["many"].seconds.sel(layers=1000).max() < 10
