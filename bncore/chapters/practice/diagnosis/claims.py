@@ -30,7 +30,7 @@ def freezing():
     yield under("the frozen part holds no batch norm, or only such as are in evaluation mode")
     yield at_most(
         0,
-        abs(kept[1] - kept[0]).max(),
+        float(abs(kept[1] - kept[0]).max()),
         f"largest change of the accuracy of the frozen part with its own head, over {seeds} seeds",
     )
     yield otherwise("it holds batch norms in training mode: their statistics move on")
