@@ -10,6 +10,7 @@ NAMES = {
     "hendrycks2016": "Hendrycks & Gimpel 2016",
     "hoffer2017": "Hoffer et al. 2017",
     "ioffe2015": "Ioffe & Szegedy 2015",
+    "ioffe2017": "Ioffe 2017",
     "izmailov2018": "Izmailov et al. 2018",
     "kohler2019": "Kohler et al. 2019",
     "li2018": "Li et al. 2018",

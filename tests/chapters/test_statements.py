@@ -16,7 +16,7 @@ SOURCES = {"encyclopaedia", "cs682slides", "readingnotes", "whatisbn", "sharad"}
 WAITING = {
     f"practice/{topic}"
     for topic in (
-        "small_batches", "alternatives", "normalizer_free",
+        "alternatives", "normalizer_free",
         "several_devices", "applications",
     )
 }  # fmt: skip

@@ -1,0 +1,65 @@
+"""The causes of harm: formulas against integrals and draws, and measurements against formulas."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.nn.functional import cross_entropy
+
+from bncore.chapters.practice.small_batches import causes
+from bncore.lab import data, networks
+
+
+def test_the_noise_of_a_batch_of_two_is_two_thirds():
+    z, weights = np.polynomial.hermite_e.hermegauss(60)
+    signal = weights @ (2 * stats.norm.cdf(z) - 1) ** 2 / weights.sum()
+    assert causes.predicted(2).noise == pytest.approx(1 - signal, abs=1e-9)
+
+
+@pytest.mark.parametrize("m", [4, 8])
+def test_the_noise_is_that_of_normal_draws(m):
+    rng = np.random.default_rng(m)
+    z = rng.normal(size=(300, 1))
+    batches = rng.normal(size=(300, 400, m))
+    batches[:, :, 0] = z
+    out = (z - batches.mean(2)) / batches.std(2)
+    share = out.var(axis=1, ddof=1)
+    spread = 4 * share.std() / 300**0.5
+    # Of the mean square, which is 1 over random examples.
+    assert abs(share.mean() - causes.predicted(m).noise) < spread + 0.02
+
+
+@pytest.mark.parametrize("m", causes.SIZES)
+def test_what_is_measured_is_near_the_formulas(m):
+    found, expected = causes.measured(m), causes.predicted(m)
+    assert found.noise == pytest.approx(expected.noise, rel=0.1)
+    # Gradients behind a ReLU are not alike in all directions, and draws are without replacement.
+    assert 0.6 * expected.stopped < found.stopped < 1.6 * expected.stopped
+    assert 0.6 * expected.off < found.off < 1.3 * expected.off
+
+
+def test_the_running_mean_wanders_as_its_formula_says():
+    rng, m = np.random.default_rng(0), 4
+    running, squares = np.zeros(2000), []
+    for count in range(150):
+        running += causes.MOMENTUM * (rng.normal(size=(2000, m)).mean(1) - running)
+        squares += [np.mean(running**2)] * (count > 80)
+    assert np.mean(squares) ** 0.5 == pytest.approx(causes.predicted(m).off, rel=0.05)
+
+
+def test_nothing_reaches_the_first_layer_from_a_batch_of_two():
+    split, largest = data.digits(), []
+    for m in (2, 64):
+        model = networks.mlp(causes.WIDTHS, "relu", "batch", gain=2**0.5)
+        loss = cross_entropy(model(split.x_train[:m]), split.y_train[:m])
+        (slope,) = torch.autograd.grad(loss, model.linear1.weight)
+        largest.append(slope.abs().max().item())
+    assert largest[0] < 0.01 * largest[1]
+
+
+def test_outputs_are_those_of_batches():
+    z, (out,) = causes.outputs(2)
+    seen = ~np.isnan(out[:, 0])
+    # Two values that are nearly equal feel epsilon.
+    assert np.abs(np.abs(out[seen]) - 1).max() < 0.01
+    assert len(z) - seen.sum() == len(z) % 2
