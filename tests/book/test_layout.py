@@ -145,7 +145,11 @@ def test_a_new_chapter_leaves_the_others_as_they_ran(tmp_path, monkeypatch):
         ("somewhere/spread", "", "expected one of the wings front, mechanics"),
         ("practice/forward", "", "there is a chapter mechanics/forward already"),
         ("mechanics/forward", "", "there is a chapter mechanics/forward already"),
-        ("mechanics/spread", "Width", "expected one that begins or ends with what the chapter's name says"),
+        (
+            "mechanics/spread",
+            "Width",
+            "expected one that begins or ends with what the chapter's name says",
+        ),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_in_words(entered, chapter, title, words, capsys):
