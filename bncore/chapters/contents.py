@@ -36,6 +36,9 @@ PAGES = {
     "convergence/neural_networks": {
         "convergence/deep_network": "A deep network",
     },
+    "practice/placement": {
+        "practice/tuning": "Tuning",
+    },
     "practice/diagnosis": {
         "practice/symptoms": "Symptoms",
     },

@@ -7,7 +7,7 @@ bncore.chapters.full practice/placement --placement`` repeats one of PARTS and k
 
 from pathlib import Path
 
-from bncore.chapters.practice.placement import experiments
+from bncore.chapters.practice.placement import experiments, tuning
 from bncore.lab import recorded
 
 CONFIGURATION = {
@@ -33,6 +33,7 @@ CONFIGURATION = {
         },
         "seeds": [0, 1, 2],
     },
+    "tuning": tuning.CONFIGURATION,
 }
 REDUCED = {
     "placement": {
@@ -48,9 +49,10 @@ REDUCED = {
         "grid": {"activation": ["relu"], "placement": ["after"], "learning_rate": [0.1]},
         "seeds": [0],
     },
+    "tuning": tuning.REDUCED,
 }
 PATH = Path(__file__).with_name("recorded.json")
-PARTS = {"placement": experiments.study, "rates": experiments.early_losses}
+PARTS = {"placement": experiments.study, "rates": experiments.early_losses, "tuning": tuning.study}
 
 
 def run(configuration: dict, store=None) -> dict:
