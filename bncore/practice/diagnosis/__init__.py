@@ -6,7 +6,6 @@
 does ``python -m bncore.practice.diagnosis checkpoint.pt``.
 """
 
-from bncore.practice.diagnosis._template import centred as centred
 from bncore.practice.diagnosis.codes import CODES, Code
 from bncore.practice.diagnosis.examining import examine, examine_state
 from bncore.practice.diagnosis.report import Finding, Report
