@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from again import assert_run_again
 
-from bncore.chapters.practice.placement import full_size, results
+from bncore.chapters.practice.placement import full_size, results, tuning_results
 
 C = full_size.CONFIGURATION["placement"]
 PAGE = Path(__file__).resolve().parents[4] / "book/practice/placement.ipynb"
@@ -72,8 +72,11 @@ def page():
 def test_every_lead_of_the_page_is_in_the_record(record, page):
     for one in SAID:
         assert results.said(results.lead(record["full"], *one)) in page
+    tuned = tuning_results.decisions(record["full"]["tuning"])
+    for question, _, effect, *_ in tuned:
+        assert results.said(effect) in page, question
     written = set(re.findall(r"[+−]\d+\.\d \([+−]\d+\.\d to [+−]\d+\.\d\)", page))
-    assert len(written) == len(SAID)
+    assert len(written) == len(SAID) + len(tuned)
 
 
 def test_the_leads_in_the_headline_are_told_from_chance(record):
