@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bncore.practice.diagnosis.parts import Parts, parts
-from bncore.practice.diagnosis.report import Finding
+from bncore.practice.diagnosis.report import Finding, short
 from bncore.practice.diagnosis.statistics import Pooled, apart, sampling, typical
 from bncore.practice.diagnosis.watching import Seen
 
 TOLERANCE = 0.5
-# Data prepared otherwise upset the first batch norms, which hide it from those behind: on eight kinds of
-# preparation these had at most 0.26 of it. Where weights have changed they had at least 0.5.
+# Data prepared otherwise upset the first batch norms, which hide it from those behind: where such a gap
+# was open, these had at most 0.26 of it. Where weights have changed they had at least 0.5.
 BEHIND = 0.4
 # Sampling errors that a gap exceeds before it counts.
 SAMPLING_ERRORS = 3
@@ -97,7 +97,7 @@ def stale(name: str, each: Parts, met: Pooled | None) -> Iterator[Finding]:
     if expected > TOLERANCE:
         text = (
             f"After {each.updates} updates with momentum {each.momentum:g} the initial mean 0 and "
-            f"variance 1 still weigh {_percent(k)}: that alone moves them by {expected:.2g} deviations."
+            f"variance 1 still weigh {_percent(k)}: that alone moves them by {short(expected)} deviations."
         )
         values = {
             "initial_weight": k,
@@ -131,15 +131,15 @@ def gaps(seen: Seen, explained: set[str]) -> Iterator[Finding]:
         if code == "shifted-input" and not first:
             continue
         text = (
-            f"Running statistics are {this.size:.2g} deviations from those of batches, where "
-            f"{this.allowed:.2g} is usual: means {this.shift:.2g} deviations apart, the variance "
-            f"{this.stretch:.2g} times the running one."
+            f"Running statistics are {short(this.size)} deviations from those of batches, where "
+            f"{short(this.allowed)} is usual: means {short(this.shift)} deviations apart, the variance "
+            f"{short(this.stretch)} times the running one."
         )
         if name == worst:
             if code == "train-eval-gap" and len(found) > 1:
                 text += " No layer is further off."
             if code == "shifted-input" and len(sizes) > 1:
-                text += f" Behind them it is {every[False]:.2g} at most."
+                text += f" Behind them it is {short(every[False])} at most."
             text += effect(seen)
         values = {
             "gap": this.size,
@@ -160,9 +160,9 @@ def effect(seen: Seen) -> str:
             f" {_percent(decided / len(seen.changes))} of the decisions are others in evaluation."
         )
     if math.isfinite(moved) and spread > 0:
-        return f" Outputs move by {math.sqrt(moved / spread):.2g} deviations in evaluation."
+        return f" Outputs move by {short(math.sqrt(moved / spread))} deviations in evaluation."
     return ""
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{short(100 * share)} %"

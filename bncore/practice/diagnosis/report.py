@@ -18,6 +18,12 @@ LISTED = 3
 Number = int | float | str | None
 
 
+def short(value: float) -> str:
+    """A number to two significant digits, as people write it: 260 rather than 2.6e+02."""
+    rounded = f"{value:.2g}"
+    return f"{float(rounded):.0f}" if 100 <= abs(float(rounded)) < 1e6 else rounded
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was found.

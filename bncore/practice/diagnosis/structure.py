@@ -9,7 +9,7 @@ from torch import nn
 
 from bncore.practice.diagnosis.agreement import SAMPLING_ERRORS
 from bncore.practice.diagnosis.parts import parts
-from bncore.practice.diagnosis.report import Finding
+from bncore.practice.diagnosis.report import Finding, short
 from bncore.practice.diagnosis.statistics import apart, together, typical
 from bncore.practice.diagnosis.watching import Seen, Watched
 
@@ -59,7 +59,7 @@ def reused_layer(layer: Watched) -> Iterator[Finding]:
                 most, error = far, typical((2 * scatter / one.batches).sqrt(), one.alive(eps))
     if most > math.hypot(CALLS_APART, SAMPLING_ERRORS * error):
         text = (
-            f"It is called {len(layer.calls)} times in a forward pass, on inputs up to {most:.2g} "
+            f"It is called {len(layer.calls)} times in a forward pass, on inputs up to {short(most)} "
             "deviations apart, with one running average."
         )
         yield Finding(
@@ -80,7 +80,7 @@ def dropout_before(layer: Watched) -> Iterator[Finding]:
     if ratio <= 1 - DROPOUT_SHARE:
         names = ", ".join(f"{name or 'dropout'} ({p:g})" for name, p in dropouts[:3])
         text = (
-            f"Behind {names} the variance in use is {ratio:.2g} times that in training, at the middle "
+            f"Behind {names} the variance in use is {short(ratio)} times that in training, at the middle "
             "feature."
         )
         values = {"lost": 1 - ratio, "ratio": ratio, "p": max(p for _, p in dropouts)}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bncore.practice.diagnosis.codes import CODES, SEVERITIES
-from bncore.practice.diagnosis.report import Finding, Report
+from bncore.practice.diagnosis.report import Finding, Report, short
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60)
 LAYERS = tuple(f"norm{i}" for i in range(1, 13))
@@ -129,3 +129,20 @@ def test_unknown_codes_and_severities_are_refused(unchecked):
         Finding("stale", "error", "", "")
     with pytest.raises(ValueError, match="severity is 'bad', expected one of error, warning, note"):
         Finding("few-values", "bad", "", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0123, "0.012"),
+        (2.61, "2.6"),
+        (99.4, "99"),
+        (99.7, "100"),
+        (263.0, "260"),
+        (5e5, "500000"),
+        (2e9, "2e+09"),
+        (math.inf, "inf"),
+    ],
+)
+def test_numbers_are_written_as_people_do(value, words):
+    assert short(value) == words
