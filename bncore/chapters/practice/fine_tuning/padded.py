@@ -26,9 +26,9 @@ PADDED_TO = [24, 32, 48, 96]
 CONFIGURATION = {
     "kind": list(KINDS),
     "learning_rates": [0.03, 0.1, 0.3, 1.0],
-    "seeds": [0, 1],
-    "fresh_seeds": list(range(2, 14)),
-    "steps": 400,
+    "seeds": [0],
+    "fresh_seeds": list(range(2, 10)),
+    "steps": 1600,
 }
 REDUCED = {
     "kind": list(KINDS),

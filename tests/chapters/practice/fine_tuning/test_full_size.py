@@ -142,7 +142,8 @@ def test_what_the_page_says_of_padding_is_in_the_record(record, page):
     masked, unmasked = (fresh.sel(kind=kind, drop=True) for kind in ("masked", "unmasked"))
     own = studies.difference(masked.accuracy, unmasked.accuracy, looked_at=4)
     ends = (unmasked.recalibrated.sel(padded_to=n, drop=True) for n in (24, 96))
-    assert f"{said(own)} more accurate" in page
+    assert f"nothing that is told from chance: {said(own)}" in page
+    assert not own.separates
     assert f"cost {said(studies.difference(*ends, looked_at=4))}" in page
     ends = (masked.recalibrated.sel(padded_to=n, drop=True) for n in (24, 96))
     assert np.abs(np.subtract(*ends)).max() < 0.003
