@@ -219,7 +219,7 @@ def ramp(start: Number, stop: Number, first: int, last: int) -> Callable[[int], 
 
 
 class BatchRenorm(BatchNorm):
-    """Batch renormalization for inputs (batch, features, *spatial), in the place of a batch norm.
+    """Batch renormalization for inputs of any number of axes, in the place of a batch norm.
 
     In training mode the output is that of ``forward`` with the running statistics as they were
     before this batch, which then move as torch's do. No gradient flows through r and d. Before the
