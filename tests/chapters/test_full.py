@@ -18,6 +18,10 @@ FOUND = [
     "explanations/noise",
     "convergence/halfspaces",
     "convergence/neural_networks",
+    "practice/placement",
+    "practice/small_batches",
+    "practice/fine_tuning",
+    "practice/diagnosis",
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from bncore.chapters.practice.diagnosis import sick
 from bncore.practice.diagnosis import CODES
 
-PAGE = Path(__file__).resolve().parents[4] / "book/practice/symptoms.ipynb"
+PAGE = Path(__file__).resolve().parents[3] / "book/practice/symptoms.ipynb"
 TEXT = "\n".join(
     cell.source for cell in nbformat.read(PAGE, as_version=4).cells if cell.cell_type == "markdown"
 )
