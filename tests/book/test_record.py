@@ -53,7 +53,9 @@ def test_what_a_slow_cell_prints_in_parts_is_kept_as_one(tmp_path):
 def test_a_committed_chapter_is_as_recording_leaves_it(path):
     committed = nbformat.read(path, as_version=4)
     code = [cell for cell in committed.cells if cell.cell_type == "code"]
-    assert not code or any(cell.outputs for cell in code), "no recorded output: nbval would compare nothing"
+    assert not code or any(cell.outputs for cell in code), (
+        "no recorded output: nbval would compare nothing"
+    )
     assert not any(out.output_type == "error" for cell in code for out in cell.outputs)
     assert record.only_text(nbformat.read(path, as_version=4)) == committed
     for mark in ("NBVAL_SKIP", "NBVAL_IGNORE_OUTPUT"):
