@@ -126,8 +126,8 @@ def move(figure, position, axis=0):
     )
 
 
-ANSWERS = {"book/explanations/why.html"}
-"""Pages that draw several chapters together, in one picture."""
+ANSWERS = {"book/explanations/why.html", "book/practice/symptoms.html"}
+"""Pages that draw several chapters together, in one picture or in a list."""
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 import xarray as xr
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from bncore.chapters.practice.diagnosis import sick
 from bncore.page import style
+from bncore.practice.diagnosis.agreement import TOLERANCE
 
 LETTERS = dict(zip("ABCDEFGHIJ", sick.MISTAKES, strict=True))
 """What the reader calls the patients."""
@@ -42,6 +44,35 @@ def curves(recorded: xr.Dataset, letter: str):
     style.legend_above(above)
     below.set(xlabel="steps", ylabel="test accuracy", ylim=(0, 1.02), xlim=(0, sick.STEPS))
     below.yaxis.set_major_formatter(PercentFormatter(1))
+    return fig
+
+
+MEAN, VARIANCE, UPDATES = 3.0, 4.0, 3000
+
+
+def distance(mean, variance):
+    """How far running statistics are from MEAN and VARIANCE, in deviations, with epsilon 0."""
+    return np.hypot((MEAN - mean) / VARIANCE**0.5, np.log(VARIANCE / variance) / 2)
+
+
+def beginning(momentum: float):
+    """Running statistics on their way from 0 and 1: predicted, and torch's on batches of 32."""
+    rng, norm = torch.Generator().manual_seed(0), torch.nn.BatchNorm1d(1, momentum=momentum)
+    kept = []
+    for _ in range(UPDATES):
+        norm(MEAN + VARIANCE**0.5 * torch.randn(32, 1, generator=rng))
+        kept.append((norm.running_mean.item(), norm.running_var.item()))
+    updates = np.arange(1, UPDATES + 1)
+    left = (1 - momentum) ** updates
+    fig, ax = style.axes(height=3.2)
+    ax.plot(updates, distance(*np.transpose(kept)), color=style.COLOR["measured"], label="measured")
+    predicted = distance((1 - left) * MEAN, left + (1 - left) * VARIANCE)
+    ax.plot(updates, predicted, "--", color=style.COLOR["predicted"], label="predicted")
+    ax.axhline(TOLERANCE, color=style.COLOR["highlight"])
+    ax.text(1.1, TOLERANCE + 0.04, "stale above", color=style.COLOR["highlight"])
+    ax.set(xscale="log", xlabel="updates", ylabel="distance (deviations)", ylim=(0, 1.8))
+    ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    style.legend_above(ax)
     return fig
 
 

@@ -59,3 +59,16 @@ def test_a_disc_has_the_area_of_its_share():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["one", "the-\nother"]
     rows = [text.get_text() for text in ax.get_yticklabels()]
     assert rows[0] == f"{sick.MISTAKES[NAMES[0]].words}  A"
+
+
+@pytest.mark.parametrize("momentum", [0.3, 0.03, 0.001])
+def test_running_statistics_leave_their_beginning_as_predicted(momentum):
+    """But for what sampling explains, 3 / 2m of a / (2 - a)."""
+    [ax] = figures.beginning(momentum).axes
+    measured, predicted = (line.get_ydata() for line in ax.lines[:2])
+    noise = (3 / 64 * momentum / (2 - momentum)) ** 0.5
+    assert np.median(np.abs(measured - predicted)) < 2 * noise
+    assert predicted[0] == pytest.approx(
+        np.hypot(1.5 * (1 - momentum), np.log(4 / (1 + 3 * momentum)) / 2)
+    )
+    assert ax.lines[2].get_ydata()[0] == 0.5
