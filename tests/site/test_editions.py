@@ -265,7 +265,13 @@ nbclient.NotebookClient(notebook, kernel_name="python3", timeout=300).execute()
 
 
 @pytest.mark.parametrize(
-    "name", ["book/mechanics/scaling", "book/explanations/noise", "book/convergence/decoupling"]
+    "name",
+    [
+        "book/mechanics/scaling",
+        "book/explanations/noise",
+        "book/convergence/decoupling",
+        "book/practice/diagnosis",
+    ],
 )
 def test_it_runs_from_the_wheel_alone(wheel_alone, neighbours, tmp_path, name):
     nbformat.write(neighbours[name], tmp_path / "edition.ipynb")
