@@ -1,6 +1,7 @@
 """Arrows between the wings point one way, modules are short, and tests stand where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
 from itertools import chain
@@ -24,6 +25,7 @@ HEAVY = ("torch", "matplotlib", "ipywidgets")
 LONGER = {"bncore.mechanics.transform"}
 """One idea that is longer by itself: each function's docstring gives its formulas and errors."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
+REFERRED = [path for path in MODULES if not {"chapters", "page"} & set(path.parts)]
 
 
 def dotted(path):
@@ -121,3 +123,11 @@ def test_every_module_has_its_test(path):
     if path.stem.startswith("_") or place.parts[0] == "chapters":
         return
     assert (ROOT / "tests" / place.with_name(f"test_{path.name}")).is_file()
+
+
+@pytest.mark.parametrize("path", REFERRED, ids=dotted)
+def test_the_reference_typesets_every_formula(path):
+    """It reads docstrings as reStructuredText, in which dollars are dollars."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            assert not re.search(r"\$[^$]+\$", ast.get_docstring(node) or "")

@@ -21,13 +21,14 @@ Normalized = Literal["input", "shared", "per step"] | None
 class Recurrent(nn.Module):
     r"""A state moved by each row of an image, and scores read off the last state.
 
-    $h_t = \varphi(W x_t + U h_{t-1} + b)$ with $h_0 = 0$, scores $V h_T + c$. With batch norm N
+    :math:`h_t = \varphi(W x_t + U h_{t-1} + b)` with :math:`h_0 = 0`, scores :math:`V h_T + c`. With
+    batch norm N
 
-    - of the "input", $h_t = \varphi(\mathrm{N}(W x_t) + U h_{t-1})$, with one mean and variance of all
-      steps and examples of a batch;
-    - "shared" or "per step", $h_t = \varphi(\mathrm{N}_t(W x_t + U h_{t-1}))$, or, after the activation,
-      $h_t = \mathrm{N}_t(\varphi(W x_t + U h_{t-1} + b))$, with the mean and variance of the batch at
-      step t.
+    - of the "input", :math:`h_t = \varphi(\mathrm{N}(W x_t) + U h_{t-1})`, with one mean and variance
+      of all steps and examples of a batch;
+    - "shared" or "per step", :math:`h_t = \varphi(\mathrm{N}_t(W x_t + U h_{t-1}))`, or, after the
+      activation, :math:`h_t = \mathrm{N}_t(\varphi(W x_t + U h_{t-1} + b))`, with the mean and variance
+      of the batch at step t.
 
     "shared" and "per step" are the same in training. They differ in what they remember for use: one
     running mean and variance, which every step moves, or one for each step. In both, all steps have
