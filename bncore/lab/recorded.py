@@ -107,6 +107,37 @@ def command(
         )
 
 
+def repeats(
+    path: str | os.PathLike,
+    parts: Mapping[str, Callable[..., Mapping]],
+    configuration: Mapping,
+    reduced: Mapping,
+) -> dict[str, Callable[..., None]]:
+    """For each part of a recorded run, what repeats it and keeps the rest: the ``others`` of ``command``.
+
+    Parameters
+    ----------
+    path : path
+        Of the recorded run.
+    parts : mapping of str to callable
+        From the part's configuration, and a store or None, to its results.
+    configuration, reduced : mapping
+        As in ``command``, by part; a part that the second lacks has no run that a test repeats.
+    """
+
+    def repeat(name, store=None):
+        kept = load(path)
+        full = {**kept["full"], name: parts[name](configuration[name], store)}
+        again = {name: parts[name](reduced[name], None)} if name in reduced else {}
+        again = {**kept["reduced"], **again}
+        save(path, configuration=configuration, full=full, reduced=again)
+
+    found = {name: functools.partial(repeat, name) for name in parts}
+    for name, one in found.items():
+        one.__doc__ = f"repeat the part {name!r} of the recorded run, and keep the rest as it is"
+    return found
+
+
 def save(
     path: str | os.PathLike,
     *,

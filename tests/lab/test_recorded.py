@@ -245,3 +245,37 @@ def test_where_no_paper_has_a_size_there_is_no_such_option(tmp_path, capsys):
         )  # fmt: skip
     assert "unrecognized arguments: --paper" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_part_is_repeated_and_the_rest_is_kept(tmp_path):
+    path, stores = tmp_path / "recorded.json", []
+    configuration = {
+        name: {"steps": steps} for steps, name in enumerate(("one", "other", "long"), 4)
+    }
+    reduced = {name: {"steps": 1} for name in ("one", "other")}
+    old = dict.fromkeys(configuration, "old")
+    recorded.save(path, configuration={}, full=old, reduced=dict.fromkeys(reduced, "old"))
+
+    def part(c, store):
+        stores.append(store)
+        return {"steps": 10 * c["steps"]}
+
+    others = recorded.repeats(path, dict.fromkeys(("one", "long"), part), configuration, reduced)
+    assert set(others) == {"one", "long"}
+    others["one"](store="here")
+    run = recorded.load(path)
+    assert run["configuration"] == configuration
+    assert run["full"] == {"one": {"steps": 40}, "other": "old", "long": "old"}
+    assert run["reduced"] == {"one": {"steps": 10}, "other": "old"}
+    assert stores == ["here", None]
+    others["long"]()
+    run = recorded.load(path)
+    assert run["full"]["long"] == {"steps": 60}
+    assert run["reduced"] == {"one": {"steps": 10}, "other": "old"}
+
+
+def test_the_command_names_what_it_repeats(command, capsys, tmp_path):
+    others = recorded.repeats(tmp_path / "recorded.json", {"part": print}, {}, {})
+    with pytest.raises(SystemExit):
+        command("--help", others=others)
+    assert "repeat the part 'part' of the recorded run" in capsys.readouterr().out

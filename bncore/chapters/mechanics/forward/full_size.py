@@ -340,19 +340,4 @@ PARTS = {
     "constants": constants,
     "seconds": seconds,
 }
-
-
-def _repeat(name):
-    def repeat(store=None):
-        kept = recorded.load(PATH)
-        full = {**kept["full"], name: PARTS[name](CONFIGURATION[name], store)}
-        reduced = kept["reduced"]
-        if name in REDUCED:
-            reduced = {**reduced, name: PARTS[name](REDUCED[name])}
-        recorded.save(PATH, configuration=CONFIGURATION, full=full, reduced=reduced)
-
-    repeat.__doc__ = f"repeat the part {name!r} of the recorded run, and keep the rest as it is"
-    return repeat
-
-
-OTHERS = {name: _repeat(name) for name in PARTS}
+OTHERS = recorded.repeats(PATH, PARTS, CONFIGURATION, REDUCED)

@@ -161,15 +161,4 @@ def use(c, store=None):
     return found
 
 
-def _use_again(store=None):
-    """Repeat the part on networks in use, and keep the rest of the recorded run as it is."""
-    kept = recorded.load(PATH)
-    recorded.save(
-        PATH,
-        configuration=CONFIGURATION,
-        full={**kept["full"], "use": use(CONFIGURATION["use"], store)},
-        reduced={**kept["reduced"], "use": use(REDUCED["use"])},
-    )
-
-
-OTHERS = {"use": _use_again}
+OTHERS = recorded.repeats(PATH, {"use": use}, CONFIGURATION, REDUCED)

@@ -68,18 +68,4 @@ def run(configuration: dict, store=None) -> dict:
     return {name: PARTS[name](part, store) for name, part in configuration.items()}
 
 
-def _repeat(name):
-    def repeat(store=None):
-        kept = recorded.load(PATH)
-        recorded.save(
-            PATH,
-            configuration=CONFIGURATION,
-            full={**kept["full"], name: PARTS[name](CONFIGURATION[name], store)},
-            reduced={**kept["reduced"], name: PARTS[name](REDUCED[name])},
-        )
-
-    repeat.__doc__ = f"repeat the part {name!r} of the recorded run, and keep the rest as it is"
-    return repeat
-
-
-OTHERS = {name: _repeat(name) for name in PARTS}
+OTHERS = recorded.repeats(PATH, PARTS, CONFIGURATION, REDUCED)
