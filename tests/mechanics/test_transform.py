@@ -259,6 +259,23 @@ def test_a_batch_of_two_passes_a_gradient_that_vanishes_with_epsilon(features, s
         assert np.abs(dx).max() <= 8 * eps * np.abs(gamma).max() * np.abs(dy).max()
 
 
+@pytest.mark.parametrize("eps", [1e-1, 1e-5, 1e-12])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_over_pairs_of_normal_values_the_mean_gradient_does_not_vanish_with_epsilon(eps, scale):
+    """Exact at each difference; the mean over them by quadrature in u = sqrt(eps) tan(angle)."""
+    angle = np.pi * ((np.arange(20_000) + 0.5) / 20_000 - 0.5)
+    u = eps**0.5 * np.tan(angle)
+    pair = np.array([[1.0], [-1.0]]) * np.ones(len(u))
+    cache = transform.forward(pair * u, np.ones(len(u)), np.zeros(len(u)), eps)[1]
+    arrives = transform.backward(pair, cache).dx[0]
+    density = np.exp(-((u / scale) ** 2)) / (scale * np.pi**0.5)
+    mean = np.pi * np.mean(arrives * density * eps**0.5 / np.cos(angle) ** 2)
+    ratio = eps / scale**2
+    limit = 2 / (scale * np.pi**0.5)
+    # The rule's own error, and what the density's fall takes away.
+    assert abs(mean / limit - 1) <= 1e-4 + ratio * (2 + abs(np.log(ratio)))
+
+
 @given(shape=SHAPES, seed=st.integers(0, 10**6), a=st.sampled_from([-3.0, 1e-3, 0.5, 7.0]))
 def test_a_scaled_batch_gives_the_same_output_and_the_inverse_gradient(shape, seed, a):
     x, dy, gamma, beta = batch(shape, seed)
