@@ -46,7 +46,7 @@ def unit(activation: str, shift: Real) -> matplotlib.figure.Figure:
         ax.axvline(values.mean(), color=style.COLOR["mean"], linestyle="--")
         moments = f"mean {values.mean():.1f}, deviation {values.std():.1f}"
         title = "no batch norm" if name == "none" else f"{name} the activation"
-        ax.set(ylim=(0, 1), yticks=[], xlim=(-3, 8))
+        ax.set(ylim=(0, 1), yticks=[], xlim=(-6, 8))
         ax.set_title(f"{title}: {moments}".replace("-0.0", "0.0"), loc="left", fontsize=12)
     rows[-1].set(xlabel="value that the next layer receives")
     return fig

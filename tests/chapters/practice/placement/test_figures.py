@@ -49,9 +49,14 @@ def test_a_shift_is_nothing_before_and_all_that_is_left_after():
     assert apart[0]["after"].max() > 5
 
 
-def test_a_unit_is_drawn_as_it_is_received():
-    fig = figures.unit("ReLU", -2)
-    for ax, (name, values) in zip(fig.axes, figures.received("ReLU", -2).items(), strict=True):
+@pytest.mark.parametrize("shift", [-3, -2, 0, 2, 3])
+@pytest.mark.parametrize("activation", ["ReLU", "sigmoid"])
+def test_a_unit_is_drawn_as_it_is_received(activation, shift):
+    fig, received = figures.unit(activation, shift), figures.received(activation, shift)
+    low, high = fig.axes[0].get_xlim()
+    for ax, (name, values) in zip(fig.axes, received.items(), strict=True):
+        assert low < values.min()
+        assert values.max() < high
         np.testing.assert_array_equal(ax.lines[0].get_xdata(), values)
         assert ("no batch norm" if name == "none" else name) in ax.get_title(loc="left")
         assert f"deviation {values.std():.1f}" in ax.get_title(loc="left")
