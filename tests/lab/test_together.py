@@ -122,6 +122,28 @@ def test_what_is_frozen_stays_so():
         assert not torch.equal(model.linear1.weight, old.linear1.weight)
 
 
+@pytest.mark.parametrize("chosen", [None, "frozen", "dropped"])
+@pytest.mark.parametrize("decay", [None, [0.1, 0.2]])
+def test_a_step_that_is_traced_is_the_same(monkeypatch, chosen, decay):
+    seeds, found = [3, 4], []
+    for traced in (STEPS + 1, STEPS):
+        monkeypatch.setattr(together, "TRACED", traced)
+        models = made(seeds)
+        for model in models:
+            if chosen == "frozen":
+                model.linear1.weight.requires_grad_(False)
+            if chosen == "dropped":
+                model.append(nn.Dropout(0.5))
+        together.train(
+            models, [split(seed) for seed in seeds], STEPS, 8,
+            learning_rate=[0.1, 0.2], seeds=seeds, weight_decay=decay,
+        )  # fmt: skip
+        found.append([model.state_dict() for model in models])
+    for one, other in zip(*found, strict=True):
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=1e3 * EPS, atol=1e3 * EPS)
+
+
 def test_one_that_diverges_leaves_the_others_alone():
     seeds, rates = [5, 6], [1e30, 0.05]
     models, splits = made(seeds, None), [split(seed) for seed in seeds]
