@@ -1,8 +1,10 @@
-/* A formula wider than its place scrolls, and so is a stop for the keyboard; no other formula is. */
+/* A formula in a closed fold is typeset when the fold opens: a long page is there at once.
+   A formula wider than its place scrolls, and so is a stop for the keyboard; no other formula is. */
 (() => {
   "use strict";
 
   const FORMULAS = ".bd-article :is(span.math, mjx-container[display=true])";
+  const FOLDED = "details:not([open]) > :not(summary)";
 
   const observer = new ResizeObserver((entries) => {
     for (const formula of new Set(entries.map(({ target }) => target.closest(FORMULAS)))) {
@@ -15,11 +17,34 @@
     }
   });
 
-  addEventListener("load", async () => {
-    await window.MathJax?.startup?.promise;
-    for (const formula of document.querySelectorAll(FORMULAS)) {
+  function watch(formulas) {
+    for (const formula of formulas.flatMap((one) => [one, ...one.querySelectorAll(FORMULAS)])) {
+      if (!formula.matches(FORMULAS)) continue;
       observer.observe(formula);
       formula.querySelectorAll("mjx-math").forEach((drawn) => observer.observe(drawn));
     }
+  }
+
+  const math = (root) => [...root.querySelectorAll(".math")];
+  const waiting = (root) =>
+    math(root).filter((formula) => !formula.querySelector("mjx-container") && !formula.closest(FOLDED));
+
+  addEventListener("load", async () => {
+    const { MathJax } = window;
+    if (!MathJax?.startup) return;
+    await MathJax.startup.promise;
+    watch(math(document));
+
+    function typeset(root) {
+      MathJax.startup.promise = MathJax.startup.promise.then(async () => {
+        const formulas = waiting(root);
+        if (!formulas.length) return;
+        await MathJax.typesetPromise(formulas);
+        watch(formulas);
+      });
+    }
+    document.addEventListener("toggle", ({ target }) => target.open && typeset(target), true);
+    typeset(document); // what was unfolded in the meantime
+    addEventListener("beforeprint", () => MathJax.typeset(waiting(document)));
   });
 })();

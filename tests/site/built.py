@@ -8,12 +8,17 @@ DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 780}
 
 UNFOLD = """async () => {
-    window.folded ??= [...document.querySelectorAll('details:not([open])')];
-    document.querySelectorAll('details').forEach(e => { e.open = true; });
+    const closed = [...document.querySelectorAll('details:not([open])')];
+    window.folded ??= closed;
+    const heard = closed.map(e => new Promise(done => { e.addEventListener('toggle', done, { once: true }); }));
+    closed.forEach(e => { e.open = true; });
+    await Promise.all(heard);
+    await window.MathJax?.startup?.promise;
     const fades = document.getAnimations().filter(e => e.timeline instanceof DocumentTimeline);
     await Promise.allSettled(fades.map(fade => fade.finished));
 }"""
-"""Open every fold, and wait until what it holds has faded in: axe is silent about what is not there yet."""
+"""Open every fold, and wait until what it holds is typeset and has faded in: axe is silent about what is
+not there yet."""
 FOLD_AGAIN = "() => window.folded.forEach(e => { e.open = false; })"
 """As the page opened, after `UNFOLD`."""
 

@@ -35,7 +35,7 @@ NOTHING_IS_WAITING = r"""() => [...document.querySelectorAll('.jp-InputPrompt')]
     .every(prompt => !prompt.innerText.includes('*'))"""
 
 HAS_BEGUN = (
-    r"() => /\[[*\d]/.test(document.querySelector('.jp-CodeCell .jp-InputPrompt').innerText)"
+    r"() => /\[[*\d]/.test(document.querySelector('.jp-CodeCell .jp-InputPrompt').textContent)"
 )
 
 
@@ -82,8 +82,8 @@ def open_notebook(context, address, path):
     """A tab of `context` with the notebook at `path`, below the folder that is served."""
     tab = context.new_page()
     tab.goto(f"{address}/doc/tree/{path}?reset")
-    tab.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    tab.wait_for_function(KERNEL_IS_IDLE, timeout=60_000)
+    tab.wait_for_selector(".jp-Notebook .jp-Cell", timeout=240_000)
+    tab.wait_for_function(KERNEL_IS_IDLE, timeout=240_000)
     return tab
 
 

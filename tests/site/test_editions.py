@@ -203,7 +203,7 @@ def test_jupyterlab_shows_every_formula_of_the_book(lab, neighbours):
     tab = lab(new_notebook(cells=cells))
     wanted = sum(len(formulas(cell.source)) for cell in cells)
     tab.wait_for_function(
-        f"() => document.querySelectorAll('mjx-container').length >= {wanted}", timeout=120_000
+        f"() => document.querySelectorAll('mjx-container').length >= {wanted}", timeout=240_000
     )
     found = tab.evaluate(READ)
     assert found["errors"] == []

@@ -38,13 +38,27 @@ WITHOUT_ALTERNATIVE = """() => [
 # What axe sees of a formula is its box and its hidden text, and of a chapter's code the colours of
 # each kind of token, which the style sheet knows by its classes. A box stands for the drawn formula,
 # and one token of each kind for all of it, which spares axe two elements of three. (Of a token of one
-# letter axe says nothing.)
+# letter axe says nothing.) What is folded says nothing to anyone, and of the objects of the reference
+# those stand for all that have between them every kind of element, by its classes and those around it.
 LIGHTEN = """() => {
     const kept = [];
     const replace = (element, nodes) => {
         kept.push([element, [...element.childNodes], element.getAttribute('style')]);
         element.replaceChildren(...nodes);
     };
+    for (const fold of document.querySelectorAll('details:not([open])'))
+        replace(fold, fold.querySelectorAll(':scope > summary'));
+    const kinds = new Set();
+    for (const object of document.querySelectorAll('dl.py')) {
+        if (!object.isConnected) continue;
+        const found = [...object.querySelectorAll('*')].map(element => {
+            let kind = '';
+            for (let e = element; e !== object; e = e.parentElement) kind += ` ${e.localName}.${e.className}`;
+            return `${object.className}: ${kind}`;
+        });
+        if (found.every(kind => kinds.has(kind))) replace(object, []);
+        found.forEach(kind => kinds.add(kind));
+    }
     const formulas = [...document.querySelectorAll('mjx-math')]
         .map(formula => [formula, formula.getBoundingClientRect()]);
     const blocks = [...document.querySelectorAll('pre')].map(block => {
@@ -76,7 +90,7 @@ LIGHTEN = """() => {
 }"""
 
 RESTORE = """() => {
-    for (const [element, nodes, style] of window.lightened) {
+    for (const [element, nodes, style] of window.lightened.reverse()) {
         element.replaceChildren(...nodes);
         if (style === null) element.removeAttribute('style');
         else element.setAttribute('style', style);
@@ -148,6 +162,35 @@ def test_all_mathematics_is_typeset(page, look):
     assert tab.evaluate(LEFT_OVER) == []
 
 
+# Formulas that wait to be typeset, in sight and folded.
+WAITING = """() => {
+    const waiting = [...document.querySelectorAll('.math')]
+        .filter(formula => !formula.querySelector('mjx-container'));
+    const seen = waiting.filter(formula => formula.checkVisibility({ contentVisibilityAuto: true }));
+    return [seen.length, waiting.length - seen.length];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("page", "fold"),
+    [
+        ("book/convergence/decoupling.html", "details.bn-fold:has(.math)"),
+        ("book/claims.html", ".bn-chapter:has(.math)"),
+    ],
+)
+def test_formulas_in_a_fold_are_typeset_as_it_opens_or_is_printed(page, fold, visit):
+    tab = visit(page)
+    seen, folded = tab.evaluate(WAITING)
+    assert seen == 0
+    assert folded > 20
+    tab.locator(fold).first.locator("summary").first.click()
+    tab.wait_for_function(
+        f"folded => {{ const now = ({WAITING})(); return !now[0] && now[1] < folded; }}", arg=folded
+    )
+    tab.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert tab.evaluate(WAITING)[0] == 0
+
+
 @pytest.mark.parametrize("page", BOOK)
 def test_every_picture_has_a_text_alternative(page, look):
     assert look(page).evaluate(WITHOUT_ALTERNATIVE) == []
@@ -174,11 +217,20 @@ CODE_AND_WORDS = {
     ".bd-article p": "<p>",
 }
 STATEMENT = {".bn-statement": '<div class="bn-statement">'}
+REFERENCE = {
+    ".sig-name .pre": '<span class="pre">',
+    ".field-list dd p": "<p>",
+    ".field-list dt": '<dt class="field-',
+}
 
 
 @pytest.mark.parametrize(
     ("page", "places"),
-    [("book/mechanics/forward.html", CODE_AND_WORDS), ("book/claims.html", STATEMENT)],
+    [
+        ("book/mechanics/forward.html", CODE_AND_WORDS),
+        ("book/claims.html", STATEMENT),
+        ("book/api/lab.html", REFERENCE),
+    ],
 )
 def test_axe_sees_a_mistake_among_what_is_alike(page, places, visit):
     tab = visit(page)
