@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not state:
             raise ValueError(f"{given.checkpoint} holds no batch norm")
         report = examine_state(state, momentum=given.momentum, eps=given.eps)
-    except (OSError, TypeError, ValueError) as error:
+    except OSError as error:
+        print(f"{given.checkpoint}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except (TypeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     print(report.to_json() if given.json else report)
@@ -56,8 +59,7 @@ def read(path: str) -> object:
             "model.state_dict() instead of the model"
         ) from error
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is no file that torch.save wrote: {first}") from error
+        raise ValueError(f"{path} is no file that torch.save wrote") from error
 
 
 def states(found: object) -> dict[str, torch.Tensor]:

@@ -38,7 +38,7 @@ CODES = {
             "not-finite",
             "error",
             "A parameter, a running statistic, an input of a batch norm or an output is NaN or "
-            "infinite.",
+            "infinite, or a running variance is negative.",
             "One such value makes the statistics of its whole batch not finite, and a running average "
             "never forgets it.",
             "Restore a checkpoint from before, or reset the statistics and estimate them again; then "
@@ -56,12 +56,12 @@ CODES = {
         Code(
             "few-values",
             "warning",
-            "A batch has fewer than 8 values of a feature: its mean is off by over a third of a "
-            "deviation.",
-            "The mean of m values is off by 1 / sqrt(m) deviations. Of two values no gradient passes, "
-            "and one value is normalised to 0 whatever it is.",
-            "Make batches larger, synchronise devices, use batch renormalization, or normalise over "
-            "something other than the batch.",
+            "A batch has fewer than 8 values of a feature: its mean is off by more than "
+            "1 / sqrt(8) = 0.35 deviations.",
+            "The mean of m values is off by 1 / sqrt(m) deviations. Of two values hardly any gradient "
+            "passes, but for pairs that nearly agree; one is normalised to 0 whatever it is.",
+            "Make batches larger or synchronise devices; from 3 values on batch renormalization helps. "
+            "Of 1 or 2 normalise over something else, or freeze the statistics.",
         ),
         Code(
             "half-frozen",
@@ -96,12 +96,12 @@ CODES = {
         Code(
             "train-eval-gap",
             "warning",
-            "A batch norm's running statistics are over half a deviation from those of batches, beyond "
-            "what sampling explains.",
+            "Beyond what sampling explains running statistics are off by half a deviation, at the layer "
+            "or the outputs, or lose 2 % of the answers.",
             "In evaluation the layer then computes something else than in training, and what follows "
             "meets inputs that it was not trained on.",
             "Estimate the statistics again with the weights as they are: "
-            "bncore.practice.recalibration.",
+            "bncore.practice.recalibration. Let the learning rate fall before the end, and shuffle.",
         ),
         Code(
             "dropout-before",

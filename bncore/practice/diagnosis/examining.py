@@ -1,5 +1,6 @@
 """Examine a network on batches, or a checkpoint alone."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -7,11 +8,10 @@ from torch import nn
 
 from bncore import arguments as check
 from bncore.arguments import type_name
-from bncore.lab.modes import is_batch_norm
 from bncore.practice.diagnosis import agreement, structure, values
 from bncore.practice.diagnosis.parts import Parts, parts
 from bncore.practice.diagnosis.report import Report
-from bncore.practice.diagnosis.watching import unwrapped, watch
+from bncore.practice.diagnosis.watching import watch
 
 
 def examine(
@@ -23,8 +23,9 @@ def examine(
 ) -> Report:
     """Find what is wrong with the batch norms of a network. It stays exactly as it is.
 
-    Each batch goes through the network two or three times, without gradients: as in training, with
-    dropout if there is any, and in evaluation mode. What is judged, and from which size on, stands in
+    Each batch goes through the network once or twice, without gradients: as in training, with dropout
+    if there is any. The first 512 examples go through it in evaluation mode too, with the running
+    statistics and with those of the batches: of few batches less is found. What is judged, and from which size on, stands in
     ``CODES``. Where one cause has several symptoms, the cause is reported. The same network and batches
     give the same report.
 
@@ -37,7 +38,8 @@ def examine(
         counts as frozen but batch norms whose parameters do not learn while others do.
     batches : iterable
         Of inputs, cut as in training: tensors, tuples or lists whose first entry is the input, as a
-        ``DataLoader`` gives them, or dicts of keyword arguments. Training data say whether training
+        ``DataLoader`` gives them, or dicts of keyword arguments. Where a second entry, or "labels" in a
+        dict, holds classes, lost answers are counted, and less is missed. Training data say whether training
         and evaluation agree; the data of use say whether they are prepared as in training.
     optimizer : torch.optim.Optimizer, optional
         Says what learns and what is decayed.
@@ -66,16 +68,16 @@ def examine(
         )
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer is a {type_name(optimizer)}, expected a torch.optim.Optimizer")
-    if not any(map(is_batch_norm, unwrapped(model)[0].modules())):
-        return Report((), ())
     return judged(watch(model, batches, most), optimizer)
 
 
 def judged(seen, optimizer):
     """The report on a network that was watched."""
+    if not seen.layers:
+        return Report((), ())
     findings = list(values.not_finite(seen))
     ill = {one.layer for one in findings}
-    explained = set(ill)
+    explained, least = set(ill), math.inf if ill else agreement.harmful(seen)
     for layer in seen.layers:
         each, met = parts(layer.module), layer.met
         name = layer.name
@@ -94,10 +96,10 @@ def judged(seen, optimizer):
             own += structure.dropout_before(layer)
             causes = [*structure.reused_layer(layer)]
             if not layer.frozen:
-                causes += agreement.stale(name, each, met)
+                causes += agreement.stale(name, each, met, least)
             if causes:
                 explained.add(name)
-            own += causes
+            own += causes or agreement.unlike(layer)
         findings += own
     if not any(one.layer == "" and one.code == "not-finite" for one in findings):
         findings += agreement.gaps(seen, explained)

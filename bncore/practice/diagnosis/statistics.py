@@ -39,6 +39,17 @@ class Statistics:
             squares = (x - mean[:, None]).square().mean(2)
             self.scatter.append((x.mean(2).var(0) / len(x), squares.var(0) / len(x)))
 
+    def drawn(
+        self, weights: Float[torch.Tensor, "batches"]
+    ) -> tuple[Float[torch.Tensor, "features"], Float[torch.Tensor, "features"]]:
+        """Errors of a mean and a variance, in float64: batches' distances from their average, weighted.
+
+        Independent weights of variance 1 give them the covariance that these have in one batch.
+        """
+        rows = [torch.stack(one).cpu().double() for one in (self.means, self.variances)]
+        n = len(self.means)
+        return tuple(weights[:n] @ (one - one.mean(0)) / max(n - 1, 1) ** 0.5 for one in rows)
+
     def pooled(self) -> "Pooled | None":
         """What the batches of at least two values say together, in float64; None if there is none."""
         kept = [i for i, m in enumerate(self.values) if m > 1]
@@ -142,17 +153,24 @@ def apart(
     return (shift + stretch.square()).sqrt()
 
 
+def share_of_scatter(batches: int, momentum: float | None, updates: int | None) -> float:
+    """The variance of running statistics minus those pooled over batches, over that in one batch.
+
+    A running average with momentum a has a / (2 - a) of it, an average of n batches 1 / n.
+    """
+    running = 1 / max(updates or 1, 1) if momentum is None else momentum / (2 - momentum)
+    return running + 1 / batches
+
+
 def sampling(
     pooled: Pooled, momentum: float | None, updates: int | None, eps: float
 ) -> Float[torch.Tensor, "features"]:
     """How far sampling alone takes running statistics from those pooled over batches, as ``apart``.
 
-    A running average with momentum a has the variance a / (2 - a) of one batch's statistic, an
-    average of n batches 1 / n of it; and the pooled ones have sampling errors of their own. For
-    independent normal values the mean square is (1 + 1 / 2) / m times a / (2 - a) + 1 / n.
+    That is ``share_of_scatter`` of how much statistics of batches scatter. For independent normal
+    values the mean square is (1 + 1 / 2) / m times it.
     """
-    running = 1 / max(updates or 1, 1) if momentum is None else momentum / (2 - momentum)
-    share = running + 1 / pooled.batches
+    share = share_of_scatter(pooled.batches, momentum, updates)
     floor = pooled.var + eps
     squares = pooled.mean_scatter / floor + pooled.variance_scatter / (4 * floor.square())
     return (share * squares).sqrt()

@@ -39,18 +39,28 @@ def not_finite(seen: Seen) -> Iterator[Finding]:
 
 def not_finite_state(state: dict[tuple[str, str], torch.Tensor]) -> Iterator[Finding]:
     """The same for tensors by layer and name within it: one finding for each batch norm, and one for
-    the rest of the network, whose layer is ""."""
-    by_layer = {}
+    the rest of the network, whose layer is "". A negative variance counts, as its root is NaN."""
+    wrong, below = {}, {}
     for (layer, name), value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            by_layer.setdefault(layer, []).append(
-                (name, value.numel() - int(torch.isfinite(value).sum()), value.numel())
-            )
-    for layer, found in by_layer.items():
-        count = sum(bad for _, bad, _ in found)
-        said = ", ".join(f"{name} ({bad} of {size})" for name, bad, size in found[:3])
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        yield _not_finite(layer, f"Not finite: {said}{more}.", entries=count)
+        if not value.is_floating_point():
+            continue
+        if bad := value.numel() - int(torch.isfinite(value).sum()):
+            wrong.setdefault(layer, []).append((name, bad, value.numel()))
+        if layer and name == "running_var" and (bad := int(((value < 0) & value.isfinite()).sum())):
+            below.setdefault(layer, []).append((name, bad, value.numel()))
+    for layer in dict.fromkeys((*wrong, *below)):
+        text = []
+        if layer in wrong:
+            text.append(f"Not finite: {_entries(wrong[layer])}.")
+        if layer in below:
+            text.append(f"Negative: {_entries(below[layer])}, as no variance is; its root is NaN.")
+        count = sum(bad for _, bad, _ in (*wrong.get(layer, ()), *below.get(layer, ())))
+        yield _not_finite(layer, " ".join(text), entries=count)
+
+
+def _entries(found):
+    said = ", ".join(f"{name} ({bad} of {size})" for name, bad, size in found[:3])
+    return said + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def few_values(layer: Watched, seen: Seen) -> Iterator[Finding]:
@@ -62,7 +72,7 @@ def few_values(layer: Watched, seen: Seen) -> Iterator[Finding]:
     if m < FEW_VALUES:
         text = {
             1: "1 value of a feature in a batch: in training torch refuses it.",
-            2: "2 values of a feature in a batch: they become -1 and 1, and no gradient passes.",
+            2: "2 values of a feature in a batch: nearly all become -1 and 1, without a gradient.",
         }.get(
             m,
             f"{m} values of a feature in a batch: their mean is off by {m**-0.5:.0%} of a deviation.",

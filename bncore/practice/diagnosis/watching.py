@@ -1,19 +1,18 @@
 """Run a network on batches as in training and as in use, and keep what its batch norms meet.
 
-Each batch goes through the network at most three times:
+Each batch goes through the network once or twice:
 
 - in training's modes: batch norms use the statistics of the batch, and dropout drops,
-- if the network draws random numbers then, once more with everything but batch norms at rest,
-- in evaluation mode, with running statistics.
+- if the network draws random numbers then, once more with everything but batch norms at rest.
 
-In the first two a layer's inputs do not depend on the running statistics of other layers. So where
+The first few go through it in evaluation mode too, see ``effects``. In the first two a layer's inputs do not depend on the running statistics of other layers. So where
 they differ from the layer's own running statistics, the fault is the layer's.
 """
 
 import copy
 import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,11 +21,15 @@ import torch
 from torch import nn
 from torch.nn.functional import batch_norm
 
-from bncore.arguments import type_name
 from bncore.lab.modes import held, is_batch_norm
+from bncore.practice.diagnosis import handed
+from bncore.practice.diagnosis.effects import EXAMPLES, Effect, Effects, fit
 from bncore.practice.diagnosis.origins import Origin, Origins, leaves
+from bncore.practice.diagnosis.parts import parts
 from bncore.practice.diagnosis.statistics import Pooled, Statistics, together
 from bncore.practice.diagnosis.unchanged import random_state, unchanged
+
+EMPTY = object()
 
 
 @dataclass
@@ -95,9 +98,8 @@ class Seen:
     batches : int
     devices : int
         On how many devices a wrapper divides each batch.
-    changes : list of (float, float, float)
-        For each batch and part of the outputs: mean square of the difference between evaluation and
-        training, mean square of the latter about its mean, share of changed decisions or NaN.
+    effect : Effect or None
+        What the running statistics do to the outputs; None if there is nothing to compare.
     bad_batch, bad_output : int or None
         The first batch that is not finite, and the first whose outputs in training are not.
     """
@@ -106,7 +108,7 @@ class Seen:
     layers: list[Watched]
     batches: int = 0
     devices: int = 1
-    changes: list[tuple[float, float, float]] = field(default_factory=list)
+    effect: Effect | None = None
     bad_batch: int | None = None
     bad_output: int | None = None
 
@@ -131,9 +133,11 @@ def watch(model: nn.Module, batches: Iterable, most: int) -> Seen:
     model, devices = unwrapped(model)
     with random_state(batches):
         given = itertools.islice(iter(batches), most)
-        first = next(given, None)
-        if first is None:
+        first = next(given, EMPTY)
+        if first is EMPTY:
             raise ValueError("batches is empty, expected at least one batch")
+        if not any(map(is_batch_norm, model.modules())):
+            return Seen(model, [])
         if any(nn.parameter.is_lazy(t) for t in (*model.parameters(), *model.buffers())):
             model = _materialized(model, first)
         with unchanged(model) as lent, torch.no_grad(), _eager(model):
@@ -186,23 +190,36 @@ class _Watch:
             self.pass_.meet(layer, module, arguments, kwargs)
 
     def over(self, batches):
-        seen = self.seen
+        seen, held = self.seen, []
         for number, batch in enumerate(batches):
-            arguments = _arguments(batch, self.model, number)
-            if seen.bad_batch is None and not _finite(arguments):
+            arguments = handed.arguments(batch, self.model, number)
+            if seen.bad_batch is None and not handed.finite(arguments):
                 seen.bad_batch = number
             outputs = self.training(arguments, number)
             if self.random and outputs is not None:
                 outputs = self.run("quiet", arguments, number)
-            running = self.run("running", arguments, number)
-            if outputs is not None:
-                if seen.bad_output is None and not _finite(outputs):
-                    seen.bad_output = number
-                seen.changes += _changes(leaves(running), leaves(outputs))
+            if seen.bad_output is None and not handed.finite(outputs):
+                seen.bad_output = number
+            if sum(handed.examples(one) for one, *_ in held) < EXAMPLES:
+                held.append((arguments, number, handed.labels(batch)))
             seen.batches += 1
         rest = [name for name in self.layers if name not in self.order]
         seen.layers = [self.layers[name] for name in (*self.order, *rest)]
+        seen.effect = self.effect(held)
         return seen
+
+    def effect(self, held):
+        """What running statistics that are not frozen do to the outputs for the batches held."""
+        weights = torch.randn(self.seen.batches, dtype=torch.float64)
+        found = [
+            fit(each, layer.met, layer.training, weights)
+            for layer in self.seen.layers
+            if (each := parts(layer.module)).has_statistics and layer.met and not layer.frozen
+        ]
+        effects = Effects()
+        for *one, labels in held if found else ():
+            effects.add(found, functools.partial(self.run, "running", *one), labels)
+        return effects.effect
 
     def training(self, arguments, number):
         """The outputs in training's modes; where a network asks for more than inputs in training,
@@ -229,6 +246,8 @@ class _Watch:
         try:
             with nullcontext() if origins is None else origins.follow():
                 outputs = _apply(self.model, arguments, number)
+            if origins is not None:
+                self._still()
         except ValueError:
             if pass_ is not None and pass_.single:
                 return None
@@ -241,6 +260,15 @@ class _Watch:
             self.random = origins.random
             pass_.note(origins)
         return outputs
+
+    def _still(self):
+        """What kept its running statistics in training is frozen, whatever its mode says."""
+        moved = {id(copied) for copied, own in self.lent if not torch.equal(copied, own)}
+        for layer in self.layers.values():
+            module, each = layer.module, parts(layer.module)
+            keeps = each.has_statistics and each.momentum != 0 and layer.training
+            if keeps and not isinstance(module, nn.SyncBatchNorm):
+                layer.frozen |= not any(id(one) in moved for one in module.buffers(recurse=False))
 
 
 class _Pass:
@@ -294,33 +322,6 @@ def _part(module, examples, devices):
     return min(share, size) if type(size) is int and size > 0 else share
 
 
-def _arguments(batch, model, number):
-    """What a batch hands to the model: (positional, keyword) arguments, where the model is."""
-    if isinstance(batch, tuple | list) and batch:
-        batch = batch[0]
-    if isinstance(batch, Mapping):
-        found = (), dict(batch)
-    elif isinstance(batch, torch.Tensor):
-        found = (batch,), {}
-    else:
-        raise TypeError(
-            f"batch {number} of batches is a {type_name(batch)}, expected a tensor, a tuple or list "
-            "whose first entry is the model's input, or a dict of keyword arguments"
-        )
-    place = next(itertools.chain(model.parameters(), model.buffers()), None)
-    if place is None:
-        return found
-    return tuple(_moved(one, place.device) for one in found)
-
-
-def _moved(value, device):
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _moved(one, device) for key, one in value.items()}
-    return tuple(_moved(one, device) for one in value) if isinstance(value, tuple) else value
-
-
 def _materialized(model, batch):
     """A copy of a network with lazy layers, in which these have the shapes that a batch gives them."""
     lazy = {
@@ -331,7 +332,7 @@ def _materialized(model, batch):
     copied = copy.deepcopy(model, lazy)
     modes = {module: module.training for module in copied.modules()}
     with torch.no_grad():
-        _apply(copied.eval(), _arguments(batch, copied, 0), 0)
+        _apply(copied.eval(), handed.arguments(batch, copied, 0), 0)
     for module, mode in modes.items():
         module.training = mode
     return copied
@@ -345,24 +346,6 @@ def _apply(model, arguments, number):
         shapes = ", ".join(str(tuple(one.shape)) for one in leaves(arguments))
         error.add_note(f"examine applied the model to batch {number}, of shape {shapes}")
         raise
-
-
-def _finite(value):
-    return all(torch.isfinite(one).all() for one in leaves(value) if one.is_floating_point())
-
-
-def _changes(running, training):
-    """See ``Seen.changes``."""
-    for now, before in zip(running, training, strict=False):
-        if now.shape != before.shape or not before.is_floating_point() or not before.numel():
-            continue
-        now, before = now.double(), before.double()
-        moved = (now - before).square().mean().item()
-        spread = (before - before.mean(0)).square().mean().item()
-        decided = float("nan")
-        if now.ndim == 2 and now.shape[1] > 1:
-            decided = (now.argmax(1) != before.argmax(1)).double().mean().item()
-        yield moved, spread, decided
 
 
 def _alone(norm, x):

@@ -86,10 +86,13 @@ def test_what_cannot_be_examined_ends_with_2_and_a_sentence(tmp_path, capsys, ne
     path = tmp_path / "net.pt"
     said = {
         "whole model": lambda: (torch.save(net, path), "Save model.state_dict() instead"),
-        "text": lambda: (path.write_text("hello", encoding="utf-8"), "net.pt"),
+        "text": lambda: (
+            path.write_text("hello", encoding="utf-8"),
+            "net.pt is no file that torch",
+        ),
         "no batch norm": lambda: (saved(path, {"w": torch.ones(1)}), "holds no batch norm"),
         "a list": lambda: (saved(path, [1, 2]), "holds no batch norm"),
-        "nothing": lambda: (None, "No such file"),
+        "nothing": lambda: (None, "net.pt: No such file"),
     }[kind]()[1]
     assert main([str(path)]) == 2
     captured = capsys.readouterr()

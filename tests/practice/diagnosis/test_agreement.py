@@ -160,5 +160,62 @@ def test_a_gap_is_the_distance_of_the_statistics(shift, ratio, seed):
     assert found.open == (found.size > found.allowed)
 
 
+def one_class(share, size=32, count=24, seed=0):
+    """Batches of which a share is of one class."""
+    rng = torch.Generator().manual_seed(seed)
+    same = round(share * size)
+    for i in range(count):
+        places = (SPLIT.y_train == i % 10).nonzero()[:, 0]
+        within = places[torch.randint(len(places), (same,), generator=rng)]
+        rest = torch.randint(len(SPLIT.y_train), (size - same,), generator=rng)
+        yield SPLIT.x_train[torch.cat([within, rest])]
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.0, False), (0.2, False), (0.9, True), (1.0, True)])
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_of_one_class_do_not_fit_each_other(share, found, seed):
+    model = networks.mlp([64, 32, 32, 10], "relu", "batch", seed=seed)
+    for x in [*one_class(share, count=200, seed=seed)]:
+        model(x)
+    report = examine(model, one_class(share, seed=seed + 10))
+    assert report.codes == ({"train-eval-gap"} if found else set())
+    for one in report:
+        assert one.layer == "norm1"
+        assert one.values["apart"] > TOLERANCE
+        assert "Batches do not fit each other" in one.measured
+    few = examine(model, one_class(share, count=7, seed=seed + 10))
+    assert not any("each other" in one.measured for one in few)
+
+
+@pytest.mark.parametrize("size", [4, 16, 64])
+def test_batches_drawn_at_random_fit_each_other(size):
+    """However few, and whatever has a heavy tail."""
+    rng = torch.Generator().manual_seed(size)
+    x = torch.randn(32 * size, 40, generator=rng) ** 3
+    norm = nn.BatchNorm1d(40)
+    for piece in x.repeat(4, 1).split(size):
+        norm(piece)
+    assert "train-eval-gap" not in examine(nn.Sequential(norm), x.split(size)).codes
+
+
+def test_a_frozen_layer_may_meet_batches_of_all_kinds(net):
+    from bncore.practice.freezing import freeze
+
+    frozen = copy.deepcopy(net)
+    freeze(frozen)
+    assert examine(frozen, one_class(1.0)).codes == set()
+
+
+def test_the_beginning_is_blamed_for_what_it_does_to_the_outputs():
+    """Less than half a deviation at the layers, and more at the outputs."""
+    for momentum in torch.arange(0.03, 0.005, -0.001):
+        net = trained(100, momentum=float(momentum))
+        report = examine(net, batches(32, most=1024))
+        if report.codes:
+            break
+    assert report.codes == {"stale-statistics"}
+    assert all("updates with momentum" in one.measured for one in report)
+
+
 def test_the_parts_of_a_layer_are_taken_as_they_are(net):
     assert parts(net.norm1).mean is net.norm1.running_mean

@@ -1,5 +1,8 @@
 """Networks without a fault, whatever they are, and what the examination refuses."""
 
+import copy
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,9 @@ from torch import nn
 
 from bncore.lab import data, networks, training
 from bncore.lab.layers import seeded
-from bncore.practice.diagnosis import examine, examine_state
-from bncore.practice.freezing import freeze
+from bncore.lab.modes import is_batch_norm
+from bncore.practice.diagnosis import CODES, examine, examine_state
+from bncore.practice.freezing import freeze, unfreeze
 
 SPLIT = data.digits(0)
 IMAGES = data.digit_images(8, 0)
@@ -66,14 +70,160 @@ HEALTHY = {
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_nothing_is_found_in_a_healthy_network(name):
-    make, size, split = HEALTHY[name]
-    net = make()
+    net, size, split = healthy(name)
+    net = copy.deepcopy(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     report = examine(net, batches(size, split.x_train), optimizer)
     assert len(report) == 0, str(report)
     assert report.batches == 448 // size
     assert len(examine(net.train(), batches(size, split.x_test))) == 0
     assert len(examine_state(net.state_dict())) == 0
+
+
+class Front(nn.Module):
+    """Reads the pixels before a network does: rows of eight, through a batch norm of its own."""
+
+    def __init__(self, net, read, norm=8):
+        super().__init__()
+        with seeded(9):
+            self.linear, self.norm, self.net = nn.Linear(8, 8), nn.BatchNorm1d(norm), net
+        self.read = read
+
+    def forward(self, x):
+        return self.net(self.read(self, x.reshape(-1, 8, 8)).reshape(x.shape))
+
+
+def ready(front, x):
+    """Its own batch norm has seen enough, and the network behind it has not moved."""
+    for _ in range(200):
+        front.read(front.train(), x.reshape(-1, 8, 8)).detach()
+    return front
+
+
+def norms(net):
+    return [module for module in net.modules() if is_batch_norm(module)]
+
+
+def thawed(net):
+    """As it trains: with nothing frozen."""
+    unfreeze(net)
+    return net.train().requires_grad_(True)
+
+
+def infinite(net, x):
+    norms(net)[0].running_var[0] = torch.inf
+    return net, x
+
+
+def rows_for_features(net, x):
+    return ready(Front(net, lambda s, h: s.norm(s.linear(h))), x), x
+
+
+def with_a_bias(net, x):
+    def read(front, h):
+        return front.norm(front.linear(h).transpose(1, 2)).transpose(1, 2)
+
+    return ready(Front(net, read), x), x
+
+
+def by_fours(net, x):
+    front = Front(net, lambda s, h: s.norm(h.flatten(1)), norm=64)
+    return ready(front, x), x[:64].split(4)
+
+
+def twice(net, x):
+    front = Front(net, lambda s, h: s.norm(h) + s.norm(3 * h + 2))
+    return ready(front, x), x
+
+
+def behind_dropout(net, x):
+    def read(front, h):
+        return front.norm(nn.functional.dropout(h, 0.5, front.training))
+
+    return ready(Front(net, read), x), x
+
+
+def never_updated(net, x):
+    norms(net)[0].reset_running_stats()
+    return net, x
+
+
+def moved_statistics(net, x):
+    norm = norms(net)[-1]
+    norm.running_mean += 5 * norm.running_var.sqrt()
+    front = Front(net, lambda s, h: s.norm(h))
+    return ready(front, x), x
+
+
+def other_data(net, x):
+    return net, 255 * x
+
+
+def without_gamma(net, x):
+    with torch.no_grad():
+        norms(net)[0].weight[::3] = 0
+    return net, x
+
+
+def large_epsilon(net, x):
+    norms(net)[0].eps = 1e3
+    return net, x
+
+
+def in_halves(net, x):
+    return net.bfloat16(), x.bfloat16()
+
+
+def on_two_devices(net, x):
+    wrapped = nn.DataParallel(net)
+    wrapped.device_ids = [0, 1]
+    return wrapped, x
+
+
+def half_frozen(net, x):
+    norms(net)[0].requires_grad_(False)
+    return net, x
+
+
+EVERY = {
+    "not-finite": infinite,
+    "wrong-axis": rows_for_features,
+    "few-values": by_fours,
+    "half-frozen": half_frozen,
+    "stale-statistics": never_updated,
+    "shifted-input": other_data,
+    "train-eval-gap": moved_statistics,
+    "dropout-before": behind_dropout,
+    "reused-layer": twice,
+    "dead-feature": without_gamma,
+    "epsilon-rules": large_epsilon,
+    "low-precision": in_halves,
+    "unsynchronised": on_two_devices,
+    "redundant-bias": with_a_bias,
+    "decayed-affine": lambda net, x: (net, x),
+}
+
+
+@cache
+def healthy(name):
+    make, size, split = HEALTHY[name]
+    return make(), size, split
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_is_found_in_a_network_that_has_the_fault(code, name):
+    """The same ten in which nothing is found without it."""
+    net, size, split = healthy(name)
+    net, x = EVERY[code](thawed(copy.deepcopy(net)), split.x_train[:448])
+    given = x.split(size) if isinstance(x, torch.Tensor) else x
+    decay = 0.1 if code == "decayed-affine" else 0.0
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=decay)
+    found = examine(net, given, optimizer).codes
+    if (code, name) == ("shifted-input", "residual"):
+        # The skip connection carries the data past the first batch norm to all others.
+        code = "train-eval-gap"
+    assert code in found
 
 
 def test_the_same_network_gives_the_same_report():
@@ -108,6 +258,11 @@ def test_without_batch_norm_there_is_nothing_to_examine():
         ((perceptron(), {"x": SPLIT.x_train}), TypeError, "batches is a dict"),
         ((perceptron(), 3), TypeError, "batches is a int"),
         ((perceptron(), []), ValueError, "batches is empty, expected at least one batch"),
+        ((perceptron(), iter([])), ValueError, "batches is empty, expected at least one batch"),
+        ((nn.Linear(3, 3), []), ValueError, "batches is empty, expected at least one batch"),
+        ((perceptron(), [(3, 4)]), TypeError, "the first entry of batch 0 of batches is a int"),
+        ((perceptron(), [([], 4)]), TypeError, "the first entry of batch 0 of batches is a list"),
+        ((perceptron(), [None]), TypeError, "batch 0 of batches is a None, expected a tensor"),
         ((perceptron(), [3]), TypeError, "batch 0 of batches is a int, expected a tensor"),
         ((perceptron(), [SPLIT.x_train], 0.1), TypeError, "optimizer is a float"),
     ],

@@ -77,6 +77,16 @@ def test_html_is_balanced_and_escaped(rows):
             assert one.measured in seen
 
 
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", "a < b", "x & y", "<b", "&lt;"])
+def test_no_text_becomes_a_tag(text):
+    report = Report((Finding("few-values", "warning", text, text),), (text,), 4, (text,))
+    page, parser = report._repr_html_(), Balanced()
+    parser.feed(page)
+    parser.close()
+    assert "<script" not in page
+    assert "".join(parser.text).count(text) == 3
+
+
 @given(ROWS)
 def test_data_survive_json(rows):
     report = made(rows)

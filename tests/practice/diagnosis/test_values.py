@@ -43,6 +43,25 @@ def test_what_is_kept_and_not_finite_is_found_in_its_layer_alone(net, name, valu
         assert one.measured == f"Not finite: {name.removeprefix('norm2.')} (1 of 32)."
 
 
+@pytest.mark.parametrize("value", [-1e-9, -1e-3, -5.0])
+@pytest.mark.parametrize("layer", ["norm1", "norm2"])
+def test_a_negative_variance_is_no_matter_of_epsilon(net, value, layer):
+    ill = copy.deepcopy(net)
+    ill.get_submodule(layer).running_var[:7] = value
+    for report in (examine(ill, batches()), examine_state(ill.state_dict())):
+        (one,) = report.findings
+        assert (one.code, one.severity, one.layer) == ("not-finite", "error", layer)
+        assert one.measured.startswith("Negative: running_var (7 of 32), as no variance is")
+        assert one.values == {"entries": 7}
+
+
+def test_a_variance_can_be_negative_and_not_finite(net):
+    ill = copy.deepcopy(net)
+    ill.norm1.running_var[:3] = torch.tensor([-1.0, NAN, -INF])
+    (one,) = examine_state(ill.state_dict()).findings
+    assert one.measured.startswith("Not finite: running_var (2 of 32). Negative: running_var (1 of")
+
+
 def test_weights_that_are_not_finite_belong_to_the_network(net):
     ill = copy.deepcopy(net)
     ill.linear2.weight.data[0] = NAN

@@ -7,17 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import nn
 
-from bncore.chapters.practice.diagnosis import healthy, sick
+from bncore.chapters.practice.diagnosis import graded, healthy, sick
 from bncore.lab.layers import seeded
 from bncore.practice.diagnosis import CODES, examine
 
 ALARMS = [name for name, code in CODES.items() if code.severity != "note"]
 """The codes that should not be found on a healthy network."""
 PIECES = 10
+COSTS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Ends of the classes of costs, in accuracy."""
 
 
 class Rate(NamedTuple):
@@ -43,18 +45,55 @@ def rate(happened: Sequence[bool] | Bool[np.ndarray, "cases"], confidence: float
     return Rate(count, of, float(low), float(high))
 
 
+def by_cost(
+    happened: Sequence[bool] | Bool[np.ndarray, "cases"], cost: Float[np.ndarray, "cases"]
+) -> list[Rate]:
+    """The rate among the cases of each class of costs: one more than there are ``COSTS``."""
+    classes = np.searchsorted(COSTS, cost, side="right")
+    happened = np.asarray(happened, bool)
+    return [rate(happened[classes == i]) for i in range(len(COSTS) + 1)]
+
+
 def _found(model, batches, optimizer=None) -> Int[np.ndarray, "codes"]:
     codes = examine(model, batches, optimizer).codes
     return np.array([int(code in codes) for code in ALARMS])
 
 
 def on_healthy(kind: str, seed: int) -> dict[str, float | np.ndarray]:
-    """Examine a healthy network: which alarms are "found", whether it has "learned", its "loss"."""
+    """Examine a network that is meant to be healthy.
+
+    Returns
+    -------
+    dict
+        Which alarms are "found", whether it has "learned", its "loss", and what accuracy its running
+        statistics "cost".
+    """
     one = healthy.drawn(kind, seed)
     return {
         "found": _found(one.model, one.batches, one.optimizer),
         "learned": float(one.loss < healthy.FALLEN),
         "loss": one.loss,
+        "cost": one.cost,
+    }
+
+
+def on_graded(fault: str, level: int, seed: int) -> dict[str, float]:
+    """Examine a network with a fault of some degree.
+
+    Returns
+    -------
+    dict
+        Whether anything is "found", also on batches without labels, "unlabelled"; whether the data are
+        "blamed", by ``shifted-input``; and the "cost" of the fault in accuracy.
+    """
+    one = graded.case(fault, level, seed)
+    codes = examine(one.model, one.batches).codes & set(ALARMS)
+    unlabelled = examine(one.model, [x for x, _ in one.batches]).codes & set(ALARMS)
+    return {
+        "found": float(bool(codes)),
+        "unlabelled": float(bool(unlabelled)),
+        "blamed": float("shifted-input" in codes),
+        "cost": one.cost,
     }
 
 
@@ -81,14 +120,14 @@ def _in_pieces(losses):
 
 
 def on_many_layers(layers: int, seed: int) -> dict[str, float]:
-    """The "seconds" of one processor that it takes to examine so many batch norms on 8 batches."""
+    """The "seconds" of one processor that it takes to examine so many batch norms on 32 batches."""
     with seeded(seed):
         pairs = [
             part
             for i in range(layers)
             for part in ((f"linear{i}", nn.Linear(16, 16)), (f"norm{i}", nn.BatchNorm1d(16)))
         ]
-        model, batches = nn.Sequential(OrderedDict(pairs)), [*torch.randn(8, 32, 16)]
+        model, batches = nn.Sequential(OrderedDict(pairs)), [*torch.randn(32, 32, 16)]
     started = time.process_time()
     examine(model, batches)
     return {"seconds": time.process_time() - started}

@@ -1,13 +1,14 @@
 """Figures of the chapter on diagnosis, drawn from its recorded run."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 import xarray as xr
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
-from bncore.chapters.practice.diagnosis import sick
+from bncore.chapters.practice.diagnosis import experiments, sick
 from bncore.page import style
 from bncore.practice.diagnosis.agreement import TOLERANCE
 
@@ -69,9 +70,41 @@ def beginning(momentum: float):
     predicted = distance((1 - left) * MEAN, left + (1 - left) * VARIANCE)
     ax.plot(updates, predicted, "--", color=style.COLOR["predicted"], label="predicted")
     ax.axhline(TOLERANCE, color=style.COLOR["highlight"])
-    ax.text(1.1, TOLERANCE + 0.04, "stale above", color=style.COLOR["highlight"])
+    # Where the curve is far: it comes down early at a large momentum, late at a small one.
+    x, side = (1.1, "left") if momentum < 0.03 else (UPDATES, "right")
+    ax.text(x, TOLERANCE + 0.04, "stale above", color=style.COLOR["highlight"], ha=side)
     ax.set(xscale="log", xlabel="updates", ylabel="distance (deviations)", ylim=(0, 1.8))
     ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    style.legend_above(ax)
+    return fig
+
+
+def graded(rows: xr.Dataset):
+    """The share of faults that is found, over what they cost, with exact intervals."""
+    fig, ax = style.axes(height=3.4)
+    ends = [round(100 * cost) for cost in experiments.COSTS]
+    names = [f"< {ends[0]}", *(f"{a}–{b}" for a, b in pairwise(ends)), f"> {ends[-1]}"]
+    cost, places = rows.cost.values.ravel(), np.arange(len(names))
+    for name, label, linestyle, shift in (
+        ("found", "batches with labels", "-", -0.06),
+        ("unlabelled", "without", "--", 0.06),
+    ):
+        rates = experiments.by_cost(rows[name].values.ravel() == 1, cost)
+        shares = np.array([one.count / one.of for one in rates])
+        ends = np.abs(np.transpose([(one.low, one.high) for one in rates]) - shares)
+        ax.errorbar(
+            places + shift,
+            shares,
+            ends,
+            color=style.COLOR["measured"],
+            linestyle=linestyle,
+            marker="o",
+            label=label,
+        )
+    counts = [f"{name}\n{one.of}" for name, one in zip(names, rates, strict=True)]
+    ax.set_xticks(places, counts)
+    ax.set(xlabel="accuracy lost (points), and networks", ylabel="found", ylim=(-0.02, 1.02))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
     style.legend_above(ax)
     return fig
 

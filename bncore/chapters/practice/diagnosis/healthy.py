@@ -1,7 +1,8 @@
 """Healthy networks of many kinds, drawn at random, on which a diagnosis should find nothing.
 
-Whether one is healthy is decided without a look at its batch norms' statistics: it is made as torch's
-tutorials make networks, and its training loss, which knows no running statistics, has fallen.
+Whether one is healthy is decided without a diagnosis: it is made as torch's tutorials make networks, its
+training loss, which knows no running statistics, has fallen, and running statistics cost it little on
+test data, compared with statistics estimated again.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from torch.nn.functional import cross_entropy, mse_loss
 from bncore.lab import data, networks
 from bncore.lab.batches import Batches
 from bncore.lab.data import Split
+from bncore.lab.inference import accuracy, refitted
 from bncore.lab.layers import ACTIVATIONS, seeded
+from bncore.lab.modes import evaluation
 
 KINDS = ("perceptron", "residual perceptron", "convolutional", "residual", "sequence")
 OPTIMIZERS = {
@@ -29,6 +32,8 @@ OPTIMIZERS = {
 EXAMINED = 24
 FALLEN = 0.8
 """A network has learned when its loss is below this share of what it would be with no input."""
+COSTLY = 0.02
+"""Running statistics are at fault when they cost this share of the test answers, or of the variance."""
 
 
 class Healthy(NamedTuple):
@@ -41,6 +46,8 @@ class Healthy(NamedTuple):
     batch_size: int
     loss: float
     """Mean over the last tenth of training, as a share of the loss of the best constant answer."""
+    cost: float
+    """What statistics estimated again win on test data: accuracy, or explained variance."""
 
 
 def drawn(kind: str, seed: int) -> Healthy:
@@ -65,7 +72,7 @@ def drawn(kind: str, seed: int) -> Healthy:
     loss = _train(model, split, optimizer, steps, size, seed) / _constant(split)
     unseen = rng.random() < 0.5
     batches = _unseen(split, size) if unseen else _seen(split, size, seed)
-    return Healthy(model, batches, optimizer, steps, size, loss)
+    return Healthy(model, batches, optimizer, steps, size, loss, _cost(model, split))
 
 
 def _split(kind, rng, seed) -> Split:
@@ -174,6 +181,20 @@ def _train(model, split, optimizer, steps, size, seed):
             optimizer.step()
             losses.append(loss.item())
     return np.mean(losses[-steps // 10 :])
+
+
+def _cost(model, split):
+    again = refitted(model, split.x_train)
+    if not split.y_test.is_floating_point():
+        fresh, kept = (accuracy(one, split.x_test, split.y_test) for one in (again, model))
+        return fresh - kept
+    kept, fresh = (_error(one, split) for one in (model, again))
+    return (kept - fresh) / _constant(split)
+
+
+def _error(model, split):
+    with evaluation(model, "running"):
+        return mse_loss(model(split.x_test), split.y_test).item()
 
 
 def _constant(split):

@@ -32,6 +32,15 @@ def test_the_ends_of_a_rate_are_where_the_count_becomes_unlikely(n, data, confid
         assert found.high == 1
 
 
+@given(st.lists(st.tuples(st.booleans(), st.floats(-0.1, 0.9)), min_size=1, max_size=80))
+def test_every_case_is_in_one_class_of_costs(cases):
+    happened, cost = (np.array(one) for one in zip(*cases, strict=True))
+    ends = (-math.inf, *experiments.COSTS, math.inf)
+    for i, found in enumerate(experiments.by_cost(happened, cost)):
+        inside = [h for h, c in cases if ends[i] <= c < ends[i + 1]]
+        assert (found.count, found.of) == (sum(inside), len(inside))
+
+
 def test_alarms_are_all_codes_but_the_notes():
     assert set(CODES) - set(experiments.ALARMS) == {"redundant-bias", "decayed-affine"}
 
@@ -58,6 +67,14 @@ def test_a_healthy_network_is_examined():
     rows = experiments.on_healthy("perceptron", seed=45)
     assert rows["found"].shape == (len(experiments.ALARMS),)
     assert rows["learned"] == (rows["loss"] < 0.8)
+    assert abs(rows["cost"]) < 0.1
+
+
+@pytest.mark.parametrize(("level", "cost"), [(0, 0.05), (4, 1.0)])
+def test_graded_cases_are_examined_with_labels_and_without(level, cost):
+    rows = experiments.on_graded("contrast", level, seed=6)
+    assert rows["cost"] < cost
+    assert rows["found"] == rows["unlabelled"] == rows["blamed"] == (level > 0)
 
 
 def test_many_layers_take_time():
@@ -65,5 +82,5 @@ def test_many_layers_take_time():
 
 
 def test_the_recorded_seeds_are_fresh():
-    for part in ("healthy", "patients"):
+    for part in ("healthy", "patients", "graded"):
         assert min(full_size.CONFIGURATION[part]["seeds"]) >= 1000

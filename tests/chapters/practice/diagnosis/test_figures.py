@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bncore.chapters.practice.diagnosis import figures, sick
+from bncore.chapters.practice.diagnosis import experiments, figures, sick
 
 NAMES = list(sick.MISTAKES)
+PARTS = (("found", 0.03), ("unlabelled", 0.12))
 STEPS = np.arange(0, sick.STEPS + 1, sick.EVERY)
 
 
@@ -40,6 +41,23 @@ def test_curves_are_medians_over_the_seeds(patients, letter):
 def test_letters_name_all_patients_and_give_none_away():
     assert list(figures.LETTERS.values()) == NAMES
     assert all(len(letter) == 1 for letter in figures.LETTERS)
+
+
+def test_shares_are_drawn_over_the_classes_of_costs():
+    cost = np.linspace(0, 0.3, 40).reshape(2, 20)
+    rows = xr.Dataset(
+        {name: (("fault", "seed"), (cost > low).astype(float)) for name, low in PARTS}
+        | {"cost": (("fault", "seed"), cost)}
+    )
+    ax = figures.graded(rows).axes[0]
+    for container, (_, low) in zip(ax.containers, PARTS, strict=True):
+        expected = [
+            one.count / one.of for one in experiments.by_cost(cost.ravel() > low, cost.ravel())
+        ]
+        np.testing.assert_allclose(container.lines[0].get_ydata(), expected)
+    names = [text.get_text() for text in ax.get_xticklabels()]
+    assert [name.split("\n")[0] for name in names] == ["< 1", "1–2", "2–5", "5–10", "10–20", "> 20"]
+    assert sum(int(name.split("\n")[1]) for name in names) == 40
 
 
 def test_a_disc_has_the_area_of_its_share():

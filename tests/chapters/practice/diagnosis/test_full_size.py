@@ -6,14 +6,19 @@ import nbformat
 import pytest
 from again import assert_run_again
 
-from bncore.chapters.practice.diagnosis import experiments, full_size, peers, sick
+from bncore.chapters.practice.diagnosis import experiments, full_size, healthy, peers, sick
 
 PAGE = Path(__file__).resolve().parents[4] / "book/practice/diagnosis.ipynb"
 
 
 def test_the_record_is_of_this_configuration(record):
     assert record["configuration"] == full_size.CONFIGURATION
-    for part, along in (("healthy", "kind"), ("patients", "patient"), ("many", "layers")):
+    for part, along in (
+        ("healthy", "kind"),
+        ("patients", "patient"),
+        ("graded", "fault"),
+        ("many", "layers"),
+    ):
         c, found = full_size.CONFIGURATION[part], record["full"][part]
         assert found.seed.values.tolist() == c["seeds"]
         assert found[along].values.tolist() == c[along]
@@ -32,21 +37,50 @@ def page():
 
 
 @pytest.fixture(scope="module")
-def alarms(record):
+def learned(record):
     rows = record["full"]["healthy"].stack(one=("kind", "seed"))
-    return rows.found.any("code").values[rows.learned.values == 1]
+    return rows.where(rows.learned == 1, drop=True)
 
 
-def test_what_the_page_says_of_healthy_networks_is_in_the_record(alarms, page):
-    rate = experiments.rate(alarms)
+def test_what_the_page_says_of_healthy_networks_is_in_the_record(record, learned, page):
+    costly = learned.cost.values >= healthy.COSTLY
+    rate = experiments.rate(learned.found.any("code").values[~costly])
     assert rate.of > 100
-    words = {0: "none", 1: "one"}.get(rate.count, str(rate.count))
+    words = {0: "no alarm", 1: "one alarm"}.get(rate.count, f"{rate.count} alarms")
     assert f"on {rate.of} healthy networks, no two alike, it raised {words}" in page
+    drawn = record["full"]["healthy"].learned.size
+    assert f"Of {drawn} networks drawn {len(costly)} had learned, and {costly.sum()} of" in page
+
+
+def test_what_the_page_says_of_graded_faults_is_in_the_record(record, page):
+    rows = record["full"]["graded"]
+    cost = rows.cost.values.ravel()
+    found, unlabelled = (
+        experiments.by_cost(rows[name].values.ravel() == 1, cost)
+        for name in ("found", "unlabelled")
+    )
+    # Classes from five points on are the last three.
+    assert all(one.count == one.of for one in found[3:])
+    assert f"all {sum(one.of for one in found[3:])} networks that lose five points" in page
+    assert f"{found[2].count} of the {found[2].of} that lose two to five" in page
+    assert f"Below one point {found[0].count} of {found[0].of} are found" in page
+    assert unlabelled[-1].count == unlabelled[-1].of
+    assert unlabelled[-2].count < unlabelled[-2].of
+
+
+def test_data_are_blamed_where_data_are_others(record):
+    rows = record["full"]["graded"]
+    data = rows.fault.isin(["contrast", "brightness"])
+    assert (rows.blamed == rows.found.where(data, 0)).all()
 
 
 def test_twins_are_healthy(record, page):
     found = record["full"]["patients"].found.sel(course="twin")
-    assert f"{int(found.any('code').sum())} of {found.isel(code=0).size} twins" in page
+    assert f"found on {int(found.any('code').sum())} of the twins" in page
+
+
+def test_the_other_tools_had_fewer_seeds(page):
+    assert peers.read()["seeds"] == 2
 
 
 def test_versions_of_the_page_are_those_of_the_record(page):

@@ -1,5 +1,6 @@
 """Healthy networks are drawn as they are said to be."""
 
+import copy
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from bncore.chapters.practice.diagnosis import healthy
-from bncore.lab import data
+from bncore.lab import data, inference, networks, training
 from bncore.lab.modes import is_batch_norm
 
 
@@ -34,6 +35,27 @@ def test_the_same_seed_draws_the_same(drawn):
     again = healthy.drawn(kind, 40)
     assert again.loss == first.loss
     assert again.loss != second.loss
+
+
+def test_the_cost_is_that_of_the_statistics_alone():
+    split = data.digits(0)
+    net = networks.mlp([64, 16, 10], "relu", "batch")
+    training.train(net, split, 60, 64, 0.1, 0)
+    ill = copy.deepcopy(net)
+    ill.norm1.running_mean += 2
+    assert abs(healthy._cost(net, split)) < 0.03
+    fresh = inference.refitted(net, split.x_train)
+    right, wrong = (inference.accuracy(one, split.x_test, split.y_test) for one in (fresh, ill))
+    assert healthy._cost(ill, split) == pytest.approx(right - wrong, abs=1e-9)
+    real = data.gaussian_regression(200, 3, 2, seed=0)
+    net = networks.mlp([3, 16, 2], "relu", "batch")
+    net.norm1.running_mean += 2
+    with torch.no_grad():
+        kept = ((net.eval()(real.x_test) - real.y_test) ** 2).mean()
+        again = inference.refitted(net.train(), real.x_train).eval()
+        fresh = ((again(real.x_test) - real.y_test) ** 2).mean()
+    expected = float(kept - fresh) / healthy._constant(real)
+    assert healthy._cost(net, real) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,7 +11,7 @@ from bncore.lab.modes import is_batch_norm
 from bncore.practice.diagnosis import examine
 
 
-@pytest.fixture(scope="module", params=sick.MISTAKES)
+@pytest.fixture(scope="module", params=sick.MISTAKES | sick.BESIDES)
 def patient(request):
     return sick.patient(request.param, seed=3)
 
@@ -48,6 +48,8 @@ MARKS = {
         norm.training and not norm.weight.requires_grad for norm in norms(one)
     ),
     "divided twice": lambda one: norms(one)[0].running_var.median() < norms(one)[0].eps,
+    "penalty": lambda one: (norms(one)[0].weight == 0).double().mean() > 0.1,
+    "half": lambda one: norms(one)[0].running_var.dtype == torch.bfloat16,
     "axis": lambda one: not one.model.transposed,
     "pruned": lambda one: (
         (inputs(one)[0][0].var(0) / norms(one)[0].running_var).log().abs().mean() > 0.5
