@@ -69,6 +69,33 @@ def lost(effect, digits):
     return f"{mean:.{digits}f} points ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def test_the_page_says_which_arms_still_gain(full, page):
+    """Points of mean accuracy in the second half of the training."""
+    gained = {}
+    for part in (*tuning.ARMS, *(f"no {name}" for name in tuning.WITHOUT)):
+        mean = 100 * full[part]["fresh"].accuracy.mean("seed")
+        more = mean.isel(steps=1, drop=True) - mean.isel(steps=0, drop=True)
+        gained[part] = more.stack(arm=more.dims).reset_index("arm")
+    raw = gained["preparation"]
+    slow = raw.preparation.isin(["raw", "raw, hidden layers"])
+    layers = np.sort(gained["layers"].values)
+    decay, dropout, eps = (gained[name] for name in ("decay", "dropout", "epsilon"))
+    said = (
+        f"raw columns still gain up to {raw[slow].max().item():.1f} points, one arm of six layers "
+        f"{layers[-1]:.1f} and the others about 1, a decay of 0.03 up to "
+        f"{decay[decay.decay == 0.03].max().item():.1f}, dropout of a half up to "
+        f"{dropout[dropout['drop'] == 0.5].max().item():.1f}, and an $\\varepsilon$ of 10 gains "
+        f"{eps[eps.eps == 10].item():.1f}"
+    )
+    assert said in page
+    np.testing.assert_allclose(layers[:-1], 1, atol=0.5)
+    others = (
+        raw[~slow], decay[decay.decay != 0.03], dropout[dropout["drop"] != 0.5],
+        eps[eps.eps != 10], gained["no decay"], gained["no dropout"],
+    )  # fmt: skip
+    assert max(one.max().item() for one in others) < 1
+
+
 def test_what_the_page_says_of_rates_is_in_the_record(full, page):
     wide = results.widths(full["start"]).mean("seed")
     assert f"90 % over {wide.sel(normalization='batch').values[0]:.1f} decades" in page
