@@ -67,12 +67,13 @@ def fit(each: Parts, met: Pooled, calls: Sequence[Statistics], weights: Vector) 
         sum(share * one for one in errors) / len(calls)
         for errors in zip(*(call.drawn(weights) for call in calls), strict=True)
     )
-    return Fit(
-        (each.mean, each.var),
-        (each.mean.clone(), each.var.clone()),
-        (met.mean, met.var),
-        (met.mean + mean, (met.var + var).clamp_min(0)),
+    own = each.mean, each.var
+    runs = own, (met.mean, met.var), (met.mean + mean, (met.var + var).clamp_min(0))
+    kept, fitted, sampled = (
+        tuple(value.to(tensor, copy=True) for value, tensor in zip(run, own, strict=True))
+        for run in runs
     )
+    return Fit(own, kept, fitted, sampled)
 
 
 @dataclass
