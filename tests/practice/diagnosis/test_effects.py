@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from bncore.lab import data, inference, networks, training
 from bncore.practice.diagnosis import examine
@@ -73,7 +74,7 @@ def test_without_labels_nothing_is_counted_as_lost(net):
     assert seen.effect.changed > 0
     marked = [{"x": x, "labels": y} for x, y in batches()]
 
-    class Named(torch.nn.Module):
+    class Named(nn.Module):
         def __init__(self, net):
             super().__init__()
             self.net = net
@@ -119,13 +120,9 @@ def test_of_few_batches_more_is_put_down_to_sampling(batches, errors):
     """Printed tables of Student's distribution, at the probability of three deviations."""
     for factor, found in ((0.99, False), (1.01, True)):
         moved, chance = 4.0, 4.0 / (factor * errors) ** 2
-        seen = Seen(
-            torch.nn.Identity(), [], batches, effect=Effect(moved, chance, *3 * [float("nan")])
-        )
+        seen = Seen(nn.Identity(), [], batches, effect=Effect(moved, chance, *3 * [float("nan")]))
         assert matters(seen) == found
-    assert not matters(
-        Seen(torch.nn.Identity(), [], 1, effect=Effect(4.0, 0.0, *3 * [float("nan")]))
-    )
+    assert not matters(Seen(nn.Identity(), [], 1, effect=Effect(4.0, 0.0, *3 * [float("nan")])))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,7 @@ def test_of_few_batches_more_is_put_down_to_sampling(batches, errors):
     ],
 )
 def test_it_matters_from_half_a_deviation_or_two_answers_in_a_hundred(moved, lost, error, found):
-    seen = Seen(torch.nn.Identity(), [], 24, effect=Effect(moved, 1e-4, 0.1, lost, error))
+    seen = Seen(nn.Identity(), [], 24, effect=Effect(moved, 1e-4, 0.1, lost, error))
     assert matters(seen) == found
 
 
@@ -157,7 +154,7 @@ def test_sampling_errors_have_the_size_that_theory_gives(size, count, seed, mome
     call = Statistics()
     for piece in x.split(size):
         call.add(piece, size)
-    norm = torch.nn.BatchNorm1d(400, momentum=momentum).double()
+    norm = nn.BatchNorm1d(400, momentum=momentum).double()
     met, weights = call.pooled(), torch.randn(count, generator=rng, dtype=torch.float64)
     found = fit(parts(norm), met, [call], weights)
     share = share_of_scatter(count, momentum, None)
@@ -181,6 +178,21 @@ def test_the_tensors_hold_their_own_values_afterwards(net):
     assert torch.equal(each.mean, before[0])
     assert torch.equal(each.var, before[1])
     assert effects.effect.moved > 0
+
+
+@given(st.lists(st.tuples(*3 * [st.integers(0, 2)]), min_size=2, max_size=40))
+def test_answers_are_counted_one_by_one(rows):
+    """Each with its decision before and now, and its label."""
+    before, now, labels = (torch.tensor(one) for one in zip(*rows, strict=True))
+    scores = [nn.functional.one_hot(one, 3).float() for one in (before, before, now)]
+    scores[0] += 0.1 * torch.arange(len(rows))[:, None]
+    outputs, effects = iter(scores), Effects()
+    effects.add([], lambda: next(outputs), labels)
+    wrong = sum(b == y != n for b, n, y in rows)
+    right = sum(n == y != b for b, n, y in rows)
+    assert effects.effect.changed == sum(b != n for b, n, _ in rows) / len(rows)
+    assert effects.effect.lost == (wrong - right) / len(rows)
+    assert effects.effect.lost_error == pytest.approx((wrong + right) ** 0.5 / len(rows))
 
 
 @pytest.mark.parametrize("output", [None, 3, torch.tensor(1.0), torch.ones(4, dtype=torch.int64)])

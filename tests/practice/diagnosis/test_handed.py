@@ -57,7 +57,7 @@ def test_inputs_go_where_the_model_is():
     ],
 )
 def test_labels_are_whole_numbers_one_for_each_example(batch, found):
-    assert (handed.labels(batch) is Y) == found
+    assert handed.labels(batch) is (Y if found else None)
 
 
 @given(st.integers(1, 9), st.integers(1, 5))
