@@ -6,35 +6,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import batch_norm, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from bncore.lab import data, networks, probes, training
 from bncore.lab.batches import Batches
 from bncore.lab.inference import accuracy, refitted
 from bncore.lab.layers import seeded
 from bncore.lab.modes import is_batch_norm
+from bncore.lab.running_norm import RunningNorm
 from bncore.practice.renormalization import BatchRenorm, ramp
 
 STATISTICS = ("batch", "whole training set", "running")
 CHANGES = ("contrast", "brightness", "noise")
 INPUTS = ("digits", "normal", "skewed")
 WIDTHS = (64, 32, 32, 10)
-
-
-class RunningNorm(nn.BatchNorm1d):
-    """Normalises by its moving averages in training too, and takes them for constants.
-
-    Each batch of training moves the averages before they are used.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            with torch.no_grad():
-                batch_norm(
-                    input, self.running_mean, self.running_var, None, None, True, self.momentum
-                )
-        kept = self.running_mean.clone(), self.running_var.clone()
-        return batch_norm(input, *kept, self.weight, self.bias, eps=self.eps)
 
 
 def trained_with(

@@ -7,9 +7,6 @@ import torch
 from bncore.chapters.mechanics.inference import experiments
 from bncore.lab import data, networks, training
 from bncore.lab.inference import accuracy
-from bncore.mechanics import transform
-
-EPS = float(np.finfo(np.float32).eps)
 
 
 def test_a_batch_of_the_whole_training_set_has_its_statistics():
@@ -31,28 +28,6 @@ def test_statistics_make_a_difference_with_small_batches():
         for statistics in experiments.STATISTICS
     ]
     assert len(set(found)) == 3
-
-
-def test_running_averages_are_moved_and_then_taken_for_constants():
-    generator = torch.Generator().manual_seed(0)
-    layer = experiments.RunningNorm(3)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
-    x = (4 + 3 * torch.randn(8, 3, generator=generator)).requires_grad_()
-    dy = torch.randn(8, 3, generator=generator)
-    y = layer(x)
-    y.backward(dy)
-    mean, var = 0.1 * x.detach().mean(0), 0.9 + 0.1 * x.detach().var(0)
-    torch.testing.assert_close(layer.running_mean, mean)
-    torch.testing.assert_close(layer.running_var, var)
-    arrays = (part.detach().double().numpy() for part in (x, mean, var, layer.weight, layer.bias))
-    expected, cache = transform.forward_fixed(*arrays)
-    dx = transform.backward_fixed(dy.double().numpy(), cache).dx
-    np.testing.assert_allclose(y.detach(), expected, rtol=0, atol=32 * EPS * np.abs(expected).max())
-    np.testing.assert_allclose(x.grad, dx, rtol=0, atol=32 * EPS * np.abs(dx).max())
-    before = layer.running_mean.clone()
-    layer.eval()(x)
-    assert layer.running_mean.equal(before)
 
 
 @pytest.mark.parametrize("kind", experiments.INPUTS[1:])
