@@ -136,6 +136,14 @@ def values_per_feature(x):
     return x.shape[0] * math.prod(x.shape[2:])
 
 
+def kept(cache, kind, forward="forward"):
+    """Refuse a cache that is not of the kind that ``forward`` returns."""
+    if not isinstance(cache, kind):
+        raise TypeError(
+            f"cache is a {type_name(cache)}, expected the Cache that {forward} returned"
+        )
+
+
 class FixedStatistics(NamedTuple):
     """The parameters of a batch norm with fixed statistics; gamma and beta may be None."""
 

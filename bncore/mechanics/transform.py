@@ -380,10 +380,7 @@ def _checked(x, gamma, beta, eps):
 
 def _incoming(dy, cache, fixed=True):
     """dy, checked against the cache; ``fixed`` says whether that may hold fixed statistics."""
-    if not isinstance(cache, Cache):
-        raise TypeError(
-            f"cache is a {check.type_name(cache)}, expected the Cache that forward returned"
-        )
+    check.kept(cache, Cache)
     if cache.fixed and not fixed:
         raise ValueError(
             "cache holds fixed statistics, expected those of a batch, which forward keeps: the "

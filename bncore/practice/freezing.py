@@ -87,7 +87,7 @@ def freeze(
     TypeError
         If model is no module, statistics or affine no bool, or layers no sequence of names.
     ValueError
-        If neither is to be frozen, a name is not in the model or has no batch norm, or statistics
+        If neither is to be frozen, layers is empty, a name is not in the model or has no batch norm, or statistics
         are to be frozen that a layer does not keep. The model then stays as it was.
     """
     norms = _chosen(model, statistics, affine, layers, "freeze")
@@ -194,6 +194,8 @@ def _chosen(model, statistics, affine, layers, what):
         layers = [""]
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise TypeError(f"layers is a {check.type_name(layers)}, expected a list of names")
+    if not layers:
+        raise ValueError("layers is empty, expected at least one name; leave it out to mean all")
     modules = dict(model.named_modules(remove_duplicate=False))
     chosen = {}
     for layer in layers:

@@ -148,10 +148,7 @@ def backward(dy: BatchLike, cache: Cache) -> transform.Gradients:
     TypeError, ValueError
         As ``mechanics.transform.backward``.
     """
-    if not isinstance(cache, Cache):
-        raise TypeError(
-            f"cache is a {check.type_name(cache)}, expected the Cache that masking.forward returned"
-        )
+    check.kept(cache, Cache, "masking.forward")
     where, dtype = cache.mask, cache.packed.x.dtype
     dy = check.array("dy", dy, dtype=dtype)
     shape = (len(where), cache.packed.x.shape[1], *where.shape[1:])

@@ -12,7 +12,6 @@ gamma * (x - mean) / sigma + beta. ``textbook`` has the same in a few lines.
 Ioffe (2017), Algorithm 1.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real as Number
@@ -24,6 +23,7 @@ from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bncore import arguments as check
+from bncore import tensors
 from bncore.mechanics import transform
 from bncore.mechanics.transform import Gradients
 
@@ -161,10 +161,7 @@ def backward(dy: BatchLike, cache: Cache) -> Gradients:
     ----------
     Ioffe (2017), section 3, which does not back-propagate through r and d.
     """
-    if not isinstance(cache, Cache):
-        raise TypeError(
-            f"cache is a {check.type_name(cache)}, expected the Cache that forward returned"
-        )
+    check.kept(cache, Cache)
     dx, dscale, dshift = transform.backward(dy, cache.transform)
     with np.errstate(all="ignore"):
         dgamma = cache.r * dscale + cache.d * dshift
@@ -233,6 +230,10 @@ class BatchRenorm(BatchNorm):
 
     Half-precision inputs have their statistics taken in float32. As with torch's batch norm, NaN and
     infinity go through.
+
+    torch's ``SyncBatchNorm.convert_sync_batchnorm`` puts a plain synchronised batch norm in the place
+    of this layer, limits and corrections gone, and says nothing. Convert first, and put this layer in
+    afterwards, where it may see the values of its own device only.
 
     Parameters
     ----------
@@ -334,25 +335,14 @@ class BatchRenorm(BatchNorm):
             kept.lerp_(new.to(kept.dtype), weight)
 
     def _check_input_dim(self, input):
-        if not isinstance(input, torch.Tensor) or not input.is_floating_point():
-            kind = input.dtype if isinstance(input, torch.Tensor) else check.type_name(input)
-            raise TypeError(f"x is a {kind}, expected a floating-point torch.Tensor")
-        shape = tuple(input.shape)
-        if input.ndim < 2 or shape[1] != self.num_features:
-            raise ValueError(
-                f"x has shape {shape}, expected (batch, {self.num_features}, *spatial)"
-            )
         if self.running_mean is None or self.running_var is None:
             raise ValueError(
                 "the layer has no running statistics, expected running_mean and running_var, by "
                 "which it corrects those of the batch"
             )
-        dtype = self.running_mean.dtype
-        # torch mixes half precision with parameters in single precision, and nothing else.
-        halves = (torch.float16, torch.bfloat16) if dtype == torch.float32 else ()
-        if input.dtype not in (dtype, *halves):
-            raise TypeError(f"x has dtype {input.dtype}, expected {dtype}, that of the layer")
-        count = input.shape[0] * math.prod(shape[2:])
+        tensors.layer_input("x", input, self.num_features, self.running_mean.dtype)
+        shape = tuple(input.shape)
+        count = check.values_per_feature(input)
         if self.training and count < 2:
             raise ValueError(
                 f"x has shape {shape}, {count} values of each feature, expected at least 2 in "

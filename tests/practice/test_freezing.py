@@ -213,6 +213,8 @@ def test_what_cannot_be_meant_is_refused_in_words(function, unchecked):
         function(model, False, False)
     with pytest.raises(TypeError, match="layers is a str, expected a list of names"):
         function(model, layers="norm1")
+    with pytest.raises(ValueError, match="layers is empty, expected at least one name"):
+        function(model, layers=[])
     with pytest.raises(TypeError, match="layers holds a list, expected names"):
         function(model, layers=[["norm1"]])
     with pytest.raises(TypeError, match="model is a ScriptModule, expected the module that it"):

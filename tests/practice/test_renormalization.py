@@ -369,17 +369,17 @@ BAD_CALLS = {
     "array": (
         lambda: BatchRenorm(3)(np.ones((4, 3))),
         TypeError,
-        "x is a ndarray, expected a floating-point torch.Tensor",
+        "x is a ndarray, expected a tensor",
     ),
     "integers": (
         lambda: BatchRenorm(3)(torch.ones(4, 3, dtype=torch.int64)),
         TypeError,
-        "x is a torch.int64, expected a floating-point torch.Tensor",
+        "x has dtype torch.int64, expected torch.float32, that of the layer",
     ),
     "shape": (
         lambda: BatchRenorm(3)(torch.ones(4, 2)),
         ValueError,
-        "x has shape (4, 2), expected (batch, 3, *spatial)",
+        "x has 2 features on axis 1, expected 3, those of the layer",
     ),
     "axis": (lambda: BatchRenorm(3)(torch.ones(3)), ValueError, "x has shape (3,), expected (batch"),
     "dtype": (
@@ -412,6 +412,12 @@ def test_errors_say_what_was_wrong(name):
     call, error, message = BAD_CALLS[name]
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_torchs_conversion_leaves_plain_batch_norm_as_the_docstring_warns():
+    found = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(BatchRenorm(3)))[0]
+    assert type(found) is nn.SyncBatchNorm
+    assert "convert_sync_batchnorm" in BatchRenorm.__doc__
 
 
 def test_one_value_is_enough_in_evaluation():
