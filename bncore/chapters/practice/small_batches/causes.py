@@ -16,7 +16,6 @@ from bncore.chapters.practice.small_batches.experiments import WIDTHS
 from bncore.explanations.noise import GaussianOutput
 from bncore.lab import data, networks
 from bncore.lab.batches import Batches
-from bncore.mechanics import projection
 
 SIZES = (2, 4, 8, 16, 32, 64)
 MOMENTUM = 0.1
@@ -30,7 +29,7 @@ class Shares(NamedTuple):
     noise : float
         Share of the output's variance that is due to the company of an example.
     stopped : float
-        Share of the gradient, in squares, that batch norm does not pass.
+        Share of the gradient, in squares, that batch norm does not pass, which frozen statistics would.
     off : float
         Root mean square error of a running mean, in standard deviations.
     """
@@ -83,24 +82,28 @@ def outputs(
 @cache
 def measured(m: int) -> Shares:
     """The same of a network with batch norm on the digits, before its first step."""
-    _, out = outputs(m, rounds=100)
+    _, out = outputs(m, rounds=40)
     noise = np.nanvar(out, axis=0, ddof=1).mean() / np.nanmean(out**2)
     return Shares(float(noise), _stopped(m), _off(m))
 
 
 def _stopped(m, batches=60):
+    """Of the gradient behind the batch norm, in squares, what autograd does not bring before it.
+
+    A batch norm with the statistics held fixed would bring it times gamma / sigma.
+    """
     split, model, _ = _network()
     model.train()
     order, passed, whole = Batches(len(split.x_train), m, 1), 0.0, 0.0
     for _ in range(batches):
         chosen = next(order)
-        with torch.no_grad():
-            x = model.linear1(split.x_train[chosen])
-        y = model.norm1(x).detach().requires_grad_()
-        scores = model[2:](y)
-        (dy,) = torch.autograd.grad(cross_entropy(scores, split.y_train[chosen]), y)
-        rest = projection.split(dy.numpy(), x.numpy()).rest
-        passed, whole = passed + float((rest**2).sum()), whole + float((dy**2).sum())
+        x = model.linear1(split.x_train[chosen]).detach().requires_grad_()
+        y = model.norm1(x)
+        loss = cross_entropy(model[2:](y), split.y_train[chosen])
+        dy, dx = torch.autograd.grad(loss, (y, x))
+        sigma = (x.detach().var(0, correction=0) + model.norm1.eps).sqrt()
+        alone = dx * sigma / model.norm1.weight.detach()
+        passed, whole = passed + float((alone**2).sum()), whole + float((dy**2).sum())
     return 1 - passed / whole
 
 

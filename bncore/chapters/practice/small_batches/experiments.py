@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import nn
-from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bncore.chapters.practice.small_batches.side_by_side import (
@@ -20,6 +19,7 @@ from bncore.chapters.practice.small_batches.side_by_side import (
 )
 from bncore.explanations.ghost_batches import GhostBatchNorm
 from bncore.lab import data
+from bncore.lab.running_norm import RunningNorm
 from bncore.practice.renormalization import BatchRenorm, ramp
 
 WIDTHS = (64, 32, 32, 10)
@@ -31,28 +31,8 @@ ARMS = (
     "accumulated",
     "layer norm",
 )
+OF_ONE = ("none", "running statistics", "layer norm")  # what trains on one example at a time
 WHOLE = 64  # examples behind a step where gradients are accumulated
-
-
-class RunningNorm(BatchNorm):
-    """Normalises by its running statistics in training too, and takes them for constants.
-
-    Each batch moves them before they are used.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            self.num_batches_tracked.add_(1)
-            weight = self.momentum
-            if weight is None:
-                weight = 1 / int(self.num_batches_tracked)
-            with torch.no_grad():
-                batch_norm(x, self.running_mean, self.running_var, None, None, True, weight)
-        kept = self.running_mean.clone(), self.running_var.clone()
-        return batch_norm(x, *kept, self.weight, self.bias, eps=self.eps)
-
-    def _check_input_dim(self, input):
-        pass
 
 
 def _norm(arm, batch_size, steps, copies):

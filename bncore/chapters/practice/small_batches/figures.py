@@ -56,6 +56,8 @@ def corrected(m, r_max):
 def chart(record, remedy):
     """Draw test error against batch size, without batch norm, with it, and with a remedy.
 
+    A cross at 90 %, a guess, stands where an arm cannot be trained.
+
     Parameters
     ----------
     record : dict
@@ -75,6 +77,8 @@ def chart(record, remedy):
         sizes = one.batch_size.values * 1.04 ** (place - 1)
         ax.plot(sizes, one.mean("seed"), mark, color=colour, label=label)
         ax.vlines(sizes, one.min("seed"), one.max("seed"), color=colour, linewidth=1.5)
+        refused = [m for m in found.batch_size.values if m not in one.batch_size]
+        ax.plot(np.array(refused) * 1.1 ** (place - 1), [90] * len(refused), "x", color=colour)
     ax.set(xscale="log", yscale="log", ylim=(1, 95), xlabel="batch size (examples)")
     ax.set_ylabel("test error (%)")
     ax.set_xticks(found.batch_size.values, [str(m) for m in found.batch_size.values])

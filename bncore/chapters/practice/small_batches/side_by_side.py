@@ -66,20 +66,29 @@ class SideBySide(nn.Module):
 
 
 class Pool:
-    """The examples of several splits, from which each network takes its own batches."""
+    """The examples of several splits, from which each network takes its own batches.
+
+    Each split's batches are those of ``Batches`` with its seed; a whole pass is drawn at a time.
+    """
 
     def __init__(self, splits: Sequence, which: Sequence[int], seeds: Sequence[int], size: int):
         self.x = torch.stack([split.x_train for split in splits])
         self.y = torch.stack([split.y_train for split in splits])
         self.which = torch.tensor(which)
-        self.orders = [Batches(self.x.shape[1], size, seed) for seed in seeds]
+        self.size, self.orders = size, [Batches(self.x.shape[1], size, seed) for seed in seeds]
+        self.drawn = iter(())
 
     def batch(
         self,
     ) -> tuple[Float[torch.Tensor, "batch copies inputs"], Int[torch.Tensor, "batch copies"]]:
         """The next batch of each split, for every network that learns from it."""
-        chosen = torch.stack([next(order) for order in self.orders])
-        rows = torch.arange(len(chosen))[:, None]
+        rows = torch.arange(len(self.orders))[:, None]
+        chosen = next(self.drawn, None)
+        if chosen is None:
+            passes = self.x.shape[1] // self.size
+            drawn = [torch.cat([next(order) for _ in range(passes)]) for order in self.orders]
+            self.drawn = iter(torch.stack(drawn).split(self.size, 1))
+            chosen = next(self.drawn)
         x, y = self.x[rows, chosen], self.y[rows, chosen]
         return x[self.which].transpose(0, 1), y[self.which].T
 

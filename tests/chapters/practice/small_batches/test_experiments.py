@@ -7,11 +7,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from bncore.chapters.practice.small_batches import experiments
-from bncore.chapters.practice.small_batches.experiments import RunningNorm
 from bncore.lab import data, networks
 from bncore.lab.batches import Batches
 from bncore.lab.inference import accuracy
-from bncore.mechanics import transform
 
 RUNS = [(0.3, 0), (0.1, 1)]
 
@@ -40,22 +38,6 @@ def test_each_arm_learns_and_says_what_it_can(arm):
     of_batches = arm not in ("none", "layer norm")
     assert np.isfinite(found["company"][0]) == of_batches
     assert np.isfinite(found["recalibrated"][0]) == (of_batches and arm != "accumulated")
-
-
-def test_running_norm_uses_its_statistics_and_holds_them():
-    x = 3 + 2 * torch.randn(32, 4, requires_grad=True)
-    layer, plain = RunningNorm(4), nn.BatchNorm1d(4)
-    for _ in range(50):
-        y = layer(x)
-        plain(x)
-    torch.testing.assert_close(layer.state_dict()["running_var"], plain.running_var)
-    mean, var = (v.numpy().astype(np.float64) for v in (plain.running_mean, plain.running_var))
-    expected, cache = transform.forward_fixed(x.detach().numpy(), mean, var)
-    np.testing.assert_allclose(y.detach().numpy(), expected, atol=1e-5)
-    dy = torch.randn(32, 4)
-    (dx,) = torch.autograd.grad(y, x, dy)
-    expected = transform.backward_fixed(dy.numpy(), cache).dx
-    np.testing.assert_allclose(dx.numpy(), expected, atol=1e-5)
 
 
 def test_batches_of_two_classes_hold_two():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.practice.small_batches import causes, figures
+from bncore.chapters.practice.small_batches import causes, experiments, figures
 
 EPS = np.finfo(np.float64).eps
 
@@ -51,3 +51,10 @@ def test_the_chart_has_the_recorded_errors(record, remedy):
         expected = found.sel(arm=arm).mean("seed").dropna("batch_size")
         np.testing.assert_allclose(lines(ax)[label].get_ydata(), expected)
         assert np.abs(lines(ax)[label].get_xdata() / expected.batch_size - 1).max() < 0.05
+    crosses = [
+        line for line in ax.get_lines() if line.get_marker() == "x" and len(line.get_xdata())
+    ]
+    cannot = {"batch norm", remedy} - set(experiments.OF_ONE)
+    assert len(crosses) == len(cannot)
+    for line in crosses:
+        np.testing.assert_allclose(line.get_xdata(), 1, rtol=0.15)
