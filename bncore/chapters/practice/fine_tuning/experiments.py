@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import torch
 
-from bncore.lab import networks, probes, training
+from bncore.lab import networks, probes, together, training
 from bncore.lab.data import Split, digits
 from bncore.lab.inference import accuracy
 from bncore.lab.modes import is_batch_norm
@@ -91,6 +91,34 @@ def at_test_time(domain, classes, batch_size, seed, predictions=512):
     return {"batch": float(np.mean(right)), "kept": accuracy(model, split.x_test, split.y_test)}
 
 
+def steepest(x, weight, var=None):
+    """Largest eigenvalue of a unit's Gauss-Newton matrix of weights, with c and gamma 1 and eps 0.
+
+    ``var`` is the variance that is held fixed with a mean; None, where both are those of the batch x.
+    """
+    if var is not None:
+        return np.linalg.eigvalsh(x.T @ x / len(x))[-1] / var
+    covariance = np.cov(x.T, bias=True)
+    along = covariance @ weight
+    own = weight @ along
+    return np.linalg.eigvalsh(covariance - np.outer(along, along) / own)[-1] / own
+
+
+def times_as_steep(domain, seed=0, afresh=False):
+    """How many times as steep frozen statistics make it, for each unit of the first layer.
+
+    Frozen are the old statistics, or those of the new domain.
+    """
+    x = changed(seed, *DOMAINS[domain]).x_train.double().numpy()
+    model = source(seed)
+    weights = model.linear1.weight.detach().double().numpy()
+    old = model.norm1.running_var.double().numpy()
+    kept = (x @ weights.T).var(0) if afresh else old
+    return np.array(
+        [steepest(x, w, var) / steepest(x, w) for w, var in zip(weights, kept, strict=True)]
+    )
+
+
 def _all(model, x):
     return model
 
@@ -144,24 +172,38 @@ WAYS = {
 }
 
 
-def fine_tuned(way, domain, examples, batch_size, learning_rate, seed, steps):
-    """Train on a few labelled examples of the new domain.
+def fine_tuned(way, domain, examples, batch_size, rates, seeds, steps):
+    """Train one network for each rate and seed on a few labelled examples of the new domain.
 
     Test accuracy there halfway and at the end; at the end with statistics estimated afresh, where they
-    moved; and on the old domain.
+    moved; and on the old domain. One number for each network.
     """
-    split, old = changed(seed, *DOMAINS[domain]), digits(seed)
-    few = split._replace(x_train=split.x_train[:examples], y_train=split.y_train[:examples])
-    model = WAYS[way](copy.deepcopy(source(seed)).train(), few.x_train)
-    record = {"accuracy": probes.test_accuracy}
-    history = training.train(
-        model, few, steps, batch_size, learning_rate, seed, record, every=steps // 2
+    splits = [changed(seed, *DOMAINS[domain]) for seed in seeds]
+    few = [s._replace(x_train=s.x_train[:examples], y_train=s.y_train[:examples]) for s in splits]
+    models = [
+        WAYS[way](copy.deepcopy(source(seed)).train(), split.x_train)
+        for seed, split in zip(seeds, few, strict=True)
+    ]
+    history = together.train(
+        models,
+        few,
+        steps,
+        batch_size,
+        learning_rate=rates,
+        seeds=seeds,
+        record={"accuracy": probes.test_accuracy},
+        moments=[steps // 2, steps],
     )
-    moving = any(layer.statistics == "moving" for layer in frozen(model))
-    afresh = recalibrated(model, [split.x_train]) if moving else model
+    halfway, end = history["accuracy"].T
+    moving = any(layer.statistics == "moving" for layer in frozen(models[0]))
+    afresh, old = [], []
+    for model, split, seed in zip(models, splits, seeds, strict=True):
+        fitted = recalibrated(model, [split.x_train]) if moving else model
+        afresh.append(accuracy(fitted, split.x_test, split.y_test))
+        old.append(accuracy(model, digits(seed).x_test, digits(seed).y_test))
     return {
-        "halfway": history.records["accuracy"][1],
-        "accuracy": history.records["accuracy"][-1],
-        "afresh": accuracy(afresh, split.x_test, split.y_test),
-        "old": accuracy(model, old.x_test, old.y_test),
+        "halfway": halfway,
+        "accuracy": end,
+        "afresh": np.array(afresh),
+        "old": np.array(old),
     }

@@ -92,8 +92,8 @@ def _draw_changed(ax, kind, amount):
 
 def fine_tuned(domain, batch_size):
     """The recorded runs on a domain with batches of that size, fresh seeds at the best rates."""
-    small = ", small batches" if (domain, batch_size) == ("moved", 4) else ""
-    return record()["fine_tuned"][domain + small]["fresh"].sel(domain=domain, batch_size=batch_size)
+    part = "small" if (domain, batch_size) == ("moved", 4) else domain
+    return record()[part]["fresh"].sel(domain=domain, batch_size=batch_size)
 
 
 def ways(domain, batch_size):

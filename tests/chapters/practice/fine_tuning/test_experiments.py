@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bncore.chapters.practice.fine_tuning import experiments
-from bncore.lab import networks
+from bncore.lab import inference, networks, training
 from bncore.lab.data import digits
 from bncore.practice.freezing import frozen
 from bncore.practice.recalibration import recalibrated
@@ -68,6 +68,34 @@ def test_recalibration_undoes_a_positive_scale_and_a_shift_of_all_inputs(scale, 
     assert (negative - expected).abs().max() > 1e-3
 
 
+@settings(max_examples=20)
+@given(st.integers(6, 20), st.integers(2, 4), st.integers(0, 1000))
+def test_the_steepest_direction_is_that_of_the_jacobian(count, inputs, seed):
+    rng = np.random.default_rng(seed)
+    x, w = rng.normal(2, 1, size=(count, inputs)), rng.normal(size=inputs)
+    mean, var = 3.0, 4.0
+
+    def frozen_unit(w):
+        return (torch.from_numpy(x) @ w - mean) / var**0.5
+
+    def unit(w):
+        h = torch.from_numpy(x) @ w
+        return (h - h.mean()) / h.var(correction=0) ** 0.5
+
+    for one, fixed in ((frozen_unit, var), (unit, None)):
+        slope = torch.func.jacrev(one)(torch.from_numpy(w)).numpy()
+        expected = np.linalg.eigvalsh(slope.T @ slope / count)[-1]
+        np.testing.assert_allclose(experiments.steepest(x, w, fixed), expected, rtol=1e-8)
+
+
+def test_old_statistics_make_it_less_steep_than_fresh_ones_where_contrast_was_lost(fresh):
+    old, new = (experiments.times_as_steep("faded", afresh=afresh) for afresh in (False, True))
+    model, x = fresh(0), experiments.changed(0, *experiments.DOMAINS["faded"]).x_train
+    var = model.linear1(x).var(0, correction=0).detach() / model.norm1.running_var
+    np.testing.assert_allclose(new / old, 1 / var, rtol=1e-4)
+    assert (new > 1).all()
+
+
 LEARNING = {
     "all": ("moving", {"linear1", "norm1", "linear2", "norm2", "output"}),
     "statistics frozen": ("frozen", {"linear1", "norm1", "linear2", "norm2", "output"}),
@@ -94,13 +122,28 @@ def test_a_way_trains_what_it_names(way, fresh):
 
 
 def test_a_network_is_fine_tuned_and_measured(fresh):
-    found = experiments.fine_tuned("all", "unchanged", 200, 20, 0.1, 0, steps=60)
+    found = experiments.fine_tuned("all", "unchanged", 200, 20, (0.1, 0.001), (0, 1), steps=60)
     assert list(found) == ["halfway", "accuracy", "afresh", "old"]
-    assert found["accuracy"] > 0.6
+    assert found["accuracy"][0] > 0.6 > found["accuracy"][1]
     # The domain is the old one.
-    assert found["old"] == found["accuracy"] != found["halfway"]
-    one = experiments.fine_tuned("both frozen", "faded", 20, 4, 0.001, 0, steps=4)
+    assert (found["old"] == found["accuracy"]).all()
+    assert (found["accuracy"] != found["halfway"]).all()
+    assert (found["afresh"] != found["accuracy"]).any()
+    one = experiments.fine_tuned("both frozen", "faded", 20, 4, (0.001,), (0,), steps=4)
     assert one["afresh"] == one["accuracy"]
+
+
+@pytest.mark.parametrize("way", ["all", "both frozen"])
+def test_networks_that_are_fine_tuned_together_are_those_trained_alone(way, fresh):
+    rates, seeds = (0.1, 0.01), (0, 1)
+    found = experiments.fine_tuned(way, "faded", 20, 4, rates, seeds, steps=10)
+    for i, (rate, seed) in enumerate(zip(rates, seeds, strict=True)):
+        split = experiments.changed(seed, *experiments.DOMAINS["faded"])
+        few = split._replace(x_train=split.x_train[:20], y_train=split.y_train[:20])
+        model = experiments.WAYS[way](fresh(seed).train(), few.x_train)
+        training.train(model, few, 10, 4, rate, seed)
+        expected = inference.accuracy(model, split.x_test, split.y_test)
+        assert abs(found["accuracy"][i] - expected) <= 2 / 449
 
 
 def test_before_and_after_recalibration(fresh):

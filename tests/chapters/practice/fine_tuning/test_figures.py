@@ -47,7 +47,7 @@ def test_each_way_has_its_row(domain, batch_size):
     (ax,) = figures.ways(domain, batch_size).axes
     (found,) = (
         part["fresh"].sel(batch_size=batch_size)
-        for part in figures.record()["fine_tuned"].values()
+        for part in map(figures.record().get, ("faded", "moved", "small"))
         if domain in part["fresh"].domain and batch_size in part["fresh"].batch_size
     )
     names = [label.get_text() for label in ax.get_yticklabels()]

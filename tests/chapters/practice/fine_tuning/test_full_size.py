@@ -10,20 +10,20 @@ from again import assert_run_again
 from bncore.chapters.practice.fine_tuning import claims, full_size
 from bncore.lab import studies
 
-PARTS = list(full_size.CONFIGURATION["fine_tuned"])
+PARTS = ["faded", "moved", "small"]
 
 
 def test_the_record_is_of_this_configuration(record):
     c, full = full_size.CONFIGURATION, record["full"]
     assert record["configuration"] == c
-    pairs = [(full["averaged"], c["averaged"])]
-    pairs += [(full["fine_tuned"][part], c["fine_tuned"][part]) for part in PARTS]
-    pairs += [({"fresh": full[name]}, c[name]) for name in ("untrained", "at_test_time")]
-    for kept, grid in pairs:
+    assert set(full) == set(c) == set(full_size.PARTS)
+    for part, configuration in c.items():
+        kept = full[part] if isinstance(full[part], dict) else {"tuning": full[part]}
         for name, found in kept.items():
-            assert found.seed.values.tolist() == c["seeds" if name == "tuning" else "fresh_seeds"]
-            for axis, values in grid.items():
-                if axis != "steps":
+            seeds = configuration["seeds" if name == "tuning" else "fresh_seeds"]
+            assert found.seed.values.tolist() == seeds
+            for axis, values in configuration.items():
+                if axis in found.dims and axis != "learning_rate":
                     assert found[axis].values.tolist() == values
 
 
@@ -42,7 +42,7 @@ def test_averages_are_at_the_best_rates_which_lie_inside_their_grid(record):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_way_is_at_its_best_rate_inside_its_grid(record, part):
-    pair = record["full"]["fine_tuned"][part]
+    pair = record["full"][part]
     chosen = studies.best(pair["tuning"], "accuracy", smaller=False)
     # Recorded to four digits, which may make level what was not.
     tried = pair["tuning"].accuracy.median("seed")
@@ -54,10 +54,17 @@ def test_each_way_is_at_its_best_rate_inside_its_grid(record, part):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_best_way_is_done(record, part):
-    """A point for the second half of training is what still counts."""
-    fresh = record["full"]["fine_tuned"][part]["fresh"].mean("seed")
+    """Half a point for the second half of training is what counts."""
+    fresh = record["full"][part]["fresh"].mean("seed")
     best = fresh.isel(way=fresh.accuracy.argmax("way"))
-    assert (best.accuracy - best.halfway).max() < 0.01
+    assert (best.accuracy - best.halfway).max() < 0.005
+
+
+def test_readers_are_at_their_best_rates_inside_their_grid(record):
+    pair = record["full"]["padded"]
+    chosen = studies.best(pair["tuning"], "accuracy", smaller=False)
+    assert pair["fresh"].learning_rate.equals(chosen.learning_rate)
+    assert not chosen.at_an_end.any()
 
 
 PAGE = Path(__file__).resolve().parents[4] / "book/practice/fine_tuning.ipynb"
@@ -78,10 +85,18 @@ def said(interval, digits=1):
     return " ".join(points(interval, digits))
 
 
-def test_what_the_page_says_of_changes_is_in_the_record(page):
+def left(record, kind, step):
+    """Accuracy that a change costs although the statistics are those of the changed digits."""
+    found = record["full"]["untrained"].sel(kind=kind)
+    return studies.difference(
+        found.kept.sel(step=0), found.recalibrated.sel(step=step), looked_at=claims.CHANGES
+    )
+
+
+def test_what_the_page_says_of_changes_is_in_the_record(record, page):
     mean, ends = points(claims._gained("faded", 4))
     assert f"{mean} of accuracy (95 % interval {ends[1:-1]}" in page
-    assert said(claims._left("faded", 4)) in page
+    assert said(left(record, "faded", 4)) in page
     assert said(claims._gained("noisy", 3)) in page
 
 
@@ -96,8 +111,8 @@ def lead(found, one, other, of="accuracy"):
 
 def test_what_the_page_says_of_ways_to_train_is_in_the_record(record, page):
     full = record["full"]
-    faded = full["fine_tuned"]["faded"]["fresh"].squeeze("domain", drop=True)
-    moved, small = (full["fine_tuned"][part]["fresh"].squeeze(drop=True) for part in PARTS[1:])
+    faded = full["faded"]["fresh"].squeeze("domain", drop=True)
+    moved, small = (full[part]["fresh"].squeeze(drop=True) for part in PARTS[1:])
     few = faded.sel(examples=20, batch_size=4, drop=True)
     many = faded.sel(examples=200, batch_size=20, drop=True)
     assert f"by {said(lead(few, 'all', 'statistics frozen'), 0)[:-1]}, with allowance" in page
@@ -111,10 +126,16 @@ def test_what_the_page_says_of_ways_to_train_is_in_the_record(record, page):
                 of = {"way": way, "examples": examples, "batch_size": batch_size}
                 one = faded.accuracy.sel(of, drop=True)
                 assert studies.difference(one, alone, looked_at=COMPARED).low < 0
-    for found, size in ((moved, 20), (small, 4)):
-        apart = lead(found, "all", "statistics frozen")
-        assert not apart.separates
-        assert f"{said(apart)} in batches of {size}" in page
+    apart = lead(moved, "all", "statistics frozen")
+    assert apart.low > 0
+    assert f"lead frozen ones by {said(apart)} in batches of 20" in page
+    apart = lead(small, "all", "statistics frozen")
+    assert not apart.separates
+    assert f"not told apart, {said(apart)}." in page
+    frozen = faded.sel(examples=200, way="statistics frozen").mean("seed")
+    late = 100 * (frozen.accuracy - frozen.halfway)
+    words = f"{late.sel(batch_size=20):.1f} and {late.sel(batch_size=4):.1f} points"
+    assert f"the frozen ones still gained {words}" in page
     assert f"{said(lead(moved, 'all', 'batch norms only'))} behind" in page
     assert said(lead(moved, "statistics frozen", "all", of="old"), 0) in page
 
@@ -144,6 +165,9 @@ def test_what_the_page_says_of_padding_is_in_the_record(record, page):
     ends = (unmasked.recalibrated.sel(padded_to=n, drop=True) for n in (24, 96))
     assert f"nothing that is told from chance: {said(own)}" in page
     assert not own.separates
+    late = 100 * (unmasked.accuracy - unmasked.halfway).mean()
+    assert f"the unmasked ones still gained {late:.1f} points" in page
+    assert unmasked.accuracy.mean() > masked.accuracy.mean()
     assert f"cost {said(studies.difference(*ends, looked_at=4))}" in page
     ends = (masked.recalibrated.sel(padded_to=n, drop=True) for n in (24, 96))
     assert np.abs(np.subtract(*ends)).max() < 0.003
