@@ -77,7 +77,7 @@ CODES = {
             "stale-statistics",
             "warning",
             "What is left of the initial mean 0 and variance 1 moves the running statistics by over "
-            "half a deviation.",
+            "half a deviation, or by less that harms the outputs.",
             "After n updates with momentum a the initial values still weigh (1 - a)^n.",
             "Take a larger momentum, train for more steps, or estimate the statistics again: "
             "bncore.practice.recalibration.",
@@ -115,7 +115,7 @@ CODES = {
         Code(
             "reused-layer",
             "warning",
-            "One batch norm is called more than once in a forward pass, on inputs over half a "
+            "One batch norm is called more than once in a forward pass, on inputs over a quarter of a "
             "deviation apart.",
             "In training each call has its own statistics; in evaluation both share one running "
             "average, which fits neither.",
