@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from bncore.chapters.practice.placement import horizon
 from bncore.lab import data, networks, studies, together, training
 from bncore.lab.fingerprint import folder
 from bncore.lab.layers import Layers, seeded
@@ -82,8 +83,8 @@ def trained(
     Returns
     -------
     dict
-        Test "accuracy" at the end, and "half" of the way there, of each network. One that has
-        diverged is at chance.
+        Test "accuracy" at the end, and "half" of the way there, of each network, as from
+        ``horizon.settled``. One that has diverged is at chance.
     """
     models = [
         network(architecture, activation, placement, gain, seed)
@@ -92,10 +93,9 @@ def trained(
     splits = [split(architecture, seed) for seed in seeds]
     found = together.train(
         models, splits, steps, BATCH_SIZE, learning_rate=rates, seeds=seeds,
-        record={"accuracy": accuracy}, moments=[steps // 2, steps],
+        record={"accuracy": accuracy}, moments=horizon.moments(steps),
     )  # fmt: skip
-    half, last = found["accuracy"].T
-    return {"accuracy": last, "half": half}
+    return horizon.settled(found["accuracy"], steps)
 
 
 def accuracy(model: nn.Module, split: data.Split) -> float:
@@ -105,48 +105,56 @@ def accuracy(model: nn.Module, split: data.Split) -> float:
     return (scores.argmax(1) == split.y_test).double().mean().item()
 
 
-def study(c: Mapping, store: str | os.PathLike | None = None) -> dict[str, dict[str, xr.Dataset]]:
+def study(c: Mapping, store: str | os.PathLike | None = None) -> dict[str, dict]:
     """Each placement at its best learning rate and initial gain, on fresh seeds.
 
     Parameters
     ----------
     c : mapping
-        "architectures", by name the number of training steps; "activations"; "placements" and
-        "recurrences", the placements of a recurrent network; "learning_rates", "seeds",
-        "fresh_seeds".
+        "architectures", by name the number of training steps, and "doublings", how often it may be
+        doubled; "activations"; "placements" and "recurrences", the placements of a recurrent network;
+        "learning_rates", "seeds", "fresh_seeds".
     store : path, optional
         Folder in which finished runs are kept.
 
     Returns
     -------
     dict
-        By architecture "tuning" and "fresh": what ``trained`` returns, by activation, placement and
-        seed, the first also by gain and learning rate, of the second those chosen.
+        By architecture "steps", "tuning" and "fresh": what ``trained`` returns, by activation,
+        placement and seed, the first only accuracies, also by gain and learning rate, of the second
+        those chosen.
     """
     found = {}
-    for architecture, steps in c["architectures"].items():
-        places = c["recurrences" if architecture == "recurrent" else "placements"]
-        pairs = {
-            (name, place): _at_best(
-                partial(trained, architecture, name, place, steps=steps), GAINS[name], c, store
-            )
-            for name in c["activations"]
-            for place in places
-        }
-        found[architecture] = {
-            part: studies.rounded(
-                xr.merge(
-                    [
-                        pair[part].expand_dims(activation=[name], placement=[place])
-                        for (name, place), pair in pairs.items()
-                    ],
-                    join="outer",
-                    compat="no_conflicts",
-                )
-            ).sel(activation=list(c["activations"]), placement=list(places))
-            for part in ("tuning", "fresh")
-        }
+    for name, steps in c["architectures"].items():
+        run = partial(_of_one, name, c, store)
+        found |= horizon.until_done(run, steps, c["doublings"])
     return found
+
+
+def _of_one(architecture, c, store, steps):
+    """The study of one architecture, by its name."""
+    places = c["recurrences" if architecture == "recurrent" else "placements"]
+    pairs = {
+        (name, place): _at_best(
+            partial(trained, architecture, name, place, steps=steps), GAINS[name], c, store
+        )
+        for name in c["activations"]
+        for place in places
+    }
+    found = {
+        part: studies.rounded(
+            xr.merge(
+                [
+                    pair[part].expand_dims(activation=[name], placement=[place])
+                    for (name, place), pair in pairs.items()
+                ],
+                join="outer",
+                compat="no_conflicts",
+            )
+        ).sel(activation=list(c["activations"]), placement=list(places))
+        for part in ("tuning", "fresh")
+    }
+    return {architecture: found}
 
 
 def _at_best(run, gains, c, store, extensions=4):
@@ -164,7 +172,7 @@ def _at_best(run, gains, c, store, extensions=4):
     best = _best(tuning)
     fresh = _stack(run, [best["gain"]], [best["learning_rate"]], c["fresh_seeds"], store)
     fresh = fresh.isel(gain=0, learning_rate=0).reset_coords()
-    return {"tuning": tuning, "fresh": fresh}
+    return {"tuning": tuning[["accuracy"]], "fresh": fresh}
 
 
 def _best(tuning):

@@ -13,17 +13,18 @@ from bncore.lab import recorded
 CONFIGURATION = {
     "placement": {
         "architectures": {
-            "two layers": 250,
-            "eight layers": 300,
-            "convolution": 350,
-            "recurrent": 300,
+            "two layers": 1000,
+            "eight layers": 2000,
+            "convolution": 2000,
+            "recurrent": 2000,
         },
+        "doublings": 1,
         "activations": ["sigmoid", "relu"],
         "placements": list(experiments.PLACEMENTS),
         "recurrences": list(experiments.RECURRENCES),
         "learning_rates": [0.03, 0.1, 0.3, 1.0, 3.0],
-        "seeds": [0, 1, 2],
-        "fresh_seeds": list(range(3, 13)),
+        "seeds": [20, 21, 22],
+        "fresh_seeds": list(range(23, 39)),
     },
     "rates": {
         "grid": {
@@ -38,6 +39,7 @@ CONFIGURATION = {
 REDUCED = {
     "placement": {
         "architectures": {"two layers": 20, "recurrent": 10},
+        "doublings": 0,
         "activations": ["relu"],
         "placements": ["none", "after"],
         "recurrences": ["input", "before"],

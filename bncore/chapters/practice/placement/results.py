@@ -8,9 +8,13 @@ from bncore.lab.intervals import Interval, difference
 ARCHITECTURES = (*experiments.ARCHITECTURES, "recurrent")
 ACTIVATIONS = {"sigmoid": "sigmoid", "relu": "ReLU"}
 NETWORKS = tuple((one, name) for one in ARCHITECTURES for name in ACTIVATIONS)
-# In each network after against before, and before against none; in each recurrent one the input's
-# against none, and shared statistics against those per step.
-LOOKED_AT = 2 * len(NETWORKS) + 2 * len(ACTIVATIONS)
+PAIRS = (("after", "before"), ("before", "none"), ("after", "none"))
+RECURRENCES = (("input", "none"), ("input", "before"), ("shared", "before"))
+COMPARED = (
+    *((*network, *pair) for network in NETWORKS for pair in PAIRS),
+    *(("recurrent", name, *pair) for name in ACTIVATIONS for pair in RECURRENCES),
+)
+LOOKED_AT = len(COMPARED)
 
 
 def points(full: Mapping, architecture: str, activation: str, placement: str):
@@ -20,7 +24,19 @@ def points(full: Mapping, architecture: str, activation: str, placement: str):
 
 
 def lead(full: Mapping, architecture: str, activation: str, first: str, second: str) -> Interval:
-    """By how many points the first placement is more accurate than the second, of LOOKED_AT."""
+    """By how many points the first placement is more accurate than the second, of LOOKED_AT.
+
+    Raises
+    ------
+    ValueError
+        If the two are not among COMPARED, in either order: the interval would not allow for them.
+    """
+    ways = [(architecture, activation, *pair) for pair in ((first, second), (second, first))]
+    if not any(way in COMPARED for way in ways):
+        raise ValueError(
+            f"first is {first!r} and second {second!r} in {architecture} with {activation}, expected two "
+            "placements among COMPARED"
+        )
     pair = (points(full, architecture, activation, name) for name in (first, second))
     return difference(*pair, looked_at=LOOKED_AT)
 
