@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bncore.chapters.practice.placement import experiments
-from bncore.lab import networks
+from bncore.chapters.practice.placement import experiments, horizon
+from bncore.lab import networks, training
 
 
 def places(architecture):
@@ -74,19 +74,26 @@ def test_a_network_that_has_diverged_names_the_first_class():
     assert experiments.accuracy(model, split) == pytest.approx(first)
 
 
-def test_training_is_measured_half_way_and_at_the_end():
+def test_training_is_measured_around_the_half_and_at_the_end():
     """Rounding decides a digit in a hundred at most."""
+    seeds, steps = [0, 1], 40
+    found = experiments.trained(
+        "two layers", "relu", "before", [1.4, 1.4], [0.1, 0.3], seeds, steps=steps
+    )
+    for i, (seed, rate) in enumerate(zip(seeds, (0.1, 0.3), strict=True)):
+        each = []
+        for moment in horizon.moments(steps):
+            model = experiments.network("two layers", "relu", "before", 1.4, seed)
+            split = experiments.split("two layers", seed)
+            training.train(model, split, moment, experiments.BATCH_SIZE, rate, seed)
+            each.append(experiments.accuracy(model, split))
+        assert found["half"][i] == pytest.approx(np.mean(each[:5]), abs=0.01)
+        assert found["accuracy"][i] == pytest.approx(np.mean(each[5:]), abs=0.01)
 
-    def trained(rates, steps):
-        seeds = list(range(len(rates)))
-        return experiments.trained(
-            "two layers", "relu", "before", [1.4] * len(rates), rates, seeds, steps=steps
-        )
 
-    found, longer = trained([0.1, 0.3], 40), trained([0.1, 0.3], 80)
-    np.testing.assert_allclose(found["accuracy"], longer["half"], atol=0.01)
-    assert (found["accuracy"] > found["half"]).all()
-    assert trained([1e9], 20)["accuracy"] < 0.2
+def test_a_network_that_diverges_ends_at_chance():
+    found = experiments.trained("two layers", "relu", "before", [1.4], [1e9], [0], steps=20)
+    assert found["accuracy"] < 0.2
 
 
 def test_a_study_takes_the_gain_and_the_rate_at_which_tuning_was_best(monkeypatch):
@@ -101,6 +108,7 @@ def test_a_study_takes_the_gain_and_the_rate_at_which_tuning_was_best(monkeypatc
     monkeypatch.setattr(experiments, "trained", trained)
     c = {
         "architectures": {"two layers": 2},
+        "doublings": 0,
         "activations": ["sigmoid"],
         "placements": list(best),
         "recurrences": [],
@@ -109,6 +117,7 @@ def test_a_study_takes_the_gain_and_the_rate_at_which_tuning_was_best(monkeypatc
         "fresh_seeds": [2, 3],
     }
     found = experiments.study(c)["two layers"]
+    assert found["steps"] == 2
     fresh = found["fresh"].sel(activation="sigmoid")
     for place, (gain, rate) in best.items():
         one = fresh.sel(placement=place)
@@ -121,6 +130,33 @@ def test_a_study_takes_the_gain_and_the_rate_at_which_tuning_was_best(monkeypatc
     assert tried.sel(placement="before").dropna("learning_rate", how="all").sizes == {
         "gain": 2, "learning_rate": 5, "seed": 2,
     }  # fmt: skip
+
+
+def test_an_architecture_of_which_an_arm_gains_is_run_again_as_a_whole(monkeypatch):
+    """With 7/steps in one arm only: of 500 and 1000 steps the second is enough."""
+
+    def trained(architecture, activation, placement, gains, rates, seeds, *, steps):
+        score = -np.abs(np.log10(rates)) + steps / 1000
+        gain = 7 / steps if (architecture, placement) == ("convolution", "none") else 0.0
+        return {"accuracy": score, "half": score - gain}
+
+    monkeypatch.setattr(experiments, "trained", trained)
+    c = {
+        "architectures": {"two layers": 500, "convolution": 500},
+        "doublings": 2,
+        "activations": ["relu"],
+        "placements": ["none", "before"],
+        "recurrences": [],
+        "learning_rates": [0.3, 1.0, 3.0],
+        "seeds": [0],
+        "fresh_seeds": [1, 2],
+    }
+    found = experiments.study(c)
+    assert {name: one["steps"] for name, one in found.items()} == {
+        "two layers": 500, "convolution": 1000,
+    }  # fmt: skip
+    for name, steps in (("two layers", 500), ("convolution", 1000)):
+        assert (found[name]["fresh"].accuracy == steps / 1000).all()
 
 
 def test_the_early_loss_falls_at_a_fair_rate_and_not_at_a_wild_one():

@@ -31,8 +31,21 @@ def test_a_lead_is_students_interval_in_points():
 
 
 def test_every_comparison_of_the_chapter_is_allowed_for():
-    assert len(results.NETWORKS) == 8
-    assert results.LOOKED_AT == 20
+    """Three arms beside one another in eight networks, and two more in both recurrent ones."""
+    unordered = {(*one[:2], frozenset(one[2:])) for one in results.COMPARED}
+    assert len(unordered) == len(results.COMPARED) == results.LOOKED_AT == 8 * 3 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    "pair", [("shared", "none"), ("before", "before"), ("input", "shared"), ("nowhere", "none")]
+)
+def test_what_is_not_allowed_for_is_refused(pair):
+    with pytest.raises(
+        ValueError, match=f"first is '{pair[0]}' and second '{pair[1]}' in recurrent"
+    ):
+        results.lead({}, "recurrent", "relu", *pair)
+    with pytest.raises(ValueError, match="expected two placements among COMPARED"):
+        results.lead({}, "two layers", "relu", "input", "none")
 
 
 def test_a_lead_is_said_with_its_ends():
