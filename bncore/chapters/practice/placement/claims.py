@@ -7,9 +7,10 @@ from bncore.lab import recorded
 from bncore.page.claims import at_least, claim, otherwise, under
 
 TIPS = "readingnotes, Tips for using batch normalization"
+SEEDS = len(full_size.CONFIGURATION["placement"]["fresh_seeds"])
 LEAD = (
     "points of test accuracy by which {} leads {} the activation, {}, digits, each at its best rate "
-    f"and gain, ten fresh seeds, interval for {results.LOOKED_AT} comparisons"
+    f"and gain, {SEEDS} fresh seeds, interval for {results.LOOKED_AT} comparisons"
 )
 
 
@@ -31,7 +32,7 @@ def _accuracy(architecture, activation, placement):
         80,
         values.mean().item(),
         f"test accuracy in per cent with batch norm {placement} the activation, {name}, digits, mean "
-        "of ten seeds (a guess: 10)",
+        f"of {SEEDS} seeds (a guess: 10)",
     )
 
 
