@@ -9,8 +9,8 @@ from bncore.page.claims import at_least, claim, otherwise, under
 TIPS = "readingnotes, Tips for using batch normalization"
 SEEDS = len(full_size.CONFIGURATION["placement"]["fresh_seeds"])
 LEAD = (
-    "points of test accuracy by which {} leads {} the activation, {}, digits, each at its best rate "
-    f"and gain, {SEEDS} fresh seeds, interval for {results.LOOKED_AT} comparisons"
+    "points of test accuracy by which {} leads {} the activation, {}, digits, {} steps, each at its best "
+    f"rate and gain, {SEEDS} fresh seeds, interval for {results.LOOKED_AT} comparisons"
 )
 
 
@@ -22,7 +22,8 @@ def _full():
 def _lead(architecture, activation, first, second):
     name = f"{architecture}, {results.ACTIVATIONS[activation]}"
     found = results.lead(_full(), architecture, activation, first, second)
-    return at_least(0, found, LEAD.format(first, second, name))
+    steps = _full()["placement"][architecture]["steps"]
+    return at_least(0, found, LEAD.format(first, second, name, steps))
 
 
 def _accuracy(architecture, activation, placement):
@@ -51,7 +52,7 @@ def either_place():
         yield _accuracy("convolution", "relu", placement)
 
 
-@claim(TIPS, "undecided")
+@claim(TIPS, "fails")
 def probably_before():
     """Batch norm probably belongs before the activation."""
     for network in results.NETWORKS:
@@ -65,7 +66,7 @@ def applied_after():
         yield _lead(*network, "after", "before")
 
 
-@claim(TIPS, "undecided")
+@claim(TIPS, "fails")
 def s_shaped():
     """For S-shaped activation functions, batch norm goes after the activation."""
     for architecture in results.ARCHITECTURES:
@@ -89,7 +90,7 @@ def sums_better():
     yield _lead("eight layers", "relu", "before", "after")
 
 
-@claim(TIPS, "undecided")
+@claim(TIPS, "holds")
 def case_by_case():
     """Whether batch norm goes before or after depends on the case."""
     full, pair = _full(), ("after", "before")

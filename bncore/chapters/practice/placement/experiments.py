@@ -111,8 +111,8 @@ def study(c: Mapping, store: str | os.PathLike | None = None) -> dict[str, dict]
     Parameters
     ----------
     c : mapping
-        "architectures", by name the number of training steps, and "doublings", how often it may be
-        doubled; "activations"; "placements" and "recurrences", the placements of a recurrent network;
+        "architectures", by name the number of training steps, and "doublings", by name how often it
+        may be doubled; "activations"; "placements" and "recurrences", the placements of a recurrent network;
         "learning_rates", "seeds", "fresh_seeds".
     store : path, optional
         Folder in which finished runs are kept.
@@ -127,7 +127,7 @@ def study(c: Mapping, store: str | os.PathLike | None = None) -> dict[str, dict]
     found = {}
     for name, steps in c["architectures"].items():
         run = partial(_of_one, name, c, store)
-        found |= horizon.until_done(run, steps, c["doublings"])
+        found |= horizon.until_done(run, steps, c["doublings"][name])
     return found
 
 

@@ -15,10 +15,10 @@ CONFIGURATION = {
         "architectures": {
             "two layers": 1000,
             "eight layers": 2000,
-            "convolution": 2000,
-            "recurrent": 2000,
+            "convolution": 1000,
+            "recurrent": 500,
         },
-        "doublings": 1,
+        "doublings": {"two layers": 1, "eight layers": 1, "convolution": 0, "recurrent": 0},
         "activations": ["sigmoid", "relu"],
         "placements": list(experiments.PLACEMENTS),
         "recurrences": list(experiments.RECURRENCES),
@@ -39,7 +39,7 @@ CONFIGURATION = {
 REDUCED = {
     "placement": {
         "architectures": {"two layers": 20, "recurrent": 10},
-        "doublings": 0,
+        "doublings": {"two layers": 0, "recurrent": 0},
         "activations": ["relu"],
         "placements": ["none", "after"],
         "recurrences": ["input", "before"],
