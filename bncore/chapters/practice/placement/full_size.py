@@ -1,7 +1,7 @@
 """The recorded runs of the chapter on placement and tuning.
 
 ``make full CHAPTER=practice/placement`` writes recorded.json again; if it is interrupted, it goes on
-where it was. The part on placement takes some ten minutes on one core. ``python -m
+where it was. The part on placement takes a quarter of an hour on one core. ``python -m
 bncore.chapters.full practice/placement --placement`` repeats one of PARTS and keeps the rest.
 """
 

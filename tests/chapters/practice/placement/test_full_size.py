@@ -27,7 +27,7 @@ def test_the_record_is_of_this_configuration(record):
             assert found.seed.values.tolist() == seeds
             assert found.activation.values.tolist() == C["activations"]
         doubled = record["full"]["placement"][name]["steps"] / C["architectures"][name]
-        assert doubled in [2**k for k in range(C["doublings"] + 1)]
+        assert doubled in [2**k for k in range(C["doublings"][name] + 1)]
     rates = record["full"]["rates"]
     for axis, values in full_size.CONFIGURATION["rates"]["grid"].items():
         assert rates[axis].values.tolist() == values
@@ -47,25 +47,31 @@ def test_the_best_rates_lie_inside_their_grids(record, name):
         arm = {"activation": activation, "placement": place}
         tried = found["tuning"].accuracy.sel(arm)
         tried = tried.dropna("gain", how="all").dropna("learning_rate", how="all")
-        at = tried.mean("seed").argmax(dims)
-        for dim in dims:
-            chosen = tried[dim][at[dim].item()].item()
-            assert fresh[dim].sel(arm).item() == pytest.approx(chosen, rel=1e-3)
-        assert 0 < at["learning_rate"] < tried.sizes["learning_rate"] - 1
+        mean, chosen = tried.mean("seed"), {dim: fresh[dim].sel(arm).item() for dim in dims}
+        best = mean.sel(chosen, method="nearest")
+        for dim, value in chosen.items():
+            assert best[dim].item() == pytest.approx(value, rel=1e-3)
+        assert best.item() > mean.max().item() - 1e-3  # digits that the record leaves out
+        rates = tried.learning_rate.values
+        assert rates[0] < best.learning_rate.item() < rates[-1]
 
 
 SAID = (
     ("convolution", "relu", "after", "before"),
+    ("convolution", "sigmoid", "after", "before"),
     ("eight layers", "relu", "after", "before"),
     ("eight layers", "relu", "before", "after"),
     ("eight layers", "relu", "before", "none"),
     ("eight layers", "sigmoid", "after", "before"),
     ("eight layers", "sigmoid", "before", "none"),
     ("recurrent", "relu", "before", "none"),
+    ("recurrent", "relu", "input", "before"),
     ("recurrent", "relu", "shared", "before"),
     ("recurrent", "sigmoid", "before", "none"),
+    ("recurrent", "sigmoid", "input", "before"),
     ("recurrent", "sigmoid", "shared", "before"),
     ("two layers", "relu", "before", "after"),
+    ("two layers", "relu", "before", "none"),
     ("two layers", "sigmoid", "after", "before"),
 )
 
@@ -92,10 +98,19 @@ def test_the_leads_in_the_headline_are_told_from_chance(record):
         lead = results.lead(full, "eight layers", activation, "before", "none")
         assert lead.low > 0
         assert 1 < lead.mean < 2.5
-    told = [one for one in results.NETWORKS if results.lead(full, *one, "after", "before").separates]
-    assert told == TOLD
-    for one in told:
-        assert -1 < results.lead(full, *one, "after", "before").mean < 0
+    told = [
+        one for one in results.NETWORKS if results.lead(full, *one, "after", "before").separates
+    ]
+    assert told == [("two layers", "sigmoid"), ("eight layers", "relu"), ("convolution", "sigmoid")]
+    leads = [results.lead(full, *one, "after", "before").mean for one in told]
+    assert max(leads[:2]) < -0.5
+    assert min(leads[:2]) > -0.7
+    assert leads[2] == pytest.approx(4.5, abs=0.05)
+    for activation in results.ACTIVATIONS:
+        lead = results.lead(full, "recurrent", activation, "shared", "before")
+        assert lead.high < 0
+        assert lead.mean < -3
+        assert not results.lead(full, "recurrent", activation, "input", "none").separates
 
 
 def test_the_page_says_what_arms_still_gain(record, page):
@@ -103,8 +118,9 @@ def test_the_page_says_what_arms_still_gain(record, page):
     for name, steps in C["architectures"].items():
         one = record["full"]["placement"][name]
         gained = 100 * horizon.gained(one["fresh"]).max().item()
-        assert f"{one['steps']} steps: {gained:.1f}" in page
-        assert one["steps"] == steps or gained < 2
+        assert f"after {one['steps']} steps: {gained:.1f}" in page
+        again = horizon.gained(one["fresh"]).max() > horizon.GAIN
+        assert one["steps"] > steps or not again or not C["doublings"][name]
 
 
 def test_the_best_rate_is_lower_after_the_activation(record, page):
@@ -113,4 +129,5 @@ def test_the_best_rate_is_lower_after_the_activation(record, page):
         fresh = record["full"]["placement"][architecture]["fresh"]
         rates = fresh.learning_rate.sel(activation=activation)
         lower.append((rates.sel(placement="before") / rates.sel(placement="after")).item() > 2.9)
-    assert sum(lower) == LOWER
+    assert sum(lower) == 6
+    assert "In six of the eight networks the best rate" in page
