@@ -108,7 +108,7 @@ def test_a_study_takes_the_gain_and_the_rate_at_which_tuning_was_best(monkeypatc
     monkeypatch.setattr(experiments, "trained", trained)
     c = {
         "architectures": {"two layers": 2},
-        "doublings": 0,
+        "doublings": {"two layers": 0},
         "activations": ["sigmoid"],
         "placements": list(best),
         "recurrences": [],
@@ -143,7 +143,7 @@ def test_an_architecture_of_which_an_arm_gains_is_run_again_as_a_whole(monkeypat
     monkeypatch.setattr(experiments, "trained", trained)
     c = {
         "architectures": {"two layers": 500, "convolution": 500},
-        "doublings": 2,
+        "doublings": {"two layers": 2, "convolution": 2},
         "activations": ["relu"],
         "placements": ["none", "before"],
         "recurrences": [],
