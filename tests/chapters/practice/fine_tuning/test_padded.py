@@ -82,6 +82,8 @@ def test_a_run_says_how_well_a_reader_reads():
     np.testing.assert_allclose(found["recalibrated"], found["recalibrated"][0], rtol=0, atol=0.01)
     unmasked = padded.trained("unmasked", 0.3, seed=0, steps=30)
     np.testing.assert_allclose(unmasked["kept"], unmasked["accuracy"], rtol=0, atol=0.01)
+    # Statistics of longer padding are others.
+    assert len(set(unmasked["recalibrated"])) == len(padded.PADDED_TO)
     split = padded.sequences(0)
     chance = accuracy(padded.Reader("masked"), split.x_test, split.y_test)
     assert found["accuracy"] > chance
