@@ -75,6 +75,15 @@ def test_padding_reaches_a_reader_by_its_statistics_only(kind):
     torch.testing.assert_close(model(whole), other(whole), rtol=0, atol=1e-5)
 
 
+def test_columns_are_read_at_one_speed_from_the_first_to_the_last():
+    x, images = padded.sequences(0).x_test[:60], padded.digits(0).x_test[:60].reshape(-1, 8, 8)
+    for sequence, image in zip(x, images, strict=True):
+        length = int(sequence[-1].sum())
+        at = np.linspace(0, 7, length)
+        expected = [np.interp(at, np.arange(8), row) for row in image.numpy()]
+        np.testing.assert_allclose(sequence[:8, :length], expected, atol=1e-5)
+
+
 def test_a_run_says_how_well_a_reader_reads():
     found = padded.trained("masked", 0.3, seed=0, steps=30)
     assert found["accuracy"] == found["kept"][0] > 0.2
@@ -82,6 +91,7 @@ def test_a_run_says_how_well_a_reader_reads():
     np.testing.assert_allclose(found["recalibrated"], found["recalibrated"][0], rtol=0, atol=0.01)
     unmasked = padded.trained("unmasked", 0.3, seed=0, steps=30)
     np.testing.assert_allclose(unmasked["kept"], unmasked["accuracy"], rtol=0, atol=0.01)
+    assert found["halfway"] == padded.trained("masked", 0.3, seed=0, steps=15)["accuracy"]
     # Statistics of longer padding are others.
     assert len(set(unmasked["recalibrated"])) == len(padded.PADDED_TO)
     split = padded.sequences(0)
