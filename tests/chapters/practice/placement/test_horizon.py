@@ -40,8 +40,8 @@ def test_each_half_is_the_mean_of_its_moments(steps, half, end):
 def study(gains):
     """One arm for each gain, with seeds that differ by more than it."""
     half = np.array([[0.5, 0.7]] * len(gains))
-    dims = ("arm", "seed")
-    fresh = {"half": (dims, half), "accuracy": (dims, half + np.array(gains)[:, None])}
+    dims, more = ("arm", "seed"), np.array(gains)[:, None] + [-0.05, 0.05]
+    fresh = {"half": (dims, half), "accuracy": (dims, half + more)}
     return {"fresh": xr.Dataset(fresh)}
 
 
