@@ -55,3 +55,8 @@ def test_the_page_rounds_the_moments_rightly():
     assert f"{moments[1]:.2f} {moments[2] - moments[1] ** 2:.2f}" == "0.40 0.34"
     assert f"{predictions.rectified_kurtosis(0):.1f}" == "5.4"
     assert f"{predictions.rectified_kurtosis(-2):.0f}" == "192"
+
+
+def test_two_values_that_are_heads_or_tails_have_the_variance_0_or_2():
+    """Equally often, so of mean 1 and deviation 1; their kurtosis is 1."""
+    assert predictions.noise_of_variance(1, 2) == pytest.approx(1)
