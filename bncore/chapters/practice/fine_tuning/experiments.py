@@ -52,12 +52,12 @@ DOMAINS = {"unchanged": ("faded", 0.0), "faded": ("faded", 0.8), "moved": ("move
 
 
 @functools.cache
-def source(seed):
+def source(seed, steps=STEPS):
     """A network trained on some digits as they are."""
     split = digits(seed)
     model = networks.mlp((64, 64, 32, 10), "relu", "batch", seed=seed)
     old = split._replace(x_train=split.x_train[:SOURCE], y_train=split.y_train[:SOURCE])
-    training.train(model, old, STEPS, 32, 0.3, seed)
+    training.train(model, old, steps, 32, 0.3, seed)
     return model.eval()
 
 
@@ -172,16 +172,17 @@ WAYS = {
 }
 
 
-def fine_tuned(way, domain, examples, batch_size, rates, seeds, steps):
+def fine_tuned(way, domain, examples, batch_size, rates, seeds, steps, source_steps=STEPS):
     """Train one network for each rate and seed on a few labelled examples of the new domain.
 
+    Each was trained before, for ``source_steps`` on the old domain.
     Test accuracy there halfway and at the end; at the end with statistics estimated afresh, where they
     moved; and on the old domain. One number for each network.
     """
     splits = [changed(seed, *DOMAINS[domain]) for seed in seeds]
     few = [s._replace(x_train=s.x_train[:examples], y_train=s.y_train[:examples]) for s in splits]
     models = [
-        WAYS[way](copy.deepcopy(source(seed)).train(), split.x_train)
+        WAYS[way](copy.deepcopy(source(seed, source_steps)).train(), split.x_train)
         for seed, split in zip(seeds, few, strict=True)
     ]
     history = together.train(

@@ -68,7 +68,8 @@ REDUCED = {
         "domain": ["faded"],
         "examples": [20],
         "batch_size": [4],
-        "steps": 40,
+        "steps": 20,
+        "source_steps": 40,
         "learning_rates": [0.01, 0.03, 0.1],
         "seeds": [0],
         "fresh_seeds": [1, 2],
@@ -97,12 +98,13 @@ def _measured(name):
 
 
 def _tuned(study, one, score, smaller):
-    """A part whose arms are compared at their best rates; "steps" is handed to ``one``."""
+    """A part whose arms are compared at their best rates; numbers of steps are handed to ``one``."""
 
     def part(configuration, store=None):
         c = dict(configuration)
         rates = [c.pop(name) for name in ("learning_rates", "seeds", "fresh_seeds")]
-        run = partial(one, steps=c.pop("steps"))
+        steps = {name: c.pop(name) for name in ("steps", "source_steps") if name in c}
+        run = partial(one, **steps)
         pair = study(run, c, *rates, score, smaller=smaller, store=store)
         return {key: studies.rounded(found) for key, found in pair.items()}
 

@@ -48,8 +48,12 @@ REDUCED = {
         "fresh_seeds": [1, 2],
     },
     "rates": {
-        "grid": {"activation": ["relu"], "placement": ["after"], "learning_rate": [0.1]},
-        "seeds": [0],
+        "grid": {
+            "activation": ["relu"],
+            "placement": ["after"],
+            "learning_rate": [0.003, 0.01, 0.03],
+        },
+        "seeds": [0, 1],
     },
     "tuning": tuning.REDUCED,
 }

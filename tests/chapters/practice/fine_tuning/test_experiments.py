@@ -19,7 +19,7 @@ from bncore.practice.recalibration import recalibrated
 def fresh(monkeypatch):
     """A network that has learned nothing, in place of the trained one."""
 
-    def source(seed):
+    def source(seed, steps=None):
         return networks.mlp((64, 16, 16, 10), "relu", "batch", seed=seed).eval()
 
     monkeypatch.setattr(experiments, "source", source)
