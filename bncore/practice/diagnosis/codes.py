@@ -58,8 +58,8 @@ CODES = {
             "warning",
             "A batch has fewer than 8 values of a feature: its mean is off by more than "
             "1 / sqrt(8) = 0.35 deviations.",
-            "The mean of m values is off by 1 / sqrt(m) deviations. Of two values hardly any gradient "
-            "passes, but for pairs that nearly agree; one is normalised to 0 whatever it is.",
+            "The mean of m values is off by 1 / sqrt(m) deviations. Of two values the gradient "
+            "comes in rare bursts, from pairs that nearly agree; one is normalised to 0 whatever it is.",
             "Make batches larger or synchronise devices; from 3 values on batch renormalization helps. "
             "Of 1 or 2 normalise over something else, or freeze the statistics.",
         ),
@@ -71,7 +71,7 @@ CODES = {
             "model.train() and requires_grad are two switches: with one alone the layer changes under "
             "weights that rely on it.",
             "Freeze both parts or neither: bncore.practice.freezing.freeze does it so that "
-            "model.train() does not undo it.",
+            "model.train() does not undo it. Statistics frozen on purpose may stay so.",
         ),
         Code(
             "stale-statistics",

@@ -72,7 +72,7 @@ def few_values(layer: Watched, seen: Seen) -> Iterator[Finding]:
     if m < FEW_VALUES:
         text = {
             1: "1 value of a feature in a batch: in training torch refuses it.",
-            2: "2 values of a feature in a batch: nearly all become -1 and 1, without a gradient.",
+            2: "2 values of a feature in a batch: nearly all become -1 and 1.",
         }.get(
             m,
             f"{m} values of a feature in a batch: their mean is off by {m**-0.5:.0%} of a deviation.",

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bncore.chapters.practice.diagnosis import sick
+from bncore.chapters.practice.diagnosis import figures, sick
 from bncore.practice.diagnosis import CODES
 
 PAGE = Path(__file__).resolve().parents[3] / "book/practice/symptoms.ipynb"
@@ -32,5 +32,7 @@ def test_every_warning_and_error_is_the_cause_of_a_symptom():
     assert named == {code for code, one in CODES.items() if one.severity != "note"}
 
 
-def test_patients_are_named_on_the_page_of_their_code():
-    assert {mistake.code for mistake in sick.MISTAKES.values()} <= set(CODES)
+@pytest.mark.parametrize(("letter", "name"), figures.LETTERS.items())
+def test_patients_are_named_in_the_section_of_their_code(letter, name):
+    [section] = re.findall(rf"^### {sick.MISTAKES[name].code}$(.*?)(?=^###|\Z)", TEXT, re.M | re.S)
+    assert f"as patient {letter} of [Diagnosis](diagnosis.ipynb)" in section

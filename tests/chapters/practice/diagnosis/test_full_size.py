@@ -50,6 +50,9 @@ def test_what_the_page_says_of_healthy_networks_is_in_the_record(record, learned
     assert f"on {rate.of} healthy networks, no two alike, it raised {words}" in page
     drawn = record["full"]["healthy"].learned.size
     assert f"Of {drawn} networks drawn {len(costly)} had learned, and {costly.sum()} of" in page
+    _, _, some, *_ = experiments.by_cost(learned.found.any("code").values, learned.cost.values)
+    assert f"Of the {some.of} that lose two to five points {some.count} was found" in page
+    assert f"{some.of - some.count} of {some.of} networks drawn at random" in page
 
 
 def test_what_the_page_says_of_graded_faults_is_in_the_record(record, page):
@@ -66,6 +69,14 @@ def test_what_the_page_says_of_graded_faults_is_in_the_record(record, page):
     assert f"Below one point {found[0].count} of {found[0].of} are found" in page
     assert unlabelled[-1].count == unlabelled[-1].of
     assert unlabelled[-2].count < unlabelled[-2].of
+    some, more = found[2], unlabelled[3]
+    assert f"{some.of - some.count} of {some.of} faults that cost two to five were missed" in page
+    assert f"{more.of - more.count} of {more.of} faults of five to ten" in page
+    worst = 100 * rows.cost.sel(level=rows.level.max()).mean("seed")
+    low, high = float(worst.min()), float(worst.max())
+    assert worst.idxmin("fault") == "averaged"
+    assert worst.idxmax("fault") == "sorted"
+    assert f"costs from {low:.0f} points on average (weights averaged) to {high:.0f} (" in page
 
 
 def test_data_are_blamed_where_data_are_others(record):
@@ -76,7 +87,9 @@ def test_data_are_blamed_where_data_are_others(record):
 
 def test_twins_are_healthy(record, page):
     found = record["full"]["patients"].found.sel(course="twin")
-    assert f"found on {int(found.any('code').sum())} of the twins" in page
+    assert not found.any()
+    assert "On the twins nothing was found either, over twenty seeds" in page
+    assert found.sizes["seed"] == 20
 
 
 def test_the_other_tools_had_fewer_seeds(page):
