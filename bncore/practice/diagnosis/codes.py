@@ -60,8 +60,8 @@ CODES = {
             "1 / sqrt(8) = 0.35 deviations.",
             "The mean of m values is off by 1 / sqrt(m) deviations. Of two values the gradient "
             "comes in rare bursts, from pairs that nearly agree; one is normalised to 0 whatever it is.",
-            "Make batches larger or synchronise devices; from 3 values on batch renormalization helps. "
-            "Of 1 or 2 normalise over something else, or freeze the statistics.",
+            "Make batches larger or synchronise devices; from 4 values on batch renormalization closes the "
+            "gap to evaluation. Of 1 or 2 normalise over something else, or freeze the statistics.",
         ),
         Code(
             "half-frozen",

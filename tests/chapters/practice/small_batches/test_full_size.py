@@ -56,6 +56,28 @@ def test_the_arm_that_errs_least_is_done_from_four_on_and_the_page_says_where_no
     assert f"batch norm at two {gained.sel(arm='batch norm', batch_size=2):.1f}." in page
 
 
+def test_the_page_says_what_was_still_gained_and_seen(fresh, page):
+    mean = fresh.mean("seed")
+    gained = mean.half - mean.error
+    none, layer, batch = (
+        gained.sel(arm=arm, batch_size=8).item() for arm in ("none", "layer norm", "batch norm")
+    )
+    words = f"those still gained {none:.1f} and {layer:.1f} points, batch norm {batch:.1f}."
+    assert words in page
+    for m in (32, 64):
+        late = gained.sel(arm="running statistics", batch_size=m).item()
+        assert f"they still gained {late:.1f} points at both" in page
+    c = full_size.CONFIGURATION
+    seen = dict(zip(c["batch_sizes"], c["examples"], strict=True))
+    for sizes, words in (
+        ((1, 2, 8, 16), "20 480 examples at 1, 2, 8 and 16,"),
+        ((4, 32), "40 960 at 4 and 32,"),
+        ((64,), "81 920 at 64."),
+    ):
+        assert {f"{seen[m]:,}".replace(",", " ") for m in sizes} == {words[:6]}
+        assert words in page
+
+
 def test_a_rate_at_an_end_extends_its_grid():
     def call(runs):
         found = {}
@@ -101,6 +123,7 @@ def test_what_the_page_says_of_errors_is_in_the_record(fresh, page):
         ("the network errs on {} of the test set", "none", 1),
         ("with layer norm on {}.", "layer norm", 1),
         ("Running statistics err on {}, but", "running statistics", 1),
+        ("(26.0 to 37.9), to {};", "running statistics", 2),
         ("Batch norm errs on {}, the", "batch norm", 2),
         ("the network without it on {}.", "none", 2),
         ("It errs on {}, and", "batch norm", 4),
@@ -124,12 +147,23 @@ def test_what_the_page_says_of_differences_is_in_the_record(fresh, page):
         ("Renormalization gains {}", lead(fresh, "renormalised", "batch norm", 2)),
         ("stop nothing, and gain {}", lead(fresh, "running statistics", "batch norm", 2)),
         ("the network without it on {} less", lead(fresh, "none", "batch norm", 4)),
-        ("They lose {} to", lead(fresh, "batch norm", "running statistics", 64)),
+        ("They lose {} and", lead(fresh, "batch norm", "running statistics", 32)),
+        ("and {} to batch norm", lead(fresh, "batch norm", "running statistics", 64)),
+        ("**: 30.3 %, {} less than batch norm", lead(fresh, "accumulated", "batch norm", 2)),
     ):
         assert words.format(said(found)) in page
         assert found.low > 0
     exact = lead(fresh, "recalibrated", "batch norm", 2)
     assert f"recalibrated, gain {said(exact)}" in page
+    afterwards = lead(fresh, "recalibrated", "batch norm", 4)
+    assert f"taken afterwards gain {said(afterwards)}" in page
+    pair = fresh.sel(batch_size=2, drop=True).mean("seed")
+    left = pair.recalibrated.sel(arm="renormalised") - pair.error.sel(arm="none")
+    assert f"Then {left:.1f} points are left" in page
+    steady = lead(fresh, "none", "running statistics", 2)
+    assert steady.low > 0
+    assert steady.mean < 4
+    assert not lead(fresh, "none", "layer norm", 2).separates
     assert exact.high < lead(fresh, "renormalised", "batch norm", 2).low
     assert lead(fresh, "none", "accumulated", 2).low > 20
     for m in (8, 16, 32, 64):
