@@ -1,7 +1,7 @@
 """The recorded runs of the chapter on placement and tuning.
 
 ``make full CHAPTER=practice/placement`` writes recorded.json again; if it is interrupted, it goes on
-where it was. The part on placement takes a quarter of an hour on one core. ``python -m
+where it was. The part on placement takes half an hour on one core. ``python -m
 bncore.chapters.full practice/placement --placement`` repeats one of PARTS and keeps the rest.
 """
 
@@ -15,8 +15,8 @@ CONFIGURATION = {
         "architectures": {
             "two layers": 1000,
             "eight layers": 2000,
-            "convolution": 1000,
-            "recurrent": 500,
+            "convolution": 4000,
+            "recurrent": 4000,
         },
         "doublings": {"two layers": 1, "eight layers": 1, "convolution": 0, "recurrent": 0},
         "activations": ["sigmoid", "relu"],
