@@ -9,6 +9,7 @@ from again import assert_run_again
 
 from bncore.chapters.practice.placement import tuning
 from bncore.chapters.practice.placement import tuning_results as results
+from bncore.chapters.practice.placement import tuning_runs as runs
 from bncore.lab import studies
 
 EPS = np.finfo(float).eps
@@ -116,13 +117,30 @@ def test_what_the_page_says_of_layers_is_in_the_record(full, page):
     assert "every other layer {:.1f} ({:.1f} to {:.1f})".format(*ends) in page
     output = found["all and the output"]
     assert f"beyond {max(-output.low, output.high):.1f} points" in page
+    assert {arm for arm, one in found.items() if one.separates} == {"first", "every other"}
+    none = found["none"]
+    said = f"{-none.mean:.1f} points (−{none.high:.1f} to {-none.low:.1f})"
+    assert said in page
+    last = 100 * full["layers"]["fresh"]["last"]
+    behind = last.sel(where="all", drop=True) - last.sel(where="none", drop=True)
+    worst = behind.argmax("seed")
+    assert behind[worst] > behind.sum() / 2
+    assert f"ended at {last.sel(where='none')[worst].item():.0f} %" in page
 
 
 def test_what_the_page_says_of_momentum_is_in_the_record(full, page):
     small, large = (results.momenta(full["momentum"], size, 600) for size in (32, 4))
     assert lost(small[0.001], 0) in page
-    assert not any(small[one].separates for one in (0.01, 0.03, 0.3, 0.5))
+    assert [one for one in small if small[one].separates] == [0.001]
     assert lost(large[1.0], 0) in page
+    few = {size: results.momenta(full["momentum"], size, 30) for size in (4, 32, 256)}
+    assert [one for one in few[4] if not few[4][one].separates] == [0.3, 0.5]
+    assert not few[32][1.0].separates and not few[256][1.0].separates
+    chosen = full["momentum"]["fresh"].learning_rate
+    largest = tuning.CONFIGURATION["momentum"]["learning_rates"][-1]
+    at_the_end = (chosen == largest).any(["batch_size", "momentum"])
+    assert at_the_end.steps[at_the_end.values].max() == 300
+    assert "After up to 300 steps the best rate was at times 3" in page
     one = full["paths"].isel(learning_rate=0).sel(batch_size=32, layer=2, momentum=1.0)
     assert f"an error of {float(one.noise):.2f} deviations" in page
     assert f"and {one.measured.mean().item():.2f} is measured" in page
@@ -132,8 +150,25 @@ def test_what_the_page_says_of_epsilon_is_in_the_record(full, page):
     found = {eps: one for (_, eps), one in results.effects(full, "epsilon").items()}
     assert f"{-found[10.0].mean:.1f} points behind" in page
     assert [eps for eps, one in found.items() if one.separates] == [10.0]
-    assert 1e4 < full["epsilon"]["fresh"].largest.sel(eps=1e-12).mean() < 1e5
-    assert f"about {full['epsilon']['fresh'].largest.sel(eps=1e-5).mean().item():.0f} at" in page
+
+
+def test_the_page_says_what_a_speck_on_a_dark_pixel_becomes(full, page):
+    """Its value over the square root of ε, which the record has where ε is tiny."""
+    largest = full["epsilon"]["fresh"].largest.sel(inputs="yes", eps=1e-12).values
+    specks, lit = [], []
+    for seed in tuning.CONFIGURATION["fresh_seeds"]:
+        split = runs.digits(seed)
+        dark = split.x_train.amax(0) == 0
+        specks.append(split.x_test[:, dark].max().item())
+        lit.append(bool(specks[-1]))
+    np.testing.assert_allclose(largest[lit], np.array(specks)[lit] / 1e-6, rtol=1e-3)
+    assert (largest[~np.array(lit)] < 1000).all()
+    assert f"{'zero one two three four Five'.split()[sum(lit)]} of the eight seeds met" in page
+    faintest = min(speck for speck in specks if speck)
+    assert faintest == 1 / 16
+    at = [f"{faintest / eps**0.5:,.0f}".replace(",", " ") for eps in (1e-12, 1e-5)]
+    assert "is {} at $\\varepsilon=10^{{-12}}$, and {} at $10^{{-5}}$".format(*at) in page
+    assert f"came out at {largest.max():,.0f}.".replace(",", " ") in page
 
 
 def test_what_the_page_says_of_preparation_is_in_the_record(full, page):
@@ -141,9 +176,11 @@ def test_what_the_page_says_of_preparation_is_in_the_record(full, page):
     assert f"trails by {-found['raw'].mean:.0f} points" in page
     alone = found["raw, hidden layers"]
     assert f"still by {-alone.mean:.0f} ({-alone.high:.0f} to {-alone.low:.0f})" in page
-    pixels = results.effects(full, "preparation", of="pixels")[("raw, inputs",)]
-    reach = [max(-one.low, one.high) for one in (found["raw, inputs"], pixels)]
+    pixels = {arm: one for (arm,), one in results.effects(full, "preparation", of="pixels").items()}
+    reach = [max(-one.low, one.high) for one in (found["raw, inputs"], pixels["raw, inputs"])]
     assert "within {:.1f} points here and {:.1f} on".format(*reach) in page
+    raw, alone = (-pixels[arm].mean for arm in ("raw", "raw, hidden layers"))
+    assert f"trail by {raw:.0f} points, and by {alone:.0f} with" in page
 
 
 def test_what_the_page_says_of_dropout_is_in_the_record(full, page):
@@ -153,6 +190,13 @@ def test_what_the_page_says_of_dropout_is_in_the_record(full, page):
     found = results.effects(full, "dropout")
     both = [-found[place, 0.5].mean for place in ("before batch norm", "after the activation")]
     assert "{:.1f} and {:.1f} points at a half".format(*both) in page
+    last = 100 * full["dropout"]["fresh"]["last"]
+    before, after = (last.sel(place=place).reset_coords(drop=True) for place in runs.PLACES[:2])
+    apart = [
+        studies.difference(after[i], before[i], looked_at=3) for i in range(last.sizes["drop"])
+    ]
+    assert [one.separates for one in apart] == [False, False, True]
+    assert "{:.1f} points more ({:.1f} to {:.1f}".format(*apart[-1]) in page
 
 
 def test_what_the_page_says_of_decay_is_in_the_record(full, page):
