@@ -138,6 +138,34 @@ def test_what_the_page_says_of_ways_to_train_is_in_the_record(record, page):
     assert f"the frozen ones still gained {words}" in page
     assert f"{said(lead(moved, 'all', 'batch norms only'))} behind" in page
     assert said(lead(moved, "statistics frozen", "all", of="old"), 0) in page
+    middle = faded.sel(examples=20, batch_size=20, drop=True)
+    kept = lead(middle, "statistics frozen", "all", of="old")
+    paid = lead(middle, "all", "statistics frozen")
+    assert f"keep {said(kept, 0)} more on the old ones, and pay {said(paid, 0)} on" in page
+    assert min(kept.low, paid.low) > 0
+    by_fours = [faded.sel(examples=n, batch_size=4, drop=True) for n in (20, 200)]
+    for found in (*by_fours, small):
+        assert not lead(found, "statistics frozen", "all", of="old").separates
+    head = lead(few, "last layer, moving", "last layer, frozen")
+    assert f"cost more: {said(head, 0)} with" in page
+
+
+def test_what_the_page_says_of_best_rates_is_in_the_record(record, page):
+    rate = record["full"]["faded"]["fresh"].learning_rate.squeeze("domain", drop=True)
+    for way, words in (
+        ("statistics frozen", "{:.0f} to {:.0f} times smaller with old ones"),
+        ("recalibrated first", "{:.0f} to {:.0f} times with fresh ones"),
+    ):
+        ratio = rate.sel(way="all", drop=True) / rate.sel(way=way, drop=True)
+        least, most = (float(f"{end:.2g}") for end in (ratio.min(), ratio.max()))
+        assert words.format(least, most) in page
+
+
+def test_what_the_page_says_of_batches_of_one_class_is_in_the_record(record, page):
+    one = record["full"]["at_test_time"].sel(domain="faded", classes=1, batch_size=8, drop=True)
+    lost = studies.difference(one.kept, one.batch, looked_at=claims.BATCHES)
+    assert f"lose even there, {said(lost, 0)} in batches of 8" in page
+    assert lost.low > 0
 
 
 def test_what_the_page_says_of_averages_is_in_the_record(record, page):

@@ -173,6 +173,12 @@ def test_what_the_page_says_of_differences_is_in_the_record(fresh, page):
         assert not lead(fresh, "accumulated", "batch norm", m).separates
 
 
+def test_what_the_page_says_of_the_gap_at_two_is_in_the_record(page):
+    found, before = (claims._gap("sizes", arm, 2) for arm in ("renormalised", "batch norm"))
+    assert f"at two {said(found)} remain of {before.mean:.0f}," in page
+    assert found.low < claims.POINT < found.high
+
+
 def test_what_the_page_says_of_sizes_is_in_the_record(page):
     assert f"Against batches of 2, those of 64 gain {said(claims._gain(64, 2))}" in page
     assert claims._gain(64, 2).separates
