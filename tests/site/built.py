@@ -12,8 +12,10 @@ UNFOLD = """async () => {
     window.folded ??= closed;
     const heard = closed.map(e => new Promise(done => { e.addEventListener('toggle', done, { once: true }); }));
     closed.forEach(e => { e.open = true; });
-    await Promise.all(heard);
-    await window.MathJax?.startup?.promise;
+    if (window.MathJax?.startup) {  // without script no event is heard, either
+        await Promise.all(heard);
+        await window.MathJax.startup.promise;
+    }
     const fades = document.getAnimations().filter(e => e.timeline instanceof DocumentTimeline);
     await Promise.allSettled(fades.map(fade => fade.finished));
 }"""
