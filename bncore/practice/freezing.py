@@ -6,12 +6,16 @@ backward pass is ``backward_fixed``: no value depends on another example. torch'
 What is frozen here stays so.
 """
 
+import copy
 import functools
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from bncore import arguments as check
 from bncore.lab.modes import is_batch_norm
@@ -28,9 +32,11 @@ class Layer(NamedTuple):
         As ``model.named_modules`` has it.
     statistics : str
         "frozen"; "moving"; "until train()", in evaluation mode within a model in training mode, which
-        the next ``model.train()`` undoes; or "none", where the layer keeps none.
+        the next ``model.train()`` undoes; "fixed", of a layer that never moves them, as other
+        libraries have; or "none", where the layer keeps none.
     affine : str
-        "frozen"; "learning"; "half", where only one of scale and shift learns; or "none".
+        "frozen"; "learning"; "half", where only one of scale and shift learns; "fixed", where they
+        are buffers; or "none".
     """
 
     name: str
@@ -224,11 +230,30 @@ def _of_statistics(norm, model):
         return "none"
     if getattr(norm, "statistics_frozen", False):
         return "frozen"
+    if not isinstance(norm, BatchNorm) and _never_moves(norm):
+        return "fixed"
     return "until train()" if model.training and not norm.training else "moving"
 
 
 def _of_affine(norm):
     learns = [parameter.requires_grad for parameter in norm.parameters(recurse=False)]
     if not learns:
-        return "none"
+        held = dict(norm.named_buffers(recurse=False))
+        return "fixed" if {"weight", "bias"} & held.keys() else "none"
     return "learning" if all(learns) else "half" if any(learns) else "frozen"
+
+
+def _never_moves(norm):
+    """Whether a copy in training mode keeps its running mean: tried, as its class does not tell."""
+    mean, features = norm.running_mean, norm.running_mean.numel()
+    for axes in range(4):
+        shape = (4, features, *(2,) * axes)
+        count = math.prod(shape)
+        x = torch.arange(1.0, count + 1, dtype=mean.dtype, device=mean.device).reshape(shape)
+        # Without hooks, which are the owner's; and a layer may refuse a number of axes.
+        with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            tried = copy.deepcopy(norm)
+            tried.training = True
+            tried.forward(x)
+            return torch.equal(tried.running_mean, mean)
+    return False

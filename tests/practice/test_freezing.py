@@ -237,3 +237,59 @@ def test_statistics_that_a_layer_does_not_keep_cannot_be_frozen(unchecked):
     assert [layer.affine for layer in frozen(model)] == ["frozen", "frozen"]
     with pytest.raises(TypeError, match=r"model is a dict, expected a torch.nn.Module"):
         frozen({})
+
+
+class Fixed(nn.Module):
+    """A batch norm as libraries of detectors have: four buffers, and the same map in either mode."""
+
+    def __init__(self, features, axes):
+        super().__init__()
+        self.axes = axes
+        for name, value in (
+            ("weight", 2.0),
+            ("bias", 1.0),
+            ("running_mean", 0.5),
+            ("running_var", 4.0),
+        ):
+            self.register_buffer(name, torch.full((features,), value))
+
+    def forward(self, x):
+        if x.ndim != self.axes:
+            raise ValueError("other axes")
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        shape = 1, -1, *(1,) * (x.ndim - 2)
+        return x * scale.view(shape) + (self.bias - self.running_mean * scale).view(shape)
+
+
+class Moving(Fixed):
+    """One that moves its running mean in training mode."""
+
+    def forward(self, x):
+        if self.training:
+            self.running_mean += 0.1 * (x.transpose(0, 1).flatten(1).mean(1) - self.running_mean)
+        return super().forward(x)
+
+
+class Asking(Fixed):
+    """One that cannot be tried: it asks for more than its input."""
+
+    def forward(self, x, mask):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("axes", [2, 3, 4, 5])
+def test_a_layer_that_never_moves_is_said_to_be_fixed(axes, mode):
+    made = nn.Sequential(Fixed(3, axes), Moving(3, axes), Asking(3, axes), nn.BatchNorm1d(3))
+    made.train(mode)
+    before, random = copy.deepcopy(made.state_dict()), torch.get_rng_state()
+    called = []
+    made[0].register_forward_hook(lambda *given: called.append(given))
+    found = [(one.statistics, one.affine) for one in frozen(made)]
+    assert found == [("fixed", "fixed"), *[("moving", "fixed")] * 2, ("moving", "learning")]
+    assert not called
+    assert torch.equal(torch.get_rng_state(), random)
+    torch.testing.assert_close(made.state_dict(), before, rtol=0, atol=0)
+    assert [module.training for module in made] == [mode] * 4
+    assert [one.statistics for one in freeze(made)] == ["frozen"] * 4
+    assert [one.statistics for one in unfreeze(made)] == ["fixed", *["moving"] * 3]
