@@ -48,19 +48,24 @@ def tensor(
 
 
 def examples(name: str, value: object, model: nn.Module | None = None) -> torch.Tensor:
-    """The value as finite examples for a model: in a float dtype and on the device that it has.
+    """The value as finite examples for a model, ``like`` it. Refuse what holds no example."""
+    found = like(name, value, model)
+    if found.ndim == 0 or found.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(found.shape)}, expected at least one example")
+    finite(name, found)
+    return found
 
-    A model of several dtypes takes a tensor of any of them as it is. Refuse what holds no example.
+
+def like(name: str, value: object, model: nn.Module | None = None) -> torch.Tensor:
+    """The value as a tensor in a float dtype and on the device that a model has.
+
+    A model of several dtypes takes a tensor of any of them as it is. Entries may be NaN or infinite.
     """
     dtypes, device = _habits(model)
     dtype = dtypes[0] if dtypes else None
     if isinstance(value, torch.Tensor) and value.dtype in dtypes:
         dtype = value.dtype
-    found = tensor(name, value, dtype, device, "the model")
-    if found.ndim == 0 or found.numel() == 0:
-        raise ValueError(f"{name} has shape {tuple(found.shape)}, expected at least one example")
-    finite(name, found)
-    return found
+    return tensor(name, value, dtype, device, "the model")
 
 
 def labels(

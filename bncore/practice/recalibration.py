@@ -14,11 +14,10 @@ much as a whole one, and leaves out how far the means lie apart.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -27,8 +26,9 @@ from torch.optim.swa_utils import AveragedModel
 from bncore import arguments as check
 from bncore import tensors
 from bncore.lab.modes import is_batch_norm, unfrozen
+from bncore.practice import handed
 
-Batches = Iterable[torch.Tensor | np.ndarray | list | tuple]
+Batches = Iterable[handed.Batch]
 BUFFERS = ("running_mean", "running_var")
 
 
@@ -52,9 +52,10 @@ def recalibrated(model: nn.Module, batches: Batches, *, layer_by_layer: bool = F
         ``running_var`` in evaluation mode. One that counts part of its input only, as of padded
         sequences, has a method ``counted`` from its inputs to the values that count, of shape
         (values, features).
-    batches : iterable of Float[Tensor, "examples *features"]
-        Or of tuples that begin with them, as a DataLoader gives. Read once, or, layer by layer, once
-        for each batch norm.
+    batches : iterable
+        Each an input, or a tuple or list that begins with one, as a ``DataLoader`` gives. An input is
+        a tensor, an array, lists of numbers, a list of tensors, or a dict of keyword arguments, as in
+        ``examine``. Read once, or, layer by layer, once for each batch norm and once more.
     layer_by_layer : bool
 
     Returns
@@ -66,12 +67,14 @@ def recalibrated(model: nn.Module, batches: Batches, *, layer_by_layer: bool = F
     Raises
     ------
     TypeError
-        If model is no module, batches is one tensor or no iterable, a batch holds no real numbers, or
-        batches can be read only once, layer by layer.
+        If model is no module, batches is one tensor, one dict or no iterable, a batch is none of what
+        it may be, or batches can be read only once, layer by layer.
     ValueError
-        If the model has lazy layers that have met no batch, there is no batch, one is empty or not finite, the model has no batch norm to
-        recalibrate, one of them has fewer than two values or statistics that are not finite, or is
-        called twice on the way, layer by layer.
+        If the model has lazy layers that have met no batch, there is no batch, one is empty or not
+        finite, the model has no batch norm to recalibrate, one of them has fewer than two values or
+        statistics that are not finite, or is called twice on the way, layer by layer.
+    Exception
+        What the model raises on a batch, with a note that says which.
 
     References
     ----------
@@ -148,10 +151,10 @@ def _pooled(model, norms, batches, stop=False):
     hooks = [norm.register_forward_pre_hook(take, with_kwargs=True) for norm in norms]
     read = 0
     try:
-        for x in _inputs(model, batches):
-            read += 1
+        for given in _given(model, batches):
             with suppress(_Reached):
-                model(x)
+                handed.apply(model, given, read, "recalibrated")
+            read += 1
     finally:
         for hook in hooks:
             hook.remove()
@@ -196,9 +199,9 @@ def _in_order(model, norms, batches):
 
     hooks = [norm.register_forward_pre_hook(note) for norm in names]
     try:
-        for x in _inputs(model, batches):
+        for number, given in enumerate(_given(model, batches)):
             seen = []
-            model(x)
+            handed.apply(model, given, number, "recalibrated")
             for norm in seen:
                 if seen.count(norm) > 1:
                     raise ValueError(
@@ -213,21 +216,22 @@ def _in_order(model, norms, batches):
     return order
 
 
-def _inputs(model, batches):
-    """The examples of each batch, as the model takes them."""
+def _given(model, batches):
+    """What each batch hands to the model, if that is examples without NaN or infinity."""
     empty = True
-    for index, batch in enumerate(batches):
-        empty = False
-        first = _is_pair(batch) or (isinstance(batch, tuple) and batch)
-        x = batch[0] if first else batch
-        yield tensors.examples(f"batches[{index}]", x, model)
+    for number, batch in enumerate(batches):
+        empty, where = False, f"batches[{number}]"
+        given = handed.arguments(batch, model, number)
+        if handed.examples(given) == 0:
+            raise ValueError(f"{where} holds no example, expected at least one")
+        positional, keywords = given
+        named = {where: positional} | {f"{where}[{key!r}]": one for key, one in keywords.items()}
+        for name, value in named.items():
+            for one in handed.leaves(value):
+                tensors.finite(name, one)
+        yield given
     if empty:
         raise ValueError("batches is empty, expected at least one batch")
-
-
-def _is_pair(batch):
-    """Whether a list is examples and labels, rather than rows of numbers."""
-    return isinstance(batch, list) and batch and isinstance(batch[0], torch.Tensor | np.ndarray)
 
 
 def _recalibrable(model):
@@ -274,7 +278,7 @@ def _check(model, batches, layer_by_layer):
         raise ValueError(
             "model has lazy layers without weights as yet, expected a trained one: run it on a batch"
         )
-    if isinstance(batches, torch.Tensor) or not isinstance(batches, Iterable):
+    if isinstance(batches, torch.Tensor | Mapping | str) or not isinstance(batches, Iterable):
         raise TypeError(
             f"batches is a {check.type_name(batches)}, expected an iterable of batches: hand in "
             "[x] for one batch"

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from bncore.lab import networks
 from bncore.lab.inference import refitted
 from bncore.lab.probes import inputs_of
+from bncore.practice.diagnosis import examine
 from bncore.practice.freezing import freeze
 from bncore.practice.recalibration import recalibrated
 
@@ -275,14 +276,68 @@ def test_half_precision_is_pooled_in_double(dtype):
     assert torch.equal(fitted.running_var, x.double().var(0).to(dtype))
 
 
-@pytest.mark.parametrize("kind", [torch.Tensor.tolist, torch.Tensor.numpy])
-def test_batches_may_be_lists_arrays_and_pairs(kind):
-    model, x = network(), examples(12)
-    expected = recalibrated(model, [x])
-    y = torch.zeros(12)
-    for batch in (kind(x), (kind(x), y), (x,), [x, y], [x.numpy(), y]):
-        assert same_state(recalibrated(model, [batch]), expected)
-    assert same_state(recalibrated(model, iter([x])), expected)
+class Named(nn.Module):
+    """Takes its examples by a keyword, as the networks of hubs do, and says so in a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, *, pixels, times=1, labels=None):
+        return {"scores": self.inner(pixels * times)}
+
+
+class Sized(nn.Module):
+    """Takes a list of examples of any number."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, pieces):
+        return self.inner(torch.cat(pieces))
+
+
+Y = torch.zeros(12, dtype=torch.int64)
+FORMS = {
+    "tensor": (network, lambda x: x),
+    "array": (network, torch.Tensor.numpy),
+    "rows": (network, torch.Tensor.tolist),
+    "one in a tuple": (network, lambda x: (x,)),
+    "tuple": (network, lambda x: (x, Y)),
+    "list": (network, lambda x: [x, Y]),
+    "array in a tuple": (network, lambda x: (x.numpy(), Y)),
+    "array in a list": (network, lambda x: [x.numpy(), Y]),
+    "rows in a tuple": (network, lambda x: (x.tolist(), Y)),
+    "dict": (Named, lambda x: {"pixels": x}),
+    "dict with labels": (Named, lambda x: {"pixels": x, "labels": Y}),
+    "dict with others": (Named, lambda x: {"pixels": x / 2, "times": 2}),
+    "dict in a tuple": (Named, lambda x: ({"pixels": x}, Y)),
+    "dict in a list": (Named, lambda x: [{"pixels": x}, Y]),
+    "tensors in a tuple": (Sized, lambda x: (list(x.split(5)), Y)),
+    "tensors in a list": (Sized, lambda x: [list(x.split(5)), Y]),
+}
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_batches_may_be_of_every_form_that_examine_takes(form, layer_by_layer):
+    make, batch = FORMS[form]
+    xs = examples(24).split(12)
+    found = recalibrated(make(), map(batch, xs) if not layer_by_layer else list(map(batch, xs)),
+                         layer_by_layer=layer_by_layer)  # fmt: skip
+    expected = recalibrated(network(), xs, layer_by_layer=layer_by_layer)
+    assert same_state(getattr(found, "inner", found), expected)
+    report = examine(make(), map(batch, xs))
+    assert report.batches == 2
+    assert report.codes == examine(network(), xs).codes
+
+
+def test_whole_numbers_stay_whole_as_a_network_of_tokens_takes_them():
+    model = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.BatchNorm1d(6)).double()
+    tokens = torch.arange(20).reshape(10, 2) % 7
+    fitted = recalibrated(model, [(tokens, Y)])
+    assert_statistics_of(fitted[2], model[:2](tokens).detach().numpy())
 
 
 @pytest.mark.parametrize("layer_by_layer", [False, True])
@@ -302,10 +357,19 @@ def test_what_cannot_be_recalibrated_is_refused_in_words(layer_by_layer, uncheck
         recalibrate(model, [])
     with pytest.raises(ValueError, match=r"batches\[1\]\[2, 0\] is nan, expected finite"):
         recalibrate(model, [x, torch.where(torch.arange(6)[:, None] == 2, torch.nan, x)])
-    with pytest.raises(ValueError, match=r"batches\[0\] has shape \(0, 5\)"):
-        recalibrate(model, [x[:0]])
-    with pytest.raises(ValueError, match=r"batches\[0\] has shape \(0,\)"):
+    with pytest.raises(ValueError, match=r"batches\[0\]\['x'\]\[0, 1\] is inf, expected finite"):
+        recalibrate(Named(), [{"x": torch.tensor([[1, torch.inf]])}])
+    with pytest.raises(ValueError, match=r"batches\[1\] holds no example, expected at least one"):
+        recalibrate(model, [x, x[:0]])
+    with pytest.raises(ValueError, match=r"batches\[0\] holds no example"):
+        recalibrate(Named(), [{"n": 3}])
+    with pytest.raises(TypeError, match=r"batches\[0\] is a tuple, expected a tensor"):
         recalibrate(model, [()])
+    with pytest.raises(TypeError, match=r"batches is a dict, expected .*hand in \[x\]"):
+        recalibrate(model, {"x": x})
+    with pytest.raises(RuntimeError) as caught:
+        recalibrate(model, [x, x.float()])
+    assert caught.value.__notes__ == ["recalibrated applied the model to batch 1, of shape (6, 5)"]
     with pytest.raises(TypeError, match="model is a ScriptModule, expected the module that it"):
         recalibrate(torch.jit.trace(network().eval(), x), [x])
     with pytest.raises(ValueError, match="model is on the device 'meta', expected one whose"):

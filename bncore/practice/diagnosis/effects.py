@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 
-from bncore.practice.diagnosis.origins import leaves
 from bncore.practice.diagnosis.parts import Parts
 from bncore.practice.diagnosis.statistics import Pooled, Statistics, share_of_scatter
+from bncore.practice.handed import leaves
 
 # Outputs are compared on so many examples: a share of 2 % is then known to 0.6 %.
 EXAMPLES = 512

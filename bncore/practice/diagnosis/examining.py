@@ -37,9 +37,10 @@ def examine(
         evaluation mode within it is frozen. In a model that is in evaluation mode as a whole nothing
         counts as frozen but batch norms whose parameters do not learn while others do.
     batches : iterable
-        Of inputs, cut as in training: tensors, tuples or lists whose first entry is the input, as a
-        ``DataLoader`` gives them, or dicts of keyword arguments. Where a second entry, or "labels" in a
-        dict, holds classes, lost answers are counted, and less is missed. Training data say whether training
+        Cut as in training. Each is an input, or a tuple or list that begins with one, as a
+        ``DataLoader`` gives. An input is a tensor, an array, lists of numbers, a list of tensors, or a
+        dict of keyword arguments, as in ``recalibrated``. Where a second entry, or "labels" in a dict,
+        holds classes, lost answers are counted, and less is missed. Training data say whether training
         and evaluation agree; the data of use say whether they are prepared as in training.
     optimizer : torch.optim.Optimizer, optional
         Says what learns and what is decayed.

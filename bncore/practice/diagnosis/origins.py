@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from bncore.lab.modes import is_batch_norm
+from bncore.practice.handed import leaves
 
 CONVOLUTIONS = {f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3)}
 RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous"}
@@ -199,19 +200,6 @@ def merged(origins: list[Origin]) -> Origin:
         normalized=any(one.normalized for one in origins),
         dropouts=frozenset().union(*(one.dropouts for one in origins)),
     )
-
-
-def leaves(value: object) -> list[torch.Tensor]:
-    """The tensors in a value: itself, or those in tuples, lists, dicts and dataclasses."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
-        value = list(vars(value).values())
-    if isinstance(value, list | tuple):
-        return [leaf for one in value for leaf in leaves(one)]
-    return []
 
 
 def _random(name, arguments, kwargs):

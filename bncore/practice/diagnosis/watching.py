@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn.functional import batch_norm
 
 from bncore.lab.modes import held, is_batch_norm
-from bncore.practice.diagnosis import handed
+from bncore.practice import handed
 from bncore.practice.diagnosis.effects import EXAMPLES, Effect, Effects, fit
-from bncore.practice.diagnosis.origins import Origin, Origins, leaves
+from bncore.practice.diagnosis.origins import Origin, Origins
 from bncore.practice.diagnosis.parts import parts
 from bncore.practice.diagnosis.statistics import Pooled, Statistics, together
 from bncore.practice.diagnosis.unchanged import random_state, unchanged
@@ -245,7 +245,7 @@ class _Watch:
         origins = None if self.order or kind == "running" else Origins(self.names)
         try:
             with nullcontext() if origins is None else origins.follow():
-                outputs = _apply(self.model, arguments, number)
+                outputs = handed.apply(self.model, arguments, number, "examine")
             if origins is not None:
                 self._still()
         except ValueError:
@@ -282,7 +282,7 @@ class _Pass:
         """Take in what a batch norm is called with."""
         x = arguments[0] if arguments else None
         if not isinstance(x, torch.Tensor):
-            x = next(iter(leaves((arguments, kwargs))), None)
+            x = next(iter(handed.leaves((arguments, kwargs))), None)
         if x is None or x.ndim < 2 or not x.numel():
             return
         counted = x
@@ -332,20 +332,10 @@ def _materialized(model, batch):
     copied = copy.deepcopy(model, lazy)
     modes = {module: module.training for module in copied.modules()}
     with torch.no_grad():
-        _apply(copied.eval(), handed.arguments(batch, copied, 0), 0)
+        handed.apply(copied.eval(), handed.arguments(batch, copied, 0), 0, "examine")
     for module, mode in modes.items():
         module.training = mode
     return copied
-
-
-def _apply(model, arguments, number):
-    positional, keywords = arguments
-    try:
-        return model(*positional, **keywords)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(one.shape)) for one in leaves(arguments))
-        error.add_note(f"examine applied the model to batch {number}, of shape {shapes}")
-        raise
 
 
 def _alone(norm, x):

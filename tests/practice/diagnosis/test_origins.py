@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bncore.practice.diagnosis.origins import Origins, leaves
+from bncore.practice.diagnosis.origins import Origins
 
 CONV, LINEAR = nn.Conv2d(2, 3, 1), nn.Linear(5, 3)
 
@@ -131,17 +131,3 @@ def test_hooks_are_gone_afterwards_also_after_an_error():
     with pytest.raises(RuntimeError, match="broken"):
         followed(function)
     assert before == (dict(CONV._forward_hooks), dict(CONV._forward_pre_hooks)) == ({}, {})
-
-
-def test_tensors_are_found_in_what_models_return():
-    from dataclasses import dataclass
-
-    @dataclass
-    class Output:
-        scores: torch.Tensor
-        aside: object = None
-
-    a, b, c = torch.zeros(1), torch.zeros(2), torch.zeros(3)
-    found = leaves({"x": a, "y": [b, (Output(c), 3, None)]})
-    assert [one.shape for one in found] == [a.shape, b.shape, c.shape]
-    assert leaves(Output) == []
