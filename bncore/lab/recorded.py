@@ -217,9 +217,18 @@ def load(path: str | os.PathLike) -> dict:
     return _restored(content)
 
 
+def _without_empty_attributes(dataset):
+    """What ``Dataset.from_dict`` needs: an array without attributes need not say so."""
+    content = dataset.to_dict()
+    for array in (content, *content["coords"].values(), *content["data_vars"].values()):
+        if not array["attrs"]:
+            del array["attrs"]
+    return content
+
+
 def _plain(value, name):
     if isinstance(value, xr.Dataset):
-        return {DATASET: _plain(value.to_dict(), name)}
+        return {DATASET: _plain(_without_empty_attributes(value), name)}
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
         value = value.detach().tolist()
     if isinstance(value, np.generic) or type(value) in (np.ndarray, np.memmap):

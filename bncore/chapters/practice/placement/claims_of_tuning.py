@@ -16,7 +16,7 @@ WHERE = (
 @cache
 def _points():
     layers = recorded.load(full_size.PATH)["full"]["tuning"]["layers"]
-    return 100 * layers["fresh"]["last"]
+    return 100 * layers["fresh"].accuracy
 
 
 def _ahead(one, other):

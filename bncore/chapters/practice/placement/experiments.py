@@ -210,4 +210,4 @@ def early_loss(
 
 def early_losses(c: Mapping, store: str | os.PathLike | None = None) -> xr.Dataset:
     """``early_loss`` by activation, placement, learning rate and seed: "grid" and "seeds" of c."""
-    return studies.rounded(studies.study(early_loss, c["grid"], c["seeds"], store=store))
+    return studies.rounded(studies.study(early_loss, c["grid"], c["seeds"], store=store), 3)

@@ -32,7 +32,7 @@ CONFIGURATION = {
             "placement": ["none", "after"],
             "learning_rate": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
         },
-        "seeds": [0, 1, 2],
+        "seeds": list(range(10)),
     },
     "tuning": tuning.CONFIGURATION,
 }

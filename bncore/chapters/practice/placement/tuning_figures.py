@@ -34,7 +34,7 @@ def over_rates(start, gain):
     """Test accuracy over learning rates from weights of one gain, with batch norm and without."""
     fig, ax = style.axes(height=3.6)
     for kind, marker, line in (("none", "s", "--"), ("batch", "o", "-")):
-        one = start["last"].sel(normalization=kind).sel(gain=gain, method="nearest")
+        one = start.accuracy.sel(normalization=kind).sel(gain=gain, method="nearest")
         color = style.COLOR[NAMES[kind]]
         ax.fill_between(
             one.learning_rate, one.min("seed"), one.max("seed"), color=color, alpha=0.2, linewidth=0

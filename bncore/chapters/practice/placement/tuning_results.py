@@ -40,7 +40,7 @@ def effects(full: Mapping, decision: str, **chosen: str) -> dict[tuple, studies.
     part, reference = REFERENCES[decision]
 
     def points(of):
-        last = 100 * full[of]["fresh"]["last"]
+        last = 100 * full[of]["fresh"].accuracy
         return last.sel({name: value for name, value in chosen.items() if name in last.dims})
 
     usual, last = points(part).sel(reference), points(decision)
@@ -67,7 +67,7 @@ def widths(start: xr.Dataset, accuracy: float = 0.9) -> xr.DataArray:
     DataArray
         By normalisation, gain and seed.
     """
-    return (start["last"] >= accuracy).sum("learning_rate") / 2
+    return (start.accuracy >= accuracy).sum("learning_rate") / 2
 
 
 def widening(start: xr.Dataset) -> dict[float, studies.Interval]:
@@ -158,7 +158,7 @@ def decisions(full: Mapping) -> list[tuple[str, str, studies.Interval, str, str]
         ),
     ]
     for question, (choice, *pair) in DECISIONS.items():
-        values = (100 * full[part]["fresh"]["last"].sel(arm) for part, arm in pair)
+        values = (100 * full[part]["fresh"].accuracy.sel(arm) for part, arm in pair)
         found.append((question, choice, _apart(*values, rows), "points", ANCHORS[question]))
     return [(*row, f"practice/tuning#tuning-{anchor}") for *row, anchor in found]
 

@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_breast_cancer
 from torch import nn
 
+from bncore.chapters.practice.placement import horizon
 from bncore.explanations import variance_shift
 from bncore.lab import data, probes, together
 from bncore.lab.layers import Layers, seeded
@@ -127,12 +128,12 @@ def trained(
 
 
 def accuracies(make, rates, seeds, steps, **options):
-    """The same, with "accuracy" on the test set after half the steps and after all, and "last" of it."""
+    """The same, recorded test "accuracy" at the end and "half" of the way there: ``horizon.settled``."""
     models, splits, found = trained(
         make, rates, seeds, steps, record={"accuracy": probes.test_accuracy},
-        moments=(steps // 2, steps), **options,
+        moments=horizon.moments(steps), **options,
     )  # fmt: skip
-    return models, splits, {**found, "last": found["accuracy"][:, -1]}
+    return models, splits, horizon.settled(found["accuracy"], steps)
 
 
 def by_layers(where, rates, seeds, *, steps):
@@ -195,7 +196,7 @@ def by_epsilon(inputs, eps, rates, seeds, *, steps):
     Returns
     -------
     dict
-        "accuracy" and "last"; "start" and "end", the median variance of the second layer's sums over
+        "accuracy" and "half"; "start" and "end", the median variance of the second layer's sums over
         the training set before and after training; "largest" normalised input or, without batch norm
         of the inputs, sum of the test set.
     """
@@ -273,7 +274,7 @@ def by_dropout(place, drop, rates, seeds, *, steps):
     Returns
     -------
     dict
-        "accuracy" and "last"; "measured", the variance that a batch norm meets at test time over the one
+        "accuracy" and "half"; "measured", the variance that a batch norm meets at test time over the one
         that it keeps, and "predicted" from what comes before: geometric means over its units. It is the
         first batch norm behind a dropout that the data reach.
     """
@@ -312,7 +313,7 @@ def by_decay(decayed, decay, rates, seeds, *, steps):
     Returns
     -------
     dict
-        "accuracy" and "last"; "scale", the root mean square γ of either batch norm.
+        "accuracy" and "half"; "scale", the root mean square γ of either batch norm.
     """
     models, _, found = accuracies(
         lambda seed: network(WIDTHS, (1, 2), seed), rates, seeds, steps,
