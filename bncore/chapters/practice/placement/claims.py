@@ -3,7 +3,7 @@
 from functools import cache
 
 from bncore.chapters.practice.placement import full_size, results
-from bncore.lab import recorded
+from bncore.lab import recorded, studies
 from bncore.page.claims import at_least, claim, otherwise, under
 
 TIPS = "readingnotes, Tips for using batch normalization"
@@ -104,20 +104,20 @@ def stabilises():
     """Batch norm after the activation stabilises training by normalising the distributions of the
     activations, above all where there are nonlinearities.
     """
-    works = _full()["rates"].loss < 1
-    decades = works.sum("learning_rate") / 2
-    apart = decades.sel(placement="after") - decades.sel(placement="none")
+    decades = (_full()["rates"].loss < 1).sum("learning_rate") / 2
     what = (
         "decades of learning rates, in halves, at which 100 steps bring the loss below 1, with batch "
-        "norm after the activation less without, two hidden layers, digits, {}, three seeds"
+        f"norm after the activation less without, two hidden layers, digits, {{}}, "
+        f"{decades.sizes['seed']} seeds, intervals for four differences"
     )
-    linear = apart.sel(activation="identity", drop=True)
+    gain = decades.sel(placement="after", drop=True) - decades.sel(placement="none", drop=True)
+    linear = gain.sel(activation="identity", drop=True)
     for heading, name in (
         (under("the activation saturates, as a sigmoid does"), "sigmoid"),
-        (otherwise("it is a ReLU, which gains as much as no activation"), "relu"),
+        (otherwise("it is a ReLU, which gains no more than no activation"), "relu"),
     ):
         yield heading
-        one, title = apart.sel(activation=name, drop=True), results.ACTIVATIONS[name]
-        yield at_least(0.5, one.median().item(), what.format(title))
-        more = (one - linear).median().item()
+        one, title = gain.sel(activation=name, drop=True), results.ACTIVATIONS[name]
+        yield at_least(0.5, studies.difference(one, 0 * one, looked_at=4), what.format(title))
+        more = studies.difference(one, linear, looked_at=4)
         yield at_least(0.5, more, what.format(f"{title} less the same without an activation"))

@@ -2,13 +2,14 @@
 
 from functools import cache
 
-from bncore.chapters.practice.placement import full_size
+from bncore.chapters.practice.placement import full_size, tuning
 from bncore.lab import recorded, studies
 from bncore.page.claims import at_least, at_most, claim
 
 EVERY = "all and the output"
+SEEDS = len(tuning.CONFIGURATION["fresh_seeds"])
 WHERE = (
-    "six hidden layers of ReLU on the digits, each arm at its own best rate, eight fresh seeds, "
+    f"six hidden layers of ReLU on the digits, each arm at its own best rate, {SEEDS} fresh seeds, "
     "intervals for five arms"
 )
 

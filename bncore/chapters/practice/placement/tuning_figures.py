@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from bncore.chapters.practice.placement import tuning_results
+from bncore.chapters.practice.placement import tuning_runs as runs
 from bncore.page import style
 from bncore.page.labels import value_text
 
@@ -134,7 +135,7 @@ def _name(decision, arm):
 
 def dropped(full):
     """Variance at test time over the one that is kept, by the rate of dropout, in two places."""
-    found = full["dropout"]["fresh"]
+    found = full["dropout"]["fresh"].sel(place=list(runs.PLACES[:2]))
     fig, ax = style.axes(height=3.6)
     looks = (("o", "-", style.BLUE), ("s", "-", style.GREEN))
     for place, (marker, _, color) in zip(found.place.values, looks, strict=False):

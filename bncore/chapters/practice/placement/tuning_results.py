@@ -93,9 +93,9 @@ def momenta(momentum: Mapping, batch_size: int, steps: int) -> dict[float, studi
 
 DECISIONS = {
     "In which layers?": (
-        "all hidden layers, not every other one",
+        "all six hidden layers, not none",
         ("layers", {"where": "all"}),
-        ("layers", {"where": "every other"}),
+        ("layers", {"where": "none"}),
     ),
     "Which ε?": (
         "the usual 0.00001, not 10",
@@ -108,14 +108,14 @@ DECISIONS = {
         ("preparation", {"of": "cancer", "preparation": "raw, hidden layers"}),
     ),
     "Dropout of a half?": (
-        "after the activation, not right before batch norm",
-        ("dropout", {"place": runs.PLACES[1], "drop": 0.5}),
+        "behind the last batch norm, not right before each",
+        ("dropout", {"place": runs.PLACES[2], "drop": 0.5}),
         ("dropout", {"place": runs.PLACES[0], "drop": 0.5}),
     ),
     "Decay γ and β?": (
-        "spare them, if anything: decay of 0.01",
-        ("decay", {"decayed": "weights", "decay": 0.01}),
-        ("decay", {"decayed": "all", "decay": 0.01}),
+        "as you like: sparing them, decay of 0.003",
+        ("decay", {"decayed": "weights", "decay": 0.003}),
+        ("decay", {"decayed": "all", "decay": 0.003}),
     ),
 }
 ANCHORS = dict(
@@ -151,7 +151,7 @@ def decisions(full: Mapping) -> list[tuple[str, str, studies.Interval, str, str]
         ),
         (
             "Which momentum?",
-            "0.1, not 0.001, for hundreds of steps",
+            "0.1, not 0.001, for a thousand steps",
             _apart(*(accuracies.sel(momentum=one) for one in (0.1, 0.001)), rows),
             "points",
             "momentum",

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from again import assert_run_again
 
-from bncore.chapters.practice.placement import tuning
+from bncore.chapters.practice.placement import horizon, tuning
 from bncore.chapters.practice.placement import tuning_results as results
 from bncore.chapters.practice.placement import tuning_runs as runs
 from bncore.lab import studies
 
-EPS = np.finfo(float).eps
+DECISIONS = (*tuning.ARMS, *(f"no {name}" for name in tuning.WITHOUT))
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,26 @@ def test_a_part_of_the_record_can_be_run_again(record):
     assert_run_again(tuning.study(tuning.REDUCED), record["reduced"]["tuning"], but=["noise"])
 
 
-def test_the_best_rates_lie_inside_their_grids(full):
-    for part in (*tuning.ARMS, *(f"no {name}" for name in tuning.WITHOUT)):
-        chosen = studies.best(full[part]["tuning"], "last", smaller=False)
-        assert not chosen.at_an_end.any(), part
-        assert full[part]["fresh"].learning_rate.equals(chosen.learning_rate), part
+@pytest.mark.parametrize("part", DECISIONS)
+def test_a_decision_is_trained_until_no_arm_gains_a_point_or_its_steps_are_doubled(full, part):
+    c = tuning.CONFIGURATION[part.removeprefix("no ")]
+    assert full[part]["steps"] in [c["steps"] * 2**k for k in range(c["doublings"] + 1)]
+    done = (horizon.gained(full[part]["fresh"]) <= horizon.GAIN).all()
+    assert done or full[part]["steps"] == c["steps"] * 2 ** c["doublings"]
+    reference, _ = results.REFERENCES.get(part, (part, None))
+    assert full[reference]["steps"] == full[part]["steps"]
+
+
+@pytest.mark.parametrize("part", DECISIONS)
+def test_the_best_rates_lie_inside_their_grids(full, part):
+    chosen = studies.best(full[part]["tuning"], "accuracy", smaller=False)
+    assert not chosen.at_an_end.any()
+    assert full[part]["fresh"].learning_rate.equals(chosen.learning_rate)
+
+
+def test_the_best_rates_of_all_momenta_lie_inside_their_grid(full):
     rates = tuning.CONFIGURATION["momentum"]["learning_rates"]
-    found = full["momentum"]["fresh"].learning_rate.sel(steps=[300, 600], momentum=slice(0.01, 0.5))
+    found = full["momentum"]["fresh"].learning_rate
     assert not found.isin([rates[0], rates[-1]]).any()
 
 
@@ -70,77 +83,72 @@ def lost(effect, digits):
     return f"{mean:.{digits}f} points ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def test_the_page_says_which_arms_still_gain(full, page):
-    """Points of mean accuracy in the second half of the training."""
-    gained = {}
-    for part in (*tuning.ARMS, *(f"no {name}" for name in tuning.WITHOUT)):
-        mean = 100 * full[part]["fresh"].accuracy.mean("seed")
-        more = mean.isel(steps=1, drop=True) - mean.isel(steps=0, drop=True)
-        gained[part] = more.stack(arm=more.dims).reset_index("arm")
-    raw = gained["preparation"]
-    slow = raw.preparation.isin(["raw", "raw, hidden layers"])
-    layers = np.sort(gained["layers"].values)
-    decay, dropout, eps = (gained[name] for name in ("decay", "dropout", "epsilon"))
-    said = (
-        f"raw columns still gain up to {raw[slow].max().item():.1f} points, one arm of six layers "
-        f"{layers[-1]:.1f} and the others about 1, a decay of 0.03 up to "
-        f"{decay[decay.decay == 0.03].max().item():.1f}, dropout of a half up to "
-        f"{dropout[dropout['drop'] == 0.5].max().item():.1f}, and an $\\varepsilon$ of 10 gains "
-        f"{eps[eps.eps == 10].item():.1f}"
-    )
-    assert said in page
-    np.testing.assert_allclose(layers[:-1], 1, atol=0.5)
-    others = (
-        raw[~slow], decay[decay.decay != 0.03], dropout[dropout["drop"] != 0.5],
-        eps[eps.eps != 10], gained["no decay"], gained["no dropout"],
-    )  # fmt: skip
-    assert max(one.max().item() for one in others) < 1
+def won(effect, digits=1):
+    """What an arm gains, as the page writes it."""
+    return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*effect, d=digits)
+
+
+def test_the_page_says_how_long_is_long_enough(full, page):
+    gained = {part: 100 * horizon.gained(full[part]["fresh"]) for part in DECISIONS}
+    raw = gained["preparation"].preparation == "raw"
+    rest = [one for part, one in gained.items() if part != "preparation"]
+    rest.append(gained["preparation"].where(~raw))
+    assert max(one.max().item() for one in rest) < 1
+    most = gained["preparation"].sel(preparation="raw")
+    assert (most > 1).all()
+    assert f"raw columns, which gain up to {most.max().item():.1f}," in page
+    assert f"still gains {most.sel(of='pixels').item():.1f} in the second half" in page
+    assert {full[part]["steps"] for part in DECISIONS} == {2400}
+    assert "on ten others, after 2400 steps" in page
+    assert "up to 1200 steps" in page
+    assert max(tuning.CONFIGURATION["momentum"]["moments"]) == 1200
 
 
 def test_what_the_page_says_of_rates_is_in_the_record(full, page):
     wide = results.widths(full["start"]).mean("seed")
-    assert f"90 % over {wide.sel(normalization='batch').values[0]:.1f} decades" in page
-    assert wide.sel(normalization="none").values[0] == 0
-    assert wide.sel(normalization="batch").values[-1] == 1
+    batch, none = (wide.sel(normalization=kind).values for kind in ("batch", "none"))
+    assert f"90 % over {batch[0]:.1f} decades" in page
+    assert f"works over {batch[-1]:.1f} decades only" in page
+    assert none[0] == none[-1] == 0
     *_, torchs, he, _ = results.widening(full["start"]).values()
     assert (
         "{:.1f} decades ({:.1f} to {:.1f}), from torch's {:.1f}.".format(*he, torchs.mean) in page
     )
-    assert (full["start"]["last"].sel(learning_rate=[10.0, 30.0]) < 0.5).all()
+    assert (full["start"].accuracy.sel(learning_rate=[10.0, 30.0]) < 0.5).all()
+    halfway = full["start"].drop_vars("accuracy").rename(half="accuracy")
+    narrower = batch - results.widths(halfway).mean("seed").sel(normalization="batch").values
+    assert f"{narrower.min():.1f} to {narrower.max():.1f} decades narrower" in page
+    steps = tuning.CONFIGURATION["start"]["steps"]
+    assert f"takes eight seeds and {steps} steps" in page
 
 
 def test_what_the_page_says_of_layers_is_in_the_record(full, page):
     found = {arm: one for (arm,), one in results.effects(full, "layers").items()}
-    assert f"{-found['first'].mean - 0.005:.1f} points to be had" in page
-    every_other = found["every other"]
-    ends = (-every_other.mean, -every_other.high, -every_other.low)
-    assert "every other layer {:.1f} ({:.1f} to {:.1f})".format(*ends) in page
-    output = found["all and the output"]
-    assert f"beyond {max(-output.low, output.high):.1f} points" in page
-    assert {arm for arm, one in found.items() if one.separates} == {"first", "every other"}
-    none = found["none"]
-    said = f"{-none.mean:.1f} points (−{none.high:.1f} to {-none.low:.1f})"
-    assert said in page
-    last = 100 * full["layers"]["fresh"]["last"]
-    behind = last.sel(where="all", drop=True) - last.sel(where="none", drop=True)
-    worst = behind.argmax("seed")
-    assert behind[worst] > behind.sum() / 2
-    assert f"ended at {last.sel(where='none')[worst].item():.0f} %" in page
+    assert f"layers costs {lost(found['none'], 1)}" in page
+    assert {arm for arm, one in found.items() if one.separates} == {"none"}
+    some = [found[arm] for arm in ("first", "last", "every other")]
+    widest = max(some, key=lambda one: one.high - one.low)
+    assert widest == found["first"]
+    assert f"for the first alone, is −{-widest.low:.1f} to {widest.high:.1f}" in page
 
 
 def test_what_the_page_says_of_momentum_is_in_the_record(full, page):
-    small, large = (results.momenta(full["momentum"], size, 600) for size in (32, 4))
-    assert lost(small[0.001], 0) in page
-    assert [one for one in small if small[one].separates] == [0.001]
-    assert lost(large[1.0], 0) in page
-    few = {size: results.momenta(full["momentum"], size, 30) for size in (4, 32, 256)}
-    assert [one for one in few[4] if not few[4][one].separates] == [0.3, 0.5]
-    assert not any(few[size][1.0].separates for size in (32, 256))
-    chosen = full["momentum"]["fresh"].learning_rate
-    largest = tuning.CONFIGURATION["momentum"]["learning_rates"][-1]
-    at_the_end = (chosen == largest).any(["batch_size", "momentum"])
-    assert at_the_end.steps[at_the_end.values].max() == 300
-    assert "After up to 300 steps the best rate was at times 3" in page
+    momentum = full["momentum"]
+    after = {steps: results.momenta(momentum, 32, steps) for steps in (600, 1200)}
+    assert f"costs {lost(after[600][0.001], 0)} after 600 steps" in page
+    assert (
+        "still {0:.0f} ({2:.0f} to {1:.0f})".format(*(-end for end in after[1200][0.001])) in page
+    )
+    assert 0.5 < 0.999**600 < 0.6
+    assert [one for one in after[1200] if after[1200][one].separates] == [0.001, 1.0]
+    whole, small = after[1200][1.0], results.momenta(momentum, 4, 1200)[1.0]
+    text = "{:.0f} ({:.0f} to {:.0f})".format(*(-end for end in (small[0], small[2], small[1])))
+    assert f"costs {lost(whole, 0)}, and {text} with batches of 4" in page
+    for size in (32, 256):
+        few = results.momenta(momentum, size, 30)[0.3]
+        assert few.separates
+        assert f"{few.mean:.1f}" == "1.5"
+    assert "leads 0.1 by 1.5 points" in page
     one = full["paths"].isel(learning_rate=0).sel(batch_size=32, layer=2, momentum=1.0)
     assert f"an error of {float(one.noise):.2f} deviations" in page
     assert f"and {one.measured.mean().item():.2f} is measured" in page
@@ -148,8 +156,11 @@ def test_what_the_page_says_of_momentum_is_in_the_record(full, page):
 
 def test_what_the_page_says_of_epsilon_is_in_the_record(full, page):
     found = {eps: one for (_, eps), one in results.effects(full, "epsilon").items()}
-    assert f"{-found[10.0].mean:.1f} points behind" in page
+    ten = found[10.0]
+    assert f"{-ten.mean:.1f} points behind ({-ten.high:.1f} to {-ten.low:.1f})" in page
     assert [eps for eps, one in found.items() if one.separates] == [10.0]
+    variance = full["epsilon"]["fresh"].end.sel(inputs="yes", eps=10.0).median().item()
+    assert f"until the variance is {variance:.1f}," in page
 
 
 def test_the_page_says_what_a_speck_on_a_dark_pixel_becomes(full, page):
@@ -163,8 +174,8 @@ def test_the_page_says_what_a_speck_on_a_dark_pixel_becomes(full, page):
         lit.append(bool(specks[-1]))
     np.testing.assert_allclose(largest[lit], np.array(specks)[lit] / 1e-6, rtol=1e-3)
     assert (largest[~np.array(lit)] < 1000).all()
-    assert sum(lit) == 5
-    assert "Five of the eight seeds met" in page
+    assert sum(lit) == 7
+    assert "Seven of the ten seeds met" in page
     faintest = min(speck for speck in specks if speck)
     assert faintest == 1 / 16
     at = [f"{faintest / eps**0.5:,.0f}".replace(",", " ") for eps in (1e-12, 1e-5)]
@@ -173,41 +184,69 @@ def test_the_page_says_what_a_speck_on_a_dark_pixel_becomes(full, page):
 
 
 def test_what_the_page_says_of_preparation_is_in_the_record(full, page):
-    found = {arm: one for (arm,), one in results.effects(full, "preparation", of="cancer").items()}
-    assert f"trails by {-found['raw'].mean:.0f} points" in page
-    alone = found["raw, hidden layers"]
-    assert f"still by {-alone.mean:.0f} ({-alone.high:.0f} to {-alone.low:.0f})" in page
-    pixels = {arm: one for (arm,), one in results.effects(full, "preparation", of="pixels").items()}
-    reach = [max(-one.low, one.high) for one in (found["raw, inputs"], pixels["raw, inputs"])]
-    assert "within {:.1f} points here and {:.1f} on".format(*reach) in page
+    cancer, pixels = (
+        {arm: one for (arm,), one in results.effects(full, "preparation", of=of).items()}
+        for of in ("cancer", "pixels")
+    )
+    alone = cancer["raw, hidden layers"]
+    assert f"trails by {lost(alone, 0)}, and no batch norm by {-cancer['raw'].mean:.0f}," in page
+    assert not cancer["raw"].separates
+    raw = 100 * full["preparation"]["fresh"].accuracy.sel(of="cancer", preparation="raw")
+    lowest, second = np.sort(raw.values)[:2]
+    assert f"one seed at {lowest:.0f} %" in page
+    assert second > 88
+    inputs = cancer["raw, inputs"]
+    ahead = won(pixels["raw, inputs"]).replace(" (", " points ahead (")
+    reach = max(-inputs.low, inputs.high)
+    assert f"within {reach:.1f} points, and on the scaled digits {ahead}" in page
     raw, alone = (-pixels[arm].mean for arm in ("raw", "raw, hidden layers"))
     assert f"trail by {raw:.0f} points, and by {alone:.0f} with" in page
 
 
 def test_what_the_page_says_of_dropout_is_in_the_record(full, page):
-    ratios = full["dropout"]["fresh"].measured.sel({"drop": 0.5}).mean("seed").values
-    assert f"leave {ratios[0]:.2f} of the variance" in page
-    assert f"to average over, {ratios[1]:.2f}." in page
+    before, after, last = runs.PLACES
+    ratios = full["dropout"]["fresh"].measured.sel({"drop": 0.5}).mean("seed")
+    assert f"leave {ratios.sel(place=before).item():.2f} of the variance" in page
+    assert f"to average over, {ratios.sel(place=after).item():.2f}." in page
     found = results.effects(full, "dropout")
-    both = [-found[place, 0.5].mean for place in ("before batch norm", "after the activation")]
+    both = [-found[place, 0.5].mean for place in (before, after)]
     assert "{:.1f} and {:.1f} points at a half".format(*both) in page
-    last = 100 * full["dropout"]["fresh"]["last"]
-    before, after = (last.sel(place=place).reset_coords(drop=True) for place in runs.PLACES[:2])
-    apart = [
-        studies.difference(after[i], before[i], looked_at=3) for i in range(last.sizes["drop"])
+    free = found[last, 0.5]
+    assert f"nothing: {abs(free.mean):.1f} points, within {max(-free.low, free.high):.1f}." in page
+    accuracy = 100 * full["dropout"]["fresh"].accuracy.sel({"drop": 0.5}, drop=True)
+    leads = [
+        studies.difference(
+            *(accuracy.sel(place=one, drop=True) for one in (last, other)), looked_at=9
+        )
+        for other in (before, after)
     ]
-    assert [one.separates for one in apart] == [False, False, True]
-    assert "{:.1f} points more ({:.1f} to {:.1f}".format(*apart[-1]) in page
+    said = [won(lead) for lead in leads]
+    said[0] = said[0].replace(" (", " points (")
+    assert "before batch norm by {}, and that after the activation by {},".format(*said) in page
 
 
 def test_what_the_page_says_of_decay_is_in_the_record(full, page):
     found = results.effects(full, "decay")
     assert {arm for arm, one in found.items() if one.separates} == {
-        (kind, 0.03) for kind in ("all", "weights", "γ and β")
+        ("all", 0.003), ("weights", 0.001), ("weights", 0.003),
+    }  # fmt: skip
+    assert (
+        f"{won(found['all', 0.003])} on all parameters and {won(found['weights', 0.003])}" in page
+    )
+    accuracy = 100 * full["decay"]["fresh"].accuracy
+    spared = {
+        decay: studies.difference(
+            *(accuracy.sel(decayed=of, decay=decay, drop=True) for of in ("weights", "all")),
+            looked_at=4,
+        )
+        for decay in accuracy.decay.values
     }
-    assert f"alone {lost(found['γ and β', 0.03], 1)}" in page
-    scales = full["decay"]["fresh"].scale.sel(decayed="all", decay=0.01).mean("seed").values
-    usual = full["no decay"]["fresh"].scale.mean(["seed", "decayed", "decay"]).values
+    assert not any(one.separates for one in spared.values())
+    strong = spared[0.003]
+    reach = max(-strong.low, strong.high)
+    assert f"at 0.003 it is {abs(strong.mean):.1f} points, within {reach:.1f}." in page
+    scales = full["decay"]["fresh"].scale.sel(decayed="all", decay=0.01).values
+    usual = full["no decay"]["fresh"].scale.values.ravel()
     assert f"ended at {scales[0]:.2f} (root mean square) where it is {usual[0]:.2f}" in page
     assert f"ended at {scales[1]:.2f}; without decay it grows to {usual[1]:.2f}" in page
 

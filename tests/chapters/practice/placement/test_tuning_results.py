@@ -14,7 +14,7 @@ def test_effects_are_points_ahead_of_the_reference():
         coords={"where": list(values), "seed": [1, 2]},
         dims=("where", "seed"),
     )
-    found = results.effects({"layers": {"fresh": xr.Dataset({"last": last})}}, "layers")
+    found = results.effects({"layers": {"fresh": xr.Dataset({"accuracy": last})}}, "layers")
     assert list(found) == [("none",), ("first",)]
     assert found[("none",)].mean == pytest.approx(-15)
     assert found[("first",)].mean == pytest.approx(-5)
@@ -25,5 +25,5 @@ def test_widths_count_half_decades():
         np.array([[[0.95, 0.2], [0.9, 0.9], [0.1, 0.99]]]),
         dims=("normalization", "learning_rate", "seed"),
     )
-    assert results.widths(xr.Dataset({"last": last})).values.tolist() == [[1.0, 1.0]]
-    assert results.widths(xr.Dataset({"last": last}), 0.15).values.tolist() == [[1.0, 1.5]]
+    assert results.widths(xr.Dataset({"accuracy": last})).values.tolist() == [[1.0, 1.0]]
+    assert results.widths(xr.Dataset({"accuracy": last}), 0.15).values.tolist() == [[1.0, 1.5]]

@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from bncore.chapters.practice.placement import horizon
 from bncore.chapters.practice.placement import tuning_runs as runs
+from bncore.lab import together
 from bncore.lab.inference import accuracy
 
 EPS = float(np.finfo(np.float32).eps)
+DOUBLE = float(np.finfo(float).eps)
 WIDTHS = (5, 4, 4, 3)
 
 
@@ -127,16 +130,27 @@ def test_decay_reaches_what_it_is_said_to_reach():
     assert (runs.by_decay("weights", 1.0, (0.1,), (0,), steps=30)["scale"] > 0.8).all()
 
 
-def test_accuracies_are_those_of_the_networks_that_come_back():
-    models, splits, found = runs.accuracies(
-        lambda seed: runs.network(runs.WIDTHS, (1, 2), seed), (0.1, 0.3), (0, 1), 20
-    )
-    last = [
-        accuracy(model, one.x_test, one.y_test) for model, one in zip(models, splits, strict=True)
-    ]
-    assert found["last"].tolist() == last
-    assert found["accuracy"].shape == (2, 2)
-    assert found["accuracy"][:, 1].tolist() == last
+@pytest.mark.parametrize("steps", [20, 60])
+def test_accuracies_are_means_of_those_before_the_half_and_before_the_end(steps):
+    """Of networks that a loop of its own trains, stopped at each moment."""
+
+    def make(seed):
+        return runs.network(runs.WIDTHS, (1, 2), seed)
+
+    rates, seeds, values = (0.1, 0.3), (0, 1), {}
+    for stop in horizon.moments(steps):
+        models = [make(seed) for seed in seeds]
+        splits = [runs.digits(seed) for seed in seeds]
+        together.train(models, splits, stop, runs.BATCH, learning_rate=rates, seeds=seeds)
+        values[stop] = [
+            accuracy(model, one.x_test, one.y_test)
+            for model, one in zip(models, splits, strict=True)
+        ]
+    found = runs.accuracies(make, rates, seeds, steps)[2]
+    before = [one for stop, one in values.items() if stop <= steps // 2]
+    after = [one for stop, one in values.items() if stop > steps // 2]
+    np.testing.assert_allclose(found["half"], np.mean(before, axis=0), rtol=16 * DOUBLE)
+    np.testing.assert_allclose(found["accuracy"], np.mean(after, axis=0), rtol=16 * DOUBLE)
 
 
 def test_a_pixel_that_is_dark_in_training_is_blown_up_at_test_by_a_tiny_epsilon():
