@@ -1,102 +1,28 @@
-"""What torch, Keras, Flax and the paper mean by the same words.
+"""What torch, Keras, Flax, the paper and seven others mean by the same words.
 
-The four disagree on momentum, on the variance they keep, on epsilon and on every name;
-``conventions`` goes from one to another.
-Sources: each framework's own documentation, cited in ``CONVENTIONS``.
+They disagree on momentum, on the variance they keep, on epsilon and on every name;
+``conventions`` goes from one to another. Caffe's gamma and beta are those of a Scale layer. Haiku has
+a counter beside each average, always equal, and its arrays have axes of length 1 to be raveled away.
+Equinox has a convention for each ``mode``. MLX kept the biased variance up to 0.32.0. Chainer takes a
+plain average too, where a call says ``finetune=True``.
+Sources: each framework's own documentation or code, cited in ``CONVENTIONS``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import Decimal
 from types import MappingProxyType
-from typing import Literal
 
-from bncore import arguments as check
+from bncore.mechanics.convention import Convention
 
 __all__ = ["CONVENTIONS", "Convention", "markdown", "table"]
 
-
-@dataclass(frozen=True)
-class Convention:
-    """How one framework words, initialises and updates batch normalization.
-
-    Attributes
-    ----------
-    title : str
-        Name to print.
-    momentum : float or None
-        Default of the setting; None stands for the plain average over the batches.
-    momentum_weighs : "new", "old" or None
-        Which side of the update the setting multiplies: the newest batch or the old average.
-    plain_average : bool
-        Whether the framework offers the plain average over the batches.
-    eps : float or None
-        Default; None where none is given.
-    variance : "unbiased" or "biased"
-        Divisor of the variance that is kept for inference: m - 1 or m, with m values a feature.
-        In training all of them normalise with divisor m.
-    initial : tuple of float, or None
-        Mean and variance before the first batch.
-    feature_axis : int or None
-        Default axis of the features; None where the axis is not fixed.
-    optional_together : bool
-        Whether gamma and beta can only be dropped together.
-    names : mapping of str to str
-        Its word for each of gamma, beta, mean, var, updates, momentum and eps that it has.
-    source : str
-        Where this is documented.
-    """
-
-    title: str
-    momentum: float | None
-    momentum_weighs: Literal["new", "old"] | None
-    plain_average: bool
-    eps: float | None
-    variance: Literal["unbiased", "biased"]
-    initial: tuple[float, float] | None
-    feature_axis: int | None
-    optional_together: bool
-    names: Mapping[str, str]
-    source: str
-
-    def newest_weight(self, momentum: float | int | None) -> float | None:
-        """Weight of the newest batch in the average; None for the plain average.
-
-        Raises
-        ------
-        TypeError
-            If momentum is not a real number.
-        ValueError
-            If momentum lies outside [0, 1], is None where there is no plain average, or a number
-            where there is nothing else.
-        """
-        if momentum is None:
-            if not self.plain_average:
-                raise ValueError(
-                    f"momentum is None, expected a number: {self.title} has no plain average"
-                )
-            return None
-        momentum = check.fraction("momentum", momentum)
-        if self.momentum_weighs is None:
-            raise ValueError(
-                f"momentum is {momentum}, expected None: {self.title} averages all batches alike"
-            )
-        return momentum if self.momentum_weighs == "new" else _complement(momentum)
-
-    def momentum_for(self, weight: float | None) -> float | None:
-        """The setting that gives the newest batch this weight: the inverse of ``newest_weight``.
-
-        The complement is taken in decimal, so that 0.1 becomes 0.9, and 0.1 again.
-        """
-        if weight is None or self.momentum_weighs != "old":
-            return weight
-        return _complement(weight)
-
-    def setting_names(self) -> list[str]:
-        """Its words for momentum and eps, where it has them."""
-        return [self.names[key] for key in ("momentum", "eps") if key in self.names]
-
-
+_TORCH_NAMES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+    "momentum": "momentum",
+    "eps": "eps",
+}
 _KERAS_NAMES = {
     "gamma": "gamma",
     "beta": "beta",
@@ -104,6 +30,14 @@ _KERAS_NAMES = {
     "var": "moving_variance",
     "momentum": "momentum",
     "eps": "epsilon",
+}
+_EQUINOX_NAMES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "mean": "mean",
+    "var": "var",
+    "momentum": "momentum",
+    "eps": "eps",
 }
 
 CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
@@ -115,30 +49,18 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             plain_average=True,
             eps=1e-5,
             variance="unbiased",
-            initial=(0.0, 1.0),
             feature_axis=1,
             optional_together=True,
-            names={
-                "gamma": "weight",
-                "beta": "bias",
-                "mean": "running_mean",
-                "var": "running_var",
-                "updates": "num_batches_tracked",
-                "momentum": "momentum",
-                "eps": "eps",
-            },
+            names=_TORCH_NAMES | {"updates": "num_batches_tracked"},
             source="https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm1d.html",
         ),
         "keras": Convention(
             title="Keras 3",
             momentum=0.99,
             momentum_weighs="old",
-            plain_average=False,
             eps=1e-3,
             variance="biased",
-            initial=(0.0, 1.0),
             feature_axis=-1,
-            optional_together=False,
             names=_KERAS_NAMES,
             source="https://keras.io/api/layers/normalization_layers/batch_normalization/",
         ),
@@ -146,12 +68,9 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             title="fused Keras 2",
             momentum=0.99,
             momentum_weighs="old",
-            plain_average=False,
             eps=1e-3,
             variance="unbiased",
-            initial=(0.0, 1.0),
             feature_axis=-1,
-            optional_together=False,
             names=_KERAS_NAMES,
             source="https://github.com/tensorflow/tensorflow/issues/55545",
         ),
@@ -159,12 +78,9 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             title="Flax",
             momentum=0.99,
             momentum_weighs="old",
-            plain_average=False,
             eps=1e-5,
             variance="biased",
-            initial=(0.0, 1.0),
             feature_axis=-1,
-            optional_together=False,
             names={
                 "gamma": "scale",
                 "beta": "bias",
@@ -182,10 +98,8 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             momentum=None,
             momentum_weighs=None,
             plain_average=True,
-            eps=None,
             variance="unbiased",
             initial=None,
-            feature_axis=None,
             optional_together=True,
             names={
                 "gamma": "gamma",
@@ -196,12 +110,136 @@ CONVENTIONS: Mapping[str, Convention] = MappingProxyType(
             },
             source="https://arxiv.org/abs/1502.03167",
         ),
+        "onnx": Convention(
+            title="ONNX",
+            momentum=0.9,
+            momentum_weighs="old",
+            eps=1e-5,
+            variance="biased",
+            initial="given",
+            feature_axis=1,
+            optional_together=True,
+            names={
+                "gamma": "scale",
+                "beta": "B",
+                "mean": "input_mean",
+                "var": "input_var",
+                "momentum": "momentum",
+                "eps": "epsilon",
+            },
+            source="https://onnx.ai/onnx/operators/onnx__BatchNormalization.html",
+        ),
+        "caffe": Convention(
+            title="Caffe",
+            momentum=0.999,
+            momentum_weighs="old",
+            plain_average=True,
+            eps=1e-5,
+            variance="unbiased",
+            initial=(0.0, 0.0),
+            keeps="sums",
+            feature_axis=1,
+            optional_together=True,
+            names={
+                "gamma": "Scale.blobs[0]",
+                "beta": "Scale.blobs[1]",
+                "mean": "blobs[0]",
+                "var": "blobs[1]",
+                "weight": "blobs[2]",
+                "momentum": "moving_average_fraction",
+                "eps": "eps",
+            },
+            source="https://github.com/BVLC/caffe/blob/master/src/caffe/layers/batch_norm_layer.cpp",
+        ),
+        "chainer": Convention(
+            title="Chainer",
+            momentum=0.9,
+            momentum_weighs="old",
+            eps=2e-5,
+            variance="unbiased",
+            feature_axis=1,
+            names={
+                "gamma": "gamma",
+                "beta": "beta",
+                "mean": "avg_mean",
+                "var": "avg_var",
+                "momentum": "decay",
+                "eps": "eps",
+            },
+            source=(
+                "https://docs.chainer.org/en/stable/reference/generated/"
+                "chainer.links.BatchNormalization.html"
+            ),
+        ),
+        "haiku": Convention(
+            title="Haiku",
+            momentum=None,
+            momentum_weighs="old",
+            eps=1e-5,
+            variance="biased",
+            initial=(0.0, 0.0),
+            keeps="both",
+            feature_axis=-1,
+            names={
+                "gamma": "scale",
+                "beta": "offset",
+                "mean": "mean_ema/average",
+                "var": "var_ema/average",
+                "hidden_mean": "mean_ema/hidden",
+                "hidden_var": "var_ema/hidden",
+                "updates": "counter",
+                "momentum": "decay_rate",
+                "eps": "eps",
+            },
+            source="https://dm-haiku.readthedocs.io/en/latest/api.html#batchnorm",
+        ),
+        "equinox": Convention(
+            title="Equinox",
+            momentum=0.99,
+            momentum_weighs="old",
+            eps=1e-5,
+            variance="biased",
+            keeps="hidden",
+            feature_axis=1,
+            optional_together=True,
+            names=_EQUINOX_NAMES | {"updates": "batch_counter"},
+            source="https://docs.kidger.site/equinox/api/nn/normalisation/",
+        ),
+        "equinox-ema": Convention(
+            title="Equinox-ema",
+            momentum=0.99,
+            momentum_weighs="old",
+            eps=1e-5,
+            variance="biased",
+            initial=None,
+            training="average",
+            feature_axis=1,
+            optional_together=True,
+            names=_EQUINOX_NAMES,
+            source="https://docs.kidger.site/equinox/api/nn/normalisation/",
+        ),
+        "mlx": Convention(
+            title="MLX",
+            momentum=0.1,
+            momentum_weighs="new",
+            eps=1e-5,
+            variance="unbiased",
+            feature_axis=-1,
+            optional_together=True,
+            names=_TORCH_NAMES,
+            source="https://github.com/ml-explore/mlx/pull/3817",
+        ),
     }
 )
 
 
-def table() -> list[dict[str, str]]:
+def table(*more: Convention) -> list[dict[str, str]]:
     """The conventions side by side: one row for each question, one column for each framework.
+
+    Parameters
+    ----------
+    *more : Convention
+        Conventions of one's own, to stand beside those in ``CONVENTIONS``.
 
     Returns
     -------
@@ -216,68 +254,94 @@ def table() -> list[dict[str, str]]:
         }[c.momentum_weighs],
         "default momentum": lambda c: _or_dash(c.momentum),
         "update": _update_rule,
-        "batches looked back over": lambda c: (
-            "all" if c.momentum is None else f"{1 / c.newest_weight(c.momentum):.0f}"
-        ),
-        "plain average": lambda c: (
-            "always"
-            if c.momentum_weighs is None
-            else "momentum=None"
-            if c.plain_average
-            else "not offered"
-        ),
+        "batches looked back over": _window,
+        "setting for the plain average": _plain_average,
         "variance kept, divisor": lambda c: {"unbiased": "m − 1", "biased": "m"}[c.variance],
-        "variance in training, divisor": lambda c: "m",
+        "normalises in training": lambda c: {
+            "batch": "the batch, divisor m",
+            "average": "the running average",
+        }[c.training],
+        "initial mean, variance": _initial,
+        "used at inference": lambda c: {
+            "average": "what is kept",
+            "hidden": "kept ÷ (1 − oldᵗ)",
+            "both": "kept ÷ (1 − oldᵗ), kept too",
+            "sums": "kept sum ÷ kept weight",
+        }[c.keeps],
         "epsilon": lambda c: "unspecified" if c.eps is None else f"{c.eps:g}",
-        "initial mean, variance": lambda c: (
-            "none" if c.initial is None else "{:g}, {:g}".format(*c.initial)
-        ),
         "axis of the features": lambda c: _or_dash(c.feature_axis),
         "scale γ": lambda c: _code(c, "gamma"),
         "shift β": lambda c: _code(c, "beta"),
         "mean": lambda c: _code(c, "mean"),
         "variance": lambda c: _code(c, "var"),
         "number of batches": lambda c: _code(c, "updates"),
+        "name of momentum": lambda c: _code(c, "momentum"),
         "name of epsilon": lambda c: _code(c, "eps"),
-        "source": lambda c: f"[{c.title}]({c.source})",
+        "source": lambda c: f"[{c.title}]({c.source})" if c.source else c.title,
     }
+    conventions = (*CONVENTIONS.values(), *more)
     return [
-        {"": question} | {c.title: answer(c) for c in CONVENTIONS.values()}
+        {"": question} | {c.title: answer(c) for c in conventions}
         for question, answer in questions.items()
     ]
 
 
-def markdown() -> str:
+def markdown(*more: Convention) -> str:
     """``table`` as a Markdown table: beside each question its answers, and who gives them.
 
-    Two columns fit on a phone, and frameworks that agree stand together.
+    Two columns fit on a phone. Frameworks that agree stand together, and of an answer that most of
+    them give, the last, it says only that all others give it.
     """
     lines = ["| question | answers |", "| --- | --- |"]
-    for row in table():
+    for row in table(*more):
         question, *answers = row.values()
         given = {}
         for title, answer in zip(list(row)[1:], answers, strict=True):
             given.setdefault(answer.replace("—", "none"), []).append(title)
-        if question == "source":
-            cells = list(given)
-        else:
-            cells = [
-                f"{answer} ({'all' if len(who) == len(answers) else ', '.join(who)})"
-                for answer, who in given.items()
-            ]
+        cells = list(given) if question == "source" else _grouped(given, len(answers))
         lines.append(f"| {question} | {'<br>'.join(cells)} |")
     return "\n".join(lines)
 
 
-def _complement(fraction):
-    return float(1 - Decimal(repr(fraction)))
+def _grouped(given, count):
+    most = max(given, key=lambda answer: len(given[answer]))
+    if 2 * len(given[most]) <= count:
+        return [f"{answer} ({', '.join(who)})" for answer, who in given.items()]
+    few = {answer: who for answer, who in given.items() if answer != most}
+    cells = [f"{answer} ({', '.join(who)})" for answer, who in few.items()]
+    return [*cells, f"{most} ({'all others' if few else 'all'})"]
 
 
 def _update_rule(convention):
-    if convention.momentum is None:
+    if convention.default_is_plain:
         return "mean over the batches"
+    if convention.momentum is None:
+        return "—"
     weight = convention.newest_weight(convention.momentum)
-    return f"{_complement(weight):g} × old + {weight:g} × batch"
+    return f"{1 - weight:g} × old + {weight:g} × batch"
+
+
+def _window(convention):
+    if convention.default_is_plain:
+        return "all"
+    if convention.momentum is None:
+        return "—"
+    return f"{1 / convention.newest_weight(convention.momentum):.0f}"
+
+
+def _plain_average(convention):
+    if convention.momentum_weighs is None:
+        return "none needed"
+    if not convention.plain_average:
+        return "not offered"
+    value = convention.momentum_for(None)
+    return f"{convention.names['momentum']}={value if value is None else f'{value:g}'}"
+
+
+def _initial(convention):
+    if isinstance(convention.initial, tuple):
+        return "{:g}, {:g}".format(*convention.initial)
+    return "the first batch's" if convention.initial is None else "given by the user"
 
 
 def _or_dash(value):

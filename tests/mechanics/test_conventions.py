@@ -1,5 +1,7 @@
 """Converted states equal what each framework's documented update rule gives on the same batches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from bncore.mechanics.conventions import (
     CONVENTIONS,
+    Convention,
     convert_settings,
     convert_state,
     rename_state,
@@ -15,7 +18,9 @@ from bncore.mechanics.conventions import (
 from bncore.mechanics.inference import RunningStatistics, normalize, population_statistics
 
 FEATURES = 3
-FRAMEWORKS = ("torch", "keras", "keras-fused", "flax")
+FRAMEWORKS = (
+    "torch", "keras", "keras-fused", "flax", "onnx", "caffe", "chainer", "haiku", "equinox", "mlx",
+)  # fmt: skip
 EPS = float(np.finfo(np.float64).eps)
 seeds = st.integers(0, 2**32 - 1)
 momenta = st.integers(1, 99).map(lambda percent: percent / 100)
@@ -60,12 +65,84 @@ def run_flax(batches, momentum):
     return state
 
 
+def run_sums(batches, momentum):
+    """Caffe: sums of which the old part is multiplied by the setting, and their weight alike."""
+    mean, var, weight = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(1)
+    for x in batches:
+        weight = momentum * weight + 1
+        mean = momentum * mean + x.mean(0)
+        var = momentum * var + len(x) / (len(x) - 1) * x.var(0)
+    state = {"Scale.blobs[0]": np.ones(FEATURES), "Scale.blobs[1]": np.zeros(FEATURES)}
+    return state | {"blobs[0]": mean, "blobs[1]": var, "blobs[2]": weight}
+
+
+def run_haiku(batches, momentum):
+    """Averages from 0, and beside them the same divided by what the batches weigh in them."""
+    state = {"scale": np.ones(FEATURES), "offset": np.zeros(FEATURES)}
+    hidden = {"mean_ema": np.zeros(FEATURES), "var_ema": np.zeros(FEATURES)}
+    average = dict(hidden)
+    for count, x in enumerate(batches, start=1):
+        for name, batch in (("mean_ema", x.mean(0)), ("var_ema", x.var(0))):
+            hidden[name] = hidden[name] * momentum + batch * (1 - momentum)
+            average[name] = hidden[name] / (1 - momentum**count)
+    state |= {f"{name}/hidden": value for name, value in hidden.items()}
+    state |= {f"{name}/average": value for name, value in average.items()}
+    return state | {"counter": np.array(len(batches))}
+
+
+def renamed(run, names, **settings):
+    """A rule under other names."""
+    return lambda batches, momentum: {
+        names[key]: value for key, value in run(batches, momentum, **settings).items()
+    }
+
+
+def renaming(old, new):
+    old, new = CONVENTIONS[old].names, CONVENTIONS[new].names
+    return {old[key]: new[key] for key in ("gamma", "beta", "mean", "var")}
+
+
+def run_equinox(batches, momentum):
+    state = renamed(run_keras, renaming("keras", "equinox"))(batches, momentum)
+    return state | {"batch_counter": np.array(len(batches))}
+
+
+def run_mlx(batches, momentum):
+    state = run_torch(batches, momentum)
+    del state["num_batches_tracked"]
+    return state
+
+
 RUN = {
     "torch": run_torch,
     "keras": run_keras,
     "keras-fused": lambda batches, momentum: run_keras(batches, momentum, ddof=1),
     "flax": run_flax,
+    "onnx": renamed(run_keras, renaming("keras", "onnx")),
+    "caffe": run_sums,
+    "chainer": renamed(run_keras, renaming("keras", "chainer"), ddof=1),
+    "haiku": run_haiku,
+    "equinox": run_equinox,
+    "mlx": run_mlx,
 }
+
+STARTED = {
+    key: replace(CONVENTIONS[key], initial=(0.0, 1.0)) if key == "onnx" else key
+    for key in FRAMEWORKS
+}
+"""ONNX leaves the initial values to the user: here they are torch's."""
+
+
+def used(state, key, momentum):
+    """Mean and variance that the framework divides by at inference."""
+    names = CONVENTIONS[key].names
+    mean, var = state[names["mean"]], state[names["var"]]
+    if key == "caffe":
+        return (mean / state["blobs[2]"], var / state["blobs[2]"]) if state["blobs[2]"] else (0, 0)
+    if key == "equinox" and state["batch_counter"]:
+        batches = 1 - momentum ** state["batch_counter"]
+        return mean / batches, var / batches
+    return mean, var
 
 
 def rounding(batches):
@@ -84,16 +161,42 @@ pairs = pytest.mark.parametrize(
 )
 
 
+def gathered(batches, key, weight):
+    """Rounding in what the convention stores: sums and debiased averages are divided by weights."""
+    return rounding(batches) / (1 if CONVENTIONS[key].keeps == "average" else weight)
+
+
 @pairs
 @settings(max_examples=20)
 @given(seed=seeds, m=st.integers(2, 9), updates=st.integers(0, 12), momentum=momenta)
 def test_converted_states_are_what_the_target_computes(source, target, seed, m, updates, momentum):
     batches = batches_of(seed, m, updates)
-    settings = {"momentum": momentum}
+    old, new = STARTED[source], STARTED[target]
+    setting, wanted = (CONVENTIONS[key].names["momentum"] for key in (source, target))
+    settings = {setting: momentum}
     state = RUN[source](batches, momentum)
-    target_momentum = convert_settings(settings, source, target)["momentum"]
-    got = convert_state(state, source, target, batch_size=m, updates=updates, settings=settings)
-    assert_same(got, RUN[target](batches, target_momentum), rounding(batches))
+    target_momentum = convert_settings(settings, old, new)[wanted]
+    got = convert_state(state, old, new, batch_size=m, updates=updates, settings=settings)
+    weight = CONVENTIONS[source].newest_weight(momentum)
+    expected = RUN[target](batches, target_momentum)
+    atol = max(gathered(batches, key, weight) for key in (source, target))
+    assert_same(got, expected, atol)
+
+
+@pairs
+@settings(max_examples=10)
+@given(seed=seeds, m=st.integers(2, 9), updates=st.integers(1, 12), momentum=momenta)
+def test_there_and_back_gives_the_same_state(source, target, seed, m, updates, momentum):
+    batches = batches_of(seed, m, updates)
+    old, new = STARTED[source], STARTED[target]
+    settings = {CONVENTIONS[source].names["momentum"]: momentum}
+    state = RUN[source](batches, momentum)
+    told = {"batch_size": m, "updates": updates}
+    there = convert_state(state, old, new, settings=settings, **told)
+    back = convert_state(there, new, old, settings=convert_settings(settings, old, new), **told)
+    weight = CONVENTIONS[source].newest_weight(momentum)
+    atol = max(gathered(batches, key, weight) for key in (source, target))
+    assert_same(back, state, 2 * atol)
 
 
 @given(seed=seeds, m=st.integers(2, 9), updates=st.integers(0, 12))
@@ -174,22 +277,31 @@ def test_features_that_never_vary_convert_in_single_precision_too(seed, updates,
 
 
 @pairs
-def test_renaming_keeps_outputs_and_back_again_gives_the_same(source, target):
-    rng = np.random.default_rng(0)
-    batches = batches_of(0, 5, 4)
-    state = RUN[source](batches, 0.3)
-    settings = {CONVENTIONS[source].names["eps"]: 0.02}
-    renamed = rename_state(state, source, target)
+@settings(max_examples=10)
+@given(seed=seeds, updates=st.integers(1, 12), momentum=momenta)
+def test_renaming_keeps_outputs_and_back_again_gives_the_same(
+    source, target, seed, updates, momentum
+):
+    rng = np.random.default_rng(seed)
+    batches = batches_of(seed, 5, updates)
+    state = RUN[source](batches, momentum)
+    given, wanted = CONVENTIONS[source].names, CONVENTIONS[target].names
+    settings = {given["eps"]: 0.02, given["momentum"]: momentum}
+    there = rename_state(state, source, target, settings=settings)
     moved = convert_settings(settings, source, target)
+    assert moved[wanted["eps"]] == 0.02
+    moments = used(state, source, momentum), used(there, target, moved[wanted["momentum"]])
     x = rng.normal(size=(6, FEATURES))
-    outputs = []
-    for key, arrays, eps in ((source, state, 0.02), (target, renamed, None)):
-        names = CONVENTIONS[key].names
-        vectors = [arrays[names[name]] for name in ("mean", "var", "gamma", "beta")]
-        outputs.append(normalize(x, *vectors, eps or moved[names["eps"]]))
-    np.testing.assert_array_equal(*outputs)
-    back = rename_state(renamed, target, source)
-    assert all(np.array_equal(back[name], state[name]) for name in back)
+    outputs = [normalize(x, *pair, eps=0.02) for pair in moments]
+    np.testing.assert_allclose(*moments, rtol=8 * EPS)
+    np.testing.assert_allclose(*outputs, rtol=0, atol=64 * EPS * np.abs(outputs[0]).max())
+    for key in ("gamma", "beta"):
+        np.testing.assert_array_equal(there[wanted[key]], state[given[key]])
+    back = rename_state(there, target, source, settings=moved)
+    again = used(back, source, momentum)
+    np.testing.assert_allclose(again, moments[0], rtol=16 * EPS)
+    if CONVENTIONS[source].keeps == CONVENTIONS[target].keeps:
+        assert all(np.array_equal(back[name], state[name]) for name in back)
 
 
 def test_a_renamed_state_loads_into_torch():
@@ -346,8 +458,8 @@ def test_results_share_no_memory_with_the_state(target):
 @settings(max_examples=20)
 @given(momentum=momenta)
 def test_settings_come_back_the_same(source, target, momentum):
-    eps = CONVENTIONS[source].names["eps"]
-    settings = {"momentum": momentum, eps: 3e-4}
+    names = CONVENTIONS[source].names
+    settings = {names["momentum"]: momentum, names["eps"]: 3e-4}
     there = convert_settings(settings, source, target)
     assert convert_settings(there, target, source) == settings
 
@@ -468,3 +580,251 @@ def test_the_initial_value_alone_cannot_become_the_papers():
 def test_bad_settings_are_refused(unchecked, settings, source, target, error, message):
     with pytest.raises(error, match=message):
         convert_settings(settings, source, target)
+
+
+SUMS = {"blobs[0]": np.array([6.0]), "blobs[1]": np.array([12.0]), "blobs[2]": np.array([3.0])}
+PLAIN = {"moving_average_fraction": 1.0}
+
+
+@given(seed=seeds, m=st.integers(2, 9), updates=st.integers(1, 12))
+def test_sums_that_forget_nothing_are_the_plain_average(seed, m, updates):
+    batches = batches_of(seed, m, updates)
+    got = convert_state(run_sums(batches, 1.0), "caffe", "torch", settings=PLAIN)
+    assert_same(got, run_torch(batches, None), rounding(batches))
+    back = convert_state(got, "torch", "caffe", settings={"momentum": None})
+    assert_same(back, run_sums(batches, 1.0), updates * rounding(batches))
+    assert convert_settings({"momentum": None}, "torch", "caffe") == PLAIN | {"eps": 1e-5}
+    assert convert_settings(PLAIN, "caffe", "torch")["momentum"] is None
+
+
+@given(seed=seeds, updates=st.integers(1, 60))
+def test_sums_need_no_counter_and_give_the_one_that_others_need(seed, updates):
+    batches = batches_of(seed, 4, updates)
+    settings = {"moving_average_fraction": 0.9}
+    state = run_sums(batches, 0.9)
+    haiku = convert_state(state, "caffe", "haiku", batch_size=4, settings=settings)
+    assert_same(haiku, run_haiku(batches, 0.9), 10 * rounding(batches))
+    torchs = convert_state(state, "caffe", "torch", settings=settings)
+    assert "num_batches_tracked" not in torchs
+    expected = run_torch(batches, 0.1)
+    np.testing.assert_allclose(
+        torchs["running_var"], expected["running_var"], rtol=0, atol=rounding(batches)
+    )
+
+
+def test_sums_of_nothing_are_0_and_mean_the_initial_value():
+    nothing = {name: 0 * value for name, value in SUMS.items()}
+    got = convert_state(nothing, "caffe", "keras-fused")
+    np.testing.assert_array_equal(got["moving_mean"], 0)
+    np.testing.assert_array_equal(got["moving_variance"], 1)
+    torchs = {"running_mean": np.zeros(1), "running_var": np.ones(1)}
+    assert_same(convert_state(torchs, "torch", "caffe", updates=0), nothing, 0)
+    # At inference Caffe multiplies them by 0, and divides by sqrt(0 + eps).
+    np.testing.assert_array_equal(rename_state(nothing, "caffe", "torch")["running_var"], 0)
+
+
+def test_a_weight_may_be_a_number_or_an_array_of_any_shape():
+    expected = rename_state(SUMS, "caffe", "torch")
+    np.testing.assert_array_equal(expected["running_mean"], 2)
+    for weight in (3, 3.0, np.float32(3), np.array(3.0), np.array([[3.0]]), [3]):
+        got = rename_state(SUMS | {"blobs[2]": weight}, "caffe", "torch")
+        assert_same(got, expected, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "given", "message"),
+    [
+        ({"blobs[2]": np.zeros(1)}, {}, r"blobs\[2\] is 0, expected above 0: there are sums"),
+        ({"blobs[2]": -np.ones(1)}, {}, r"blobs\[2\]\[0\] is -1\.0, expected at least 0"),
+        ({"blobs[2]": np.ones(2)}, {}, r"blobs\[2\] has shape \(2,\), expected \(1,\)"),
+        (
+            {"blobs[2]": np.full(1, 1001.0)},
+            {},
+            r"blobs\[2\] is 1001, expected at most 1000, to which it tends: check moving_av",
+        ),
+        (
+            {},
+            {"updates": 4},
+            r"blobs\[2\] is 3, expected 3\.994 after 4 updates: check moving_",
+        ),
+        (
+            {},
+            {"updates": 4, "settings": {"moving_average_fraction": 1}},
+            r"blobs\[2\] is 3, expected 4 after 4 updates",
+        ),
+    ],
+)
+def test_sums_that_contradict_themselves_are_refused(wrong, given, message):
+    with pytest.raises(ValueError, match=message):
+        convert_state(SUMS | wrong, "caffe", "torch", **given)
+
+
+def test_sums_without_their_weight_are_refused():
+    state = {name: value for name, value in SUMS.items() if name != "blobs[2]"}
+    with pytest.raises(ValueError, match=r"state lacks 'blobs\[2\]'"):
+        rename_state(state, "caffe", "torch")
+
+
+def test_sums_of_a_plain_average_need_the_number_of_batches():
+    state = {"E[x]": np.ones(1), "Var[x]": np.ones(1)}
+    with pytest.raises(ValueError, match="updates is None, expected the number of batches: caffe"):
+        convert_state(state, "paper", "caffe")
+    got = convert_state(state, "paper", "caffe", updates=5)
+    assert [float(got[f"blobs[{i}]"][0]) for i in range(3)] == [5, 5, 5]
+
+
+def test_a_weight_of_0_for_the_newest_batch_is_not_what_1_means():
+    with pytest.raises(
+        ValueError, match=r"momentum is 0, expected a weight .* take a plain average"
+    ):
+        convert_settings({"momentum": 0}, "torch", "caffe")
+    with pytest.raises(ValueError, match="momentum is 0, expected a weight of the newest batch"):
+        convert_state(
+            {"mean": [0.0], "var": [1.0]},
+            replace(CONVENTIONS["flax"], momentum_weighs="new"),
+            "caffe",
+            batch_size=2,
+            updates=2,
+            settings={"momentum": 0},
+        )
+    with pytest.raises(
+        ValueError, match=r"fraction is 1\.0, expected a number below it: flax has no"
+    ):
+        convert_settings(PLAIN, "caffe", "flax")
+
+
+HAIKU = {
+    "mean_ema/average": np.array([2.0]),
+    "var_ema/average": np.array([4.0]),
+    "mean_ema/hidden": np.array([0.38]),
+    "var_ema/hidden": np.array([0.76]),
+    "counter": 2,
+}
+
+
+def test_hidden_averages_may_be_left_out():
+    settings = {"decay_rate": 0.9}
+    short = {name: value for name, value in HAIKU.items() if "hidden" not in name}
+    for target in ("flax", "equinox"):
+        whole = convert_state(HAIKU, "haiku", target, settings=settings)
+        assert_same(convert_state(short, "haiku", target, settings=settings), whole, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "settings"),
+    [
+        ({"counter": 3}, {"decay_rate": 0.9}),
+        ({}, {"decay_rate": 0.99}),
+        ({"var_ema/hidden": np.array([0.77])}, {"decay_rate": 0.9}),
+    ],
+)
+def test_hidden_averages_that_do_not_belong_are_refused(wrong, settings):
+    with pytest.raises(ValueError, match=r"_ema/hidden\[0\] is .*: check decay_rate and counter"):
+        convert_state(HAIKU | wrong, "haiku", "flax", settings=settings)
+
+
+def test_the_decay_that_haiku_has_no_default_for_is_asked_for_where_it_matters():
+    with pytest.raises(ValueError, match="settings lacks 'decay_rate', for which haiku has no def"):
+        convert_state(HAIKU, "haiku", "flax")
+    with pytest.raises(ValueError, match="settings lacks 'decay_rate', for which haiku has no def"):
+        convert_settings({}, "haiku", "flax")
+    np.testing.assert_array_equal(rename_state(HAIKU, "haiku", "flax")["var"], [4])
+    assert_same(convert_state(HAIKU, "haiku", "haiku"), HAIKU, 0)
+    short = {name: HAIKU[name] for name in ("mean_ema/average", "var_ema/average")}
+    np.testing.assert_array_equal(convert_state(short, "haiku", "flax")["var"], [4])
+
+
+@pytest.mark.parametrize("target", ["haiku", "equinox"])
+def test_without_a_counter_the_count_is_one_after_which_nothing_is_left(target):
+    state = {"mean": np.array([2.0]), "var": np.array([4.0])}
+    for convert in (rename_state, convert_state):
+        got = convert(state, "flax", target)
+        names = CONVENTIONS[target].names
+        assert got[names["updates"]] == 2**30
+        assert 0.9999999 ** got[names["updates"]] < EPS
+        for value in got.values():
+            assert value in (2, 4, 2**30)
+
+
+def test_renamed_sums_have_the_weight_that_theirs_tends_to():
+    got = rename_state({"mean": [2.0], "var": [4.0]}, "flax", "caffe")
+    np.testing.assert_allclose([got[f"blobs[{i}]"][0] for i in range(3)], [2000, 4000, 1000])
+
+
+def test_what_equinox_uses_differs_from_its_average_by_the_initial_variance():
+    """After one update at 0.99 the variance it divides by is 99 too large."""
+    batches = batches_of(0, 6, 1)
+    state = run_equinox(batches, 0.99)
+    renamed = rename_state(state, "equinox", "flax")
+    np.testing.assert_allclose(renamed["var"], batches[0].var(0) + 99, rtol=1e-12)
+    converted = convert_state(state, "equinox", "haiku")
+    np.testing.assert_allclose(converted["var_ema/average"], batches[0].var(0), rtol=1e-12)
+
+
+def test_equinox_in_ema_mode_starts_at_the_first_batch():
+    """Its first average is the batch's, which has no initial value: only the factor is converted."""
+    state = {"mean": np.array([3.0]), "var": np.array([5.0])}
+    got = convert_state(state, "equinox-ema", "mlx", batch_size=5)
+    assert_same(got, {"running_mean": np.array([3.0]), "running_var": np.array([6.25])}, 8 * EPS)
+    batches = batches_of(0, 4, 3)
+    ema = convert_state(
+        run_flax(batches, 0.9), "flax", "equinox-ema", updates=3, settings={"momentum": 0.9}
+    )
+    debiased = run_haiku(batches, 0.9)
+    np.testing.assert_allclose(ema["var"], debiased["var_ema/average"], rtol=1e-12)
+
+
+def test_what_the_user_gave_onnx_to_start_from_must_be_said_where_it_matters():
+    state = {"input_mean": np.array([0.1]), "input_var": np.array([1.5])}
+    np.testing.assert_allclose(
+        convert_state(state, "onnx", "torch", batch_size=3)["running_var"], 2.25
+    )
+    with pytest.raises(
+        ValueError, match=r"ONNX's initial value is the user's, and weighs 0\.81 after 2"
+    ):
+        convert_state(state, "onnx", "torch", batch_size=3, updates=2)
+    said = replace(CONVENTIONS["onnx"], initial=(0.0, 1.0))
+    got = convert_state(state, said, "torch", batch_size=3, updates=2)
+    np.testing.assert_allclose(got["running_var"], 0.81 + 0.69 * 1.5)
+    back = convert_state(got, "torch", "onnx", batch_size=3)
+    assert_same(back, state, 8 * EPS)
+
+
+OWN = Convention(
+    title="ours",
+    names={"mean": "m", "var": "v", "eps": "tiny", "momentum": "rate"},
+    momentum=0.2,
+    momentum_weighs="new",
+    variance="unbiased",
+    eps=0.5,
+)
+
+
+@given(seed=seeds, m=st.integers(2, 9), updates=st.integers(0, 12))
+def test_a_convention_of_ones_own_is_taken_wherever_a_key_is(seed, m, updates):
+    batches = batches_of(seed, m, updates)
+    torchs = run_torch(batches, 0.2)
+    state = {"m": torchs["running_mean"], "v": torchs["running_var"]}
+    assert convert_settings({}, OWN, "keras") == {"momentum": 0.8, "epsilon": 0.5}
+    assert convert_settings({}, "keras", OWN) == {"rate": 0.01, "tiny": 1e-3}
+    got = convert_state(state, OWN, "keras", batch_size=m, updates=updates)
+    keras = run_keras(batches, 0.8)
+    moments = {name: keras[name] for name in ("moving_mean", "moving_variance")}
+    assert_same(got, moments, rounding(batches))
+    back = convert_state(
+        moments, "keras", OWN, batch_size=m, updates=updates, settings={"momentum": 0.8}
+    )
+    assert_same(back, state, rounding(batches))
+    assert_same(rename_state(state, OWN, OWN), state, 0)
+
+
+def test_a_convention_without_a_word_for_gamma_refuses_one(unchecked):
+    state = {"mean": [0.0], "var": [1.0], "scale": [2.0]}
+    with pytest.raises(ValueError, match="state has 'scale', for which ours has no word: fold it"):
+        rename_state(state, "flax", OWN)
+    with pytest.raises(ValueError, match="state has the name 'x', expected of ours only m, v"):
+        rename_state({"x": 1}, OWN, "flax")
+    with pytest.raises(
+        TypeError, match="source is a dict, expected a key of CONVENTIONS or a Conv"
+    ):
+        convert_settings({}, {}, "torch")

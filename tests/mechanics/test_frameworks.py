@@ -1,9 +1,8 @@
 """The table of conventions says what the frameworks say, and says it alike in both forms."""
 
-import pytest
+import dataclasses
+
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bncore.mechanics import conventions, frameworks
 from bncore.mechanics.frameworks import CONVENTIONS, markdown, table
@@ -35,6 +34,25 @@ def test_the_table_answers_each_question_for_each_framework():
     assert answers["epsilon"]["the paper"] == "unspecified"
     assert answers["number of batches"]["torch"] == "`num_batches_tracked`"
     assert answers["number of batches"]["Flax"] == "—"
+    assert answers["default momentum"]["Haiku"] == "—"
+    assert answers["update"]["Haiku"] == "—"
+    assert answers["update"]["the paper"] == "mean over the batches"
+    plain = answers["setting for the plain average"]
+    assert plain["torch"] == "momentum=None"
+    assert plain["Caffe"] == "moving_average_fraction=1"
+    assert plain["the paper"] == "none needed"
+    assert plain["Keras 3"] == "not offered"
+
+
+def test_a_convention_of_ones_own_stands_beside_the_others():
+    own = dataclasses.replace(CONVENTIONS["mlx"], title="old MLX", variance="biased", source="")
+    for row, plain in zip(table(own), table(), strict=True):
+        assert list(row) == [*plain, "old MLX"]
+        assert {title: row[title] for title in plain} == plain
+    answers = {row[""]: row["old MLX"] for row in table(own)}
+    assert answers["variance kept, divisor"] == "m"
+    assert answers["source"] == "old MLX"
+    assert "old MLX" in markdown(own)
 
 
 def test_the_markdown_table_gives_each_answer_of_the_table_to_those_who_give_it():
@@ -47,34 +65,16 @@ def test_the_markdown_table_gives_each_answer_of_the_table_to_those_who_give_it(
             assert answers.split("<br>") == [row[title] for title in titles]
             continue
         read = {}
-        for group in answers.split("<br>"):
+        groups = answers.split("<br>")
+        for group in groups:
             answer, who = group.removesuffix(")").rsplit(" (", 1)
-            for title in titles if who == "all" else who.split(", "):
+            others = [title for title in titles if title not in read]
+            assert 2 * len(who.split(", ")) <= len(titles)
+            assert who not in ("all", "all others") or (group == groups[-1] and len(others) > 6)
+            for title in others if who in ("all", "all others") else who.split(", "):
                 assert title not in read
                 read[title] = "—" if answer == "none" and row[title] == "—" else answer
         assert read == {title: row[title] for title in titles}
-
-
-@pytest.mark.parametrize("key", [key for key in CONVENTIONS if key != "paper"])
-@given(percent=st.integers(0, 100))
-def test_a_momentum_is_the_weight_of_the_newest_batch_and_back_again(key, percent):
-    convention, momentum = CONVENTIONS[key], percent / 100
-    weight = convention.newest_weight(momentum)
-    assert weight == ((100 - percent) / 100 if key != "torch" else momentum)
-    assert convention.momentum_for(weight) == momentum
-    assert convention.momentum_for(None) is None
-
-
-def test_a_momentum_that_a_convention_does_not_have_is_refused():
-    for convention in CONVENTIONS.values():
-        with pytest.raises(ValueError, match=r"momentum is 1\.5, expected a number in \[0, 1\]"):
-            convention.newest_weight(1.5)
-    with pytest.raises(ValueError, match=r"momentum is None, .*: Keras 3 has no plain average"):
-        CONVENTIONS["keras"].newest_weight(None)
-    with pytest.raises(
-        ValueError, match=r"momentum is 0\.1, expected None: the paper averages all"
-    ):
-        CONVENTIONS["paper"].newest_weight(0.1)
 
 
 def test_conventions_offers_the_table_too():
