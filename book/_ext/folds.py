@@ -29,7 +29,7 @@ class fold_end(nodes.Element):
 
 
 class fold(nodes.Element):
-    """A folded proof."""
+    """A folded proof, or whatever its attribute `summary` says."""
 
 
 def _fold(app, doctree, docname):
@@ -67,9 +67,10 @@ def _close(self, node):
     self.body.append("</details>")
 
 
-def _open_proof(self, node):
-    opening = self.starttag(node, "details", "", CLASS="bn-fold bn-proof")
-    self.body.append(f"{opening}<summary>Proof</summary>")
+def _open_fold(self, node):
+    summary = node.get("summary")
+    opening = self.starttag(node, "details", "", CLASS="bn-fold" if summary else "bn-fold bn-proof")
+    self.body.append(f"{opening}<summary>{self.encode(summary or 'Proof')}</summary>")
 
 
 def _nothing(self, node):
@@ -79,6 +80,6 @@ def _nothing(self, node):
 def setup(app):
     app.add_node(fold_heading, html=(_open_heading, _close_heading))
     app.add_node(fold_end, html=(_nothing, _close))
-    app.add_node(fold, html=(_open_proof, _close))
+    app.add_node(fold, html=(_open_fold, _close))
     app.connect("doctree-resolved", _fold)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -25,10 +25,15 @@ class Statement:
     lost: bool = False
 
 
+def files() -> list[Path]:
+    """The files in which the statements stand, one a source."""
+    return sorted(Path(__path__[0]).glob("*.toml"))
+
+
 def read() -> list[Statement]:
     """The statements of all sources, in order."""
     found = []
-    for path in sorted(Path(__path__[0]).glob("*.toml")):
+    for path in files():
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         for entry in content["statement"]:
             entry = {**entry, "claims": tuple(entry.get("claims", ()))}
