@@ -12,14 +12,22 @@ from numpy.typing import DTypeLike
 
 from bncore import arguments as check
 from bncore.mechanics import transform
-from bncore.mechanics.folding import affine_map, fold_conv, fold_linear
+from bncore.mechanics.folding import (
+    affine_map,
+    fold_conv,
+    fold_conv_after,
+    fold_linear,
+    fold_linear_after,
+)
 
 __all__ = [
     "RunningStatistics",
     "affine_map",
     "exact_statistics",
     "fold_conv",
+    "fold_conv_after",
     "fold_linear",
+    "fold_linear_after",
     "normalize",
     "population_statistics",
 ]
