@@ -7,8 +7,10 @@ with and without normalisation start from the same weights.
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
@@ -38,7 +40,25 @@ NORMALIZATIONS = (None, "batch")
 PLACEMENTS = ("before", "after")
 
 Activation = str | Callable[[], nn.Module]
-Normalization = str | Callable[[int], nn.Module] | None
+
+
+class OfWeights(NamedTuple):
+    """A normalisation of the weights of a layer, in the place of one of what the layer computes.
+
+    Attributes
+    ----------
+    change : callable
+        From a linear layer or convolution to the layer that takes its place; the same, changed in
+        place, will do. It has the same inputs and outputs.
+    then : None, "batch" or callable
+        A normalisation that stands behind the layer, which then has no bias.
+    """
+
+    change: Callable[[nn.Module], nn.Module]
+    then: str | Callable[[int], nn.Module] | None = None
+
+
+Normalization = str | Callable[[int], nn.Module] | OfWeights | None
 Placement = Literal["before", "after"]
 
 
@@ -59,9 +79,10 @@ class Layers:
     ----------
     activation : str or callable
         A name in ACTIVATIONS, or called without arguments.
-    normalization : None, "batch" or callable
+    normalization : None, "batch", callable or OfWeights
         Called with the number of features; what it returns stands after a linear map. "batch" is
-        torch's batch norm for as many axes as the layer's output has.
+        torch's batch norm for as many axes as the layer's output has. ``OfWeights`` changes the
+        weights of hidden layers, and has them keep their bias.
     gain : float, optional
         Weights are N(0, gain² / fan_in), biases 0. Without it torch's own initialisation.
     seed : int
@@ -90,7 +111,8 @@ class Layers:
         if momentum is not None:
             check.fraction("momentum", momentum)
         check.positive("eps", eps)
-        self._activation, self._normalization, self._gain = activation, normalization, gain
+        self._activation, self._gain = activation, gain
+        self._change, self._normalization = of_weights(normalization)
         self._batch_norm = {"eps": eps, "momentum": momentum}
         self._seeds = torch.Generator().manual_seed(seed)
         self.placement = placement
@@ -132,6 +154,7 @@ class Layers:
         """A layer, its normalisation and activation as they are placed, dropout; with names."""
         images = isinstance(layer, nn.Conv2d)
         features = layer.out_channels if images else layer.out_features
+        layer = self._change(layer)
         found = OrderedDict({f"{role}{number}": layer})
         norm = self.norm(features, images)
         found |= placed(number, norm, self.activation(), self.placement)
@@ -153,7 +176,26 @@ class Layers:
 
 def has_bias(normalization: Normalization, placement: Placement) -> bool:
     """Whether a hidden layer has a bias: none where a normalisation comes next and removes it."""
-    return normalization is None or placement == "after"
+    return of_weights(normalization)[1] is None or placement == "after"
+
+
+def of_weights(normalization: Normalization) -> tuple[Callable, Normalization]:
+    """What changes a layer's weights, if anything does, and the normalisation that stands behind it."""
+    if isinstance(normalization, OfWeights):
+        return partial(made, "change", normalization.change), normalization.then
+    return _as_it_is, normalization
+
+
+def _as_it_is(layer):
+    return layer
+
+
+@contextmanager
+def beside(seed: int, number: int) -> Iterator[None]:
+    """Draw what a normalisation starts from, so that the weights drawn after it do not depend on it."""
+    state = np.random.SeedSequence([seed % 2**64, number]).generate_state(1, np.uint64)
+    with seeded(int(state[0] >> np.uint64(1))):
+        yield
 
 
 def placed(
@@ -181,6 +223,12 @@ def made(name: str, factory: Callable, *arguments) -> nn.Module:
 
 def check_choices(activation, normalization, placement="before"):
     """Refuse an activation or normalisation that is neither known nor callable, or a place."""
+    if isinstance(normalization, OfWeights):
+        if not callable(normalization.change):
+            raise TypeError(
+                f"change is {normalization.change!r}, expected a function from a layer to a layer"
+            )
+        normalization = normalization.then
     for name, value, known, signature in (
         ("activation", activation, tuple(ACTIVATIONS), "a function that returns a module"),
         (

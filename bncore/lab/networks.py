@@ -17,9 +17,11 @@ from bncore.lab.layers import (
     Layers,
     Normalization,
     Placement,
+    beside,
     check_choices,
     has_bias,
     made,
+    of_weights,
     placed,
     seeded,
 )
@@ -61,9 +63,10 @@ def mlp(
     activation : str or callable
         Of the hidden layers: "sigmoid", "relu", "tanh", "identity", "leaky_relu", "elu", "gelu",
         "softplus", "erf", or a function that returns a module.
-    normalization : None, "batch" or callable
+    normalization : None, "batch", callable or layers.OfWeights
         What stands between a hidden layer's linear map and its activation, or after both; a
-        function is called with the layer's number of units.
+        function is called with the layer's number of units. ``OfWeights`` changes the weights
+        instead.
     momentum : float or None
         Weight of the newest batch in the running statistics; None averages all batches equally.
         Of "batch" only, as eps.
@@ -99,15 +102,17 @@ def mlp(
     check_choices(activation, normalization, placement)
     _check(widths, momentum, eps, gain, dropout)
     bias = has_bias(normalization, placement)
+    change, normalization = of_weights(normalization)
     layers = OrderedDict()
     with seeded(seed):
         for i, (inputs, units) in enumerate(pairwise(widths[:-1]), start=1):
-            layers[f"linear{i}"] = _linear(inputs, units, bias, gain)
+            layers[f"linear{i}"] = change(_linear(inputs, units, bias, gain))
             norm = None
             if normalization == "batch":
                 norm = nn.BatchNorm1d(units, eps, momentum)
             elif normalization is not None:
-                norm = made("normalization", normalization, units)
+                with beside(seed, i):
+                    norm = made("normalization", normalization, units)
             known = isinstance(activation, str)
             function = made("activation", ACTIVATIONS[activation] if known else activation)
             layers |= placed(i, norm, function, placement)
@@ -138,7 +143,7 @@ def deep_linear(
         Number of linear layers, the output layer included.
     width : int
         Units of each hidden layer.
-    normalization : None, "batch" or callable
+    normalization : None, "batch", callable or layers.OfWeights
         What follows each hidden linear layer, which then has no bias. As in ``mlp``.
     momentum, eps
         Of "batch", as in ``mlp``.

@@ -63,7 +63,7 @@ def residual(
         In each stage.
     width : int
         Channels of the first stage. Each later stage has twice as many and half the image's size.
-    normalization : None, "batch" or callable
+    normalization : None, "batch", callable or layers.OfWeights
         What follows each convolution, which then has no bias. As in ``networks.mlp``.
     skip : bool
         Whether each block adds its input to its result. Weights are the same either way.

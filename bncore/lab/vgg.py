@@ -48,7 +48,7 @@ def vgg(
     depth : {11, 13, 16, 19}
         The paper's name of the network: its number of convolutions plus the paper's three fully
         connected layers.
-    normalization : None, "batch" or callable
+    normalization : None, "batch", callable or layers.OfWeights
         What follows each convolution and each hidden linear layer, which then have no bias. As in
         ``networks.mlp``; a function must take (batch, features, height, width) and, where there
         are hidden linear layers, (batch, features).

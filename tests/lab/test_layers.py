@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from bncore.lab.layers import ACTIVATIONS, Layers, check_choices, made, seeded
+from bncore.lab import networks
+from bncore.lab.layers import ACTIVATIONS, Layers, OfWeights, check_choices, made, seeded
 
 FUNCTIONS = {
     "sigmoid": torch.sigmoid,
@@ -148,3 +149,59 @@ def test_what_a_factory_returns_is_a_module():
     with pytest.raises(TypeError, match=r"normalization\(3\) returned a int, expected a torch.nn"):
         made("normalization", lambda features: features, 3)
     check_choices(nn.ReLU, nn.BatchNorm1d)
+
+
+def doubled(layer):
+    """A layer whose weights are twice what they were."""
+    layer.weight.data.mul_(2)
+    return layer
+
+
+@pytest.mark.parametrize("then", [None, "batch", nn.InstanceNorm1d])
+def test_a_normalisation_of_weights_changes_hidden_layers_and_leaves_biases_unless_more_follows(
+    then,
+):
+    given = {"activation": "relu", "seed": 3}
+    plain = networks.mlp([4, 3, 3, 2], normalization=then, **given)
+    model = networks.mlp([4, 3, 3, 2], normalization=OfWeights(doubled, then), **given)
+    assert list(model._modules) == list(plain._modules)
+    for name, layer in plain.named_children():
+        other = model.get_submodule(name)
+        assert type(layer) is type(other)
+        if name.startswith("linear"):
+            assert torch.equal(other.weight, 2 * layer.weight)
+            assert (layer.bias is None) == (other.bias is None) == (then is not None)
+    assert torch.equal(model.output.weight, plain.output.weight)
+    some = layers(normalization=OfWeights(doubled, then))
+    assert some.bias == (then is None)
+    assert (some.norm(3) is None) == (then is None)
+    found = some.hidden(1, "linear", nn.Linear(2, 3))
+    assert list(found) == list(layers(normalization=then).hidden(1, "linear", nn.Linear(2, 3)))
+
+
+@given(st.integers(0, 10**6))
+def test_what_a_normalisation_draws_changes_no_weights_after_it(seed):
+    class Drawn(nn.Identity):
+        def __init__(self, features):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(features))
+
+    plain = networks.mlp([4, 3, 3, 2], normalization="batch", seed=seed)
+    model = networks.mlp([4, 3, 3, 2], normalization=Drawn, seed=seed)
+    again = networks.mlp([4, 3, 3, 2], normalization=Drawn, seed=seed)
+    for name in ("linear1", "linear2", "output"):
+        assert torch.equal(model.get_submodule(name).weight, plain.get_submodule(name).weight)
+    assert torch.equal(model.norm2.weight, again.norm2.weight)
+    assert not torch.equal(model.norm1.weight, model.norm2.weight)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_change_of_weights_is_a_function_that_returns_a_module():
+    with pytest.raises(TypeError, match="change is 'weight', expected a function from a layer to"):
+        layers(normalization=OfWeights("weight"))
+    with pytest.raises(ValueError, match="normalization is 'layer', expected one of None, 'batch'"):
+        layers(normalization=OfWeights(doubled, "layer"))
+    with pytest.raises(
+        TypeError, match=r"change\(Linear.* returned a None, expected a torch.nn.Mod"
+    ):
+        networks.mlp([4, 3, 2], normalization=OfWeights(lambda layer: None))
