@@ -5,13 +5,12 @@ import statistics
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
 from bncore.practice.diagnosis.agreement import SAMPLING_ERRORS
 from bncore.practice.diagnosis.parts import parts
 from bncore.practice.diagnosis.report import Finding, short
 from bncore.practice.diagnosis.statistics import apart, together, typical
-from bncore.practice.diagnosis.watching import Seen, Watched
+from bncore.practice.diagnosis.watching import SYNCHRONISED, Seen, Watched
 
 # Distance of two calls' statistics, in deviations: the noise in the mean of a batch of 16.
 CALLS_APART = 0.25
@@ -132,7 +131,7 @@ def decayed_affine(layer: Watched, optimizer: torch.optim.Optimizer | None) -> I
 def unsynchronised(layer: Watched, seen: Seen) -> Iterator[Finding]:
     """Statistics of each device alone."""
     module = layer.module
-    together = isinstance(module, nn.SyncBatchNorm) or getattr(module, "process_group", None)
+    together = isinstance(module, SYNCHRONISED) or getattr(module, "process_group", None)
     devices = max(seen.devices, processes())
     if layer.frozen or together or devices < 2:
         return

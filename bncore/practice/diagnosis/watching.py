@@ -28,8 +28,10 @@ from bncore.practice.diagnosis.origins import Origin, Origins
 from bncore.practice.diagnosis.parts import parts
 from bncore.practice.diagnosis.statistics import Pooled, Statistics, together
 from bncore.practice.diagnosis.unchanged import random_state, unchanged
+from bncore.practice.distributed import SyncedBatchNorm
 
 EMPTY = object()
+SYNCHRONISED = (nn.SyncBatchNorm, SyncedBatchNorm)
 
 
 @dataclass
@@ -165,7 +167,7 @@ class _Watch:
         kept = {id(buffer) for norm in norms.values() for buffer in norm.buffers()}
         self.lent = [(copied, own) for copied, own in lent if id(copied) in kept]
         for norm in norms.values():
-            if isinstance(norm, nn.SyncBatchNorm):
+            if isinstance(norm, SYNCHRONISED):
                 vars(norm)["forward"] = functools.partial(_alone, norm)
         self.seen = Seen(model, [], devices=devices)
         self.first, self.order, self.random = "training", {}, False
@@ -267,7 +269,7 @@ class _Watch:
         for layer in self.layers.values():
             module, each = layer.module, parts(layer.module)
             keeps = each.has_statistics and each.momentum != 0 and layer.training
-            if keeps and not isinstance(module, nn.SyncBatchNorm):
+            if keeps and not isinstance(module, SYNCHRONISED):
                 layer.frozen |= not any(id(one) in moved for one in module.buffers(recurse=False))
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from bncore.lab import data, networks, training
 from bncore.lab.layers import seeded
 from bncore.practice.diagnosis import examine
+from bncore.practice.distributed import convert
 from bncore.practice.freezing import freeze
 
 SPLIT = data.digits(0)
@@ -310,3 +311,5 @@ def test_a_group_of_processes_takes_statistics_apart(monkeypatch):
     assert "Each of 4 devices takes statistics of 64 values" in report.findings[0].measured
     together = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
     assert examine(together, batches()).codes == set()
+    convert(net)
+    assert examine(net, batches()).codes == set()
