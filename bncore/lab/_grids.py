@@ -63,7 +63,7 @@ def _labels(arrays, axes):
 def was_run(found, over):
     """Whether each arm was run at each rate."""
     if "ran" in found:
-        return found.ran.any("seed")
+        return found.ran.any("seed") if "seed" in found.ran.dims else found.ran
     return xr.ones_like(found[over], bool)
 
 

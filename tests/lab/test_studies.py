@@ -127,6 +127,26 @@ def test_the_best_rate_is_that_of_the_best_median_and_divergence_is_worst(seed, 
         assert one.at_an_end == (at in (0, 5))
 
 
+@settings(max_examples=50)
+@given(st.integers(0, 10**6))
+def test_which_rates_were_run_may_be_said_for_each_seed_or_once_for_all(seed):
+    """Without it, NaN would count as a divergence, and the ends as those of the whole grid."""
+    rng = np.random.default_rng(seed)
+    first, last = np.sort(rng.choice(7, 2, replace=False))
+    rates, seeds = np.arange(7.0), np.arange(3)
+    ran = (rates >= first) & (rates <= last)
+    table = np.where(ran[:, None], rng.normal(size=(7, 3)), np.nan)
+    axes = {"learning_rate": rates, "seed": seeds}
+    score = (("learning_rate", "seed"), table)
+    each = (("learning_rate", "seed"), np.repeat(ran[:, None], 3, axis=1))
+    by_seed, once = (
+        best(xr.Dataset({"score": score, "ran": how}, axes), "score", smaller=True)
+        for how in (each, (("learning_rate",), ran))
+    )
+    assert once.identical(by_seed)
+    assert once.at_an_end == (once.learning_rate.item() in (first, last))
+
+
 def test_the_ends_are_those_of_each_arm_with_larger_scores_better_too():
     def hill(arm, learning_rate, seed):
         return {"accuracy": -valley(arm, learning_rate, seed)["loss"]}

@@ -23,9 +23,15 @@ from bncore.lab.running_norm import RunningNorm
 from bncore.practice.renormalization import BatchRenorm, ramp
 
 WIDTHS = (64, 32, 32, 10)
+EPSILONS = {
+    "epsilon 0.1": 0.1,
+    "epsilon 1": 1.0,
+    "epsilon 10": 10.0,
+}  # batch norm with more than torch's 1e-5
 ARMS = (
     "none",
     "batch norm",
+    *EPSILONS,
     "renormalised",
     "running statistics",
     "accumulated",
@@ -41,6 +47,8 @@ def _norm(arm, batch_size, steps, copies):
         begin, end = steps // 10, max(steps // 3, steps // 10 + 1)
         limits = {"r_max": ramp(1, 3, begin, end), "d_max": ramp(0, 5, begin, end)}
         return partial(BatchRenorm, **limits)
+    if arm in EPSILONS:
+        return partial(nn.BatchNorm1d, eps=EPSILONS[arm])
     return {
         "none": None,
         "batch norm": nn.BatchNorm1d,

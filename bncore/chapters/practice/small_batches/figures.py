@@ -2,11 +2,18 @@
 
 import numpy as np
 
-from bncore.chapters.practice.small_batches import causes
+from bncore.chapters.practice.small_batches import causes, results
 from bncore.page import style
 from bncore.practice import textbook
 
-REMEDIES = ("recalibrated", "renormalised", "running statistics", "accumulated", "layer norm")
+REMEDIES = (
+    "recalibrated",
+    "renormalised",
+    results.LARGE,
+    "running statistics",
+    "accumulated",
+    "layer norm",
+)
 
 
 def harm(m):
@@ -65,7 +72,7 @@ def chart(record, remedy):
     remedy : str
         One of ``REMEDIES``.
     """
-    found = 100 * record["sizes"]["fresh"].error
+    found = 100 * results.fresh(record).error
     fig, ax = style.axes(height=4.4)
     arms = (
         ("none", "no batch norm", "v-", style.COLOR["no batch norm"]),

@@ -65,6 +65,31 @@ def test_a_pair_passes_its_gradient_in_bursts_and_in_the_mean_as_much_whatever_e
     assert mean == pytest.approx(2 / np.sqrt(np.pi * var), rel=4 * eps**0.5)
 
 
+@pytest.mark.parametrize(
+    ("eps", "mean", "spread"), [(1e-5, 1.13, 13), (0.1, 1.0, 1.4), (1.0, 0.68, 1.1)]
+)
+def test_a_large_epsilon_levels_the_bursts_as_the_page_says(eps, mean, spread):
+    """Mean of the slope, and its root mean square over that, for pairs of variance 1."""
+    u = np.linspace(-12, 12, 2_400_001)
+    weights = np.exp(-(u**2)) / np.sqrt(np.pi) * (u[1] - u[0])
+    slope = eps / (u**2 + eps) ** 1.5
+    found = weights @ slope
+    assert round(found, 2) == mean
+    assert float(f"{(weights @ slope**2) ** 0.5 / found:.2g}") == spread
+
+
+def test_centring_alone_leaves_half_of_a_pair_to_its_company():
+    """Where epsilon is far above u, x_hat is u / sqrt(eps), and z is half of u = (z - w) / 2."""
+    rng = np.random.default_rng(0)
+    z, w = rng.normal(size=(500, 1)), rng.normal(size=2000)
+    shares = []
+    for eps in (1e-5, 1e3):
+        u = (z - w) / 2
+        out = u / np.sqrt(u**2 + eps)
+        shares.append(1 - out.mean(1).var() / out.var())
+    np.testing.assert_allclose(shares, [2 / 3, 1 / 2], atol=0.04)
+
+
 def test_the_first_layer_has_little_gradient_of_most_pairs_and_much_of_few():
     split, found = data.digits(), {}
     for m in (2, 64):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bncore.chapters.practice.small_batches import causes, experiments, figures
+from bncore.chapters.practice.small_batches import causes, experiments, figures, results
 
 EPS = np.finfo(np.float64).eps
 
@@ -46,7 +46,7 @@ def test_corrections_lead_from_batch_norm_to_evaluation(m):
 @pytest.mark.parametrize("remedy", figures.REMEDIES)
 def test_the_chart_has_the_recorded_errors(record, remedy):
     (ax,) = figures.chart(record["full"], remedy).axes
-    found = 100 * record["full"]["sizes"]["fresh"].error
+    found = 100 * results.fresh(record["full"]).error
     for label, arm in (("no batch norm", "none"), ("batch norm", "batch norm"), (remedy, remedy)):
         expected = found.sel(arm=arm).mean("seed").dropna("batch_size")
         np.testing.assert_allclose(lines(ax)[label].get_ydata(), expected)
