@@ -62,7 +62,7 @@ format: $(ENV)  ## bring code into style
 	$(BIN)/ruff format $(IN_NOTEBOOKS)
 
 unit: $(ENV)  ## test bncore
-	$(BIN)/pytest tests -n 2 --ignore tests/site
+	$(BIN)/pytest tests -n 2 --dist worksteal --ignore tests/site
 
 coverage: $(ENV)  ## test bncore and say which lines no test reaches; takes half as long again
 	$(BIN)/pytest tests -n 2 --ignore tests/site --cov --cov-report=term

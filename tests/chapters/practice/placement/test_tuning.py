@@ -1,5 +1,6 @@
 """The studies behind the page on tuning, their record, and what is read from it."""
 
+import itertools
 from pathlib import Path
 
 import nbformat
@@ -96,7 +97,8 @@ def test_the_page_says_how_long_is_long_enough(full, page):
     assert max(one.max().item() for one in rest) < 1
     most = gained["preparation"].sel(preparation="raw")
     assert (most > 1).all()
-    assert f"raw columns, which gain up to {most.max().item():.1f}," in page
+    assert (gained["preparation"].sel(preparation="raw, hidden layers") < 1).all()
+    assert "but for raw columns without batch norm, whose lag" in page
     assert f"still gains {most.sel(of='pixels').item():.1f} in the second half" in page
     assert {full[part]["steps"] for part in DECISIONS} == {2400}
     assert "on ten others, after 2400 steps" in page
@@ -107,19 +109,34 @@ def test_the_page_says_how_long_is_long_enough(full, page):
 def test_what_the_page_says_of_rates_is_in_the_record(full, page):
     wide = results.widths(full["start"]).mean("seed")
     batch, none = (wide.sel(normalization=kind).values for kind in ("batch", "none"))
-    assert f"90 % over {batch[0]:.1f} decades" in page
+    assert f"with batch norm has {batch[0]:.1f} decades of them" in page
     assert f"works over {batch[-1]:.1f} decades only" in page
     assert none[0] == none[-1] == 0
     *_, torchs, he, _ = results.widening(full["start"]).values()
-    assert (
-        "{:.1f} decades ({:.1f} to {:.1f}), from torch's {:.1f}.".format(*he, torchs.mean) in page
-    )
-    assert (full["start"].accuracy.sel(learning_rate=[10.0, 30.0]) < 0.5).all()
+    added = (won(he).replace(" (", " decades ("), won(torchs))
+    assert "adds {}, from torch's {}.".format(*added) in page
     halfway = full["start"].drop_vars("accuracy").rename(half="accuracy")
-    narrower = batch - results.widths(halfway).mean("seed").sel(normalization="batch").values
-    assert f"{narrower.min():.1f} to {narrower.max():.1f} decades narrower" in page
+    before = results.widths(halfway).mean("seed")
+    narrower, without = (
+        wide.sel(normalization=kind) - before.sel(normalization=kind) for kind in ("batch", "none")
+    )
+    assert (
+        f"{narrower.min():.1f} to {narrower.max():.1f} decades narrower with batch norm, "
+        f"and up to {without.max():.1f} without."
+    ) in page
     steps = tuning.CONFIGURATION["start"]["steps"]
     assert f"takes eight seeds and {steps} steps" in page
+
+
+def test_the_rates_that_batch_norm_adds_are_the_large_ones(full):
+    """As the page says: at 1 and more nothing works without, at 10 nothing at all."""
+    reached = full["start"].accuracy >= 0.9
+    assert not reached.sel(normalization="none").sel(learning_rate=slice(1, None)).any()
+    assert not reached.sel(learning_rate=slice(10, None)).any()
+    small = reached.sel(normalization="batch").where(reached.gain < 5, drop=True).astype(bool)
+    assert small.sel(learning_rate=1.0).all()
+    assert small.sel(learning_rate=3.0).mean() > 0.9
+    assert small.sel(learning_rate=0.3).all()
 
 
 def test_what_the_page_says_of_layers_is_in_the_record(full, page):
@@ -144,11 +161,13 @@ def test_what_the_page_says_of_momentum_is_in_the_record(full, page):
     whole, small = after[1200][1.0], results.momenta(momentum, 4, 1200)[1.0]
     text = "{:.0f} ({:.0f} to {:.0f})".format(*(-end for end in (small[0], small[2], small[1])))
     assert f"costs {lost(whole, 0)}, and {text} with batches of 4" in page
-    for size in (32, 256):
-        few = results.momenta(momentum, size, 30)[0.3]
-        assert few.separates
-        assert f"{few.mean:.1f}" == "1.5"
-    assert "leads 0.1 by 1.5 points" in page
+    few = [results.momenta(momentum, size, 30)[0.3] for size in (32, 256)]
+    assert all(one.separates for one in few)
+    ends = [f"({one.low:.1f} to {one.high:.1f})" for one in few]
+    assert {f"{one.mean:.1f}" for one in few} == {"1.5"}
+    assert "by 1.5 points with batches of 32 {} and of 256 {}.".format(*ends) in page
+    for size, steps in itertools.product((4, 32, 256), (100, 300, 600, 1200)):
+        assert max(one.low for one in results.momenta(momentum, size, steps).values()) <= 0
     one = full["paths"].isel(learning_rate=0).sel(batch_size=32, layer=2, momentum=1.0)
     assert f"an error of {float(one.noise):.2f} deviations" in page
     assert f"and {one.measured.mean().item():.2f} is measured" in page
@@ -160,7 +179,7 @@ def test_what_the_page_says_of_epsilon_is_in_the_record(full, page):
     assert f"{-ten.mean:.1f} points behind ({-ten.high:.1f} to {-ten.low:.1f})" in page
     assert [eps for eps, one in found.items() if one.separates] == [10.0]
     variance = full["epsilon"]["fresh"].end.sel(inputs="yes", eps=10.0).median().item()
-    assert f"until the variance is {variance:.1f}," in page
+    assert f"raises the variance to {variance:.1f}," in page
 
 
 def test_the_page_says_what_a_speck_on_a_dark_pixel_becomes(full, page):
@@ -196,9 +215,19 @@ def test_what_the_page_says_of_preparation_is_in_the_record(full, page):
     assert f"one seed at {lowest:.0f} %" in page
     assert second > 88
     inputs = cancer["raw, inputs"]
-    ahead = won(pixels["raw, inputs"]).replace(" (", " points ahead (")
-    reach = max(-inputs.low, inputs.high)
-    assert f"within {reach:.1f} points, and on the scaled digits {ahead}" in page
+    assert f"within {max(-inputs.low, inputs.high):.1f} points." in page
+    ahead = won(pixels["raw, inputs"]).replace(" (", " points ahead there (")
+    assert f"Batch norm of the inputs is {ahead} of standardised columns" in page
+    scaled = 100 * full["preparation"]["fresh"].accuracy.sel(of="pixels", drop=True)
+    alike = [
+        studies.difference(
+            scaled.sel(preparation=arm, drop=True),
+            scaled.sel(preparation="standardised, hidden layers", drop=True),
+            looked_at=5,
+        )
+        for arm in ("raw, inputs", "raw, inputs and hidden layers")
+    ]
+    assert not any(one.separates for one in alike)
     raw, alone = (-pixels[arm].mean for arm in ("raw", "raw, hidden layers"))
     assert f"trail by {raw:.0f} points, and by {alone:.0f} with" in page
 
@@ -212,7 +241,7 @@ def test_what_the_page_says_of_dropout_is_in_the_record(full, page):
     both = [-found[place, 0.5].mean for place in (before, after)]
     assert "{:.1f} and {:.1f} points at a half".format(*both) in page
     free = found[last, 0.5]
-    assert f"nothing: {abs(free.mean):.1f} points, within {max(-free.low, free.high):.1f}." in page
+    assert f"measured: {abs(free.mean):.1f} points, within {max(-free.low, free.high):.1f}." in page
     accuracy = 100 * full["dropout"]["fresh"].accuracy.sel({"drop": 0.5}, drop=True)
     leads = [
         studies.difference(
@@ -231,7 +260,8 @@ def test_what_the_page_says_of_decay_is_in_the_record(full, page):
         ("all", 0.003), ("weights", 0.001), ("weights", 0.003),
     }  # fmt: skip
     assert (
-        f"{won(found['all', 0.003])} on all parameters and {won(found['weights', 0.003])}" in page
+        f"{won(found['all', 0.003])} points on all parameters and {won(found['weights', 0.003])}"
+        in page
     )
     accuracy = 100 * full["decay"]["fresh"].accuracy
     spared = {
@@ -247,8 +277,12 @@ def test_what_the_page_says_of_decay_is_in_the_record(full, page):
     assert f"at 0.003 it is {abs(strong.mean):.1f} points, within {reach:.1f}." in page
     scales = full["decay"]["fresh"].scale.sel(decayed="all", decay=0.01).values
     usual = full["no decay"]["fresh"].scale.values.ravel()
-    assert f"ended at {scales[0]:.2f} (root mean square) where it is {usual[0]:.2f}" in page
-    assert f"ended at {scales[1]:.2f}; without decay it grows to {usual[1]:.2f}" in page
+    assert f"ended at {scales[0]:.2f} (root mean square), where it is {usual[0]:.2f}" in page
+    assert f"ended at {scales[1]:.2f}, and at {usual[1]:.2f} without decay" in page
+    rate = full["decay"]["fresh"].learning_rate.sel(decayed="all", decay=0.01).item()
+    assert rate == 0.03
+    assert f"{np.exp(-rate * 0.01 * full['decay']['steps']):.2f}$ after 2400 steps" in page
+    assert full["no decay"]["fresh"].learning_rate.item() == 0.1
 
 
 def test_each_decision_leads_to_a_place_on_the_page(full, page):
