@@ -178,7 +178,7 @@ PAGE = """
 ```{py:function} fold_linear
 ```
 
-```{source} bncore.mechanics.folding._fold
+```{source} bncore.mechanics.folding._fold_before
 ```
 
 ````{note}
@@ -214,7 +214,7 @@ def test_the_page_shows_python_and_links_to_an_anchor_that_links_back(site):
     assert complaints == ""
     assert page.count('<div class="highlight-python') == 2
     assert '<span class="k">def</span>' in page
-    for module, name in (("mechanics/folding", "_fold"), ("mechanics/transform", "forward")):
+    for module, name in (("mechanics/folding", "_fold_before"), ("mechanics/transform", "forward")):
         link = f"../_modules/bncore/{module}.html#{name}"
         assert f'href="{link}"' in page
         source = (site.folder / "wing" / link.split("#")[0]).resolve().read_text(encoding="utf-8")
@@ -235,7 +235,7 @@ def test_an_object_shown_later_gets_its_anchor_too(site):
 
 
 def test_an_object_that_is_not_there_is_a_complaint_with_its_place(site):
-    _, complaints = site(PAGE.replace("_fold", "_felt"))
+    _, complaints = site(PAGE.replace("_fold_before", "_felt"))
     assert re.search(
         r"page.md:9: WARNING: source: bncore.mechanics.folding defines no _felt", complaints
     )

@@ -22,7 +22,7 @@ VectorLike = check.VectorLike
 def weight_norm(v: WeightsLike, g: VectorLike | None = None) -> tuple[Weights, Cache]:
     """Give the weights of each unit the direction of v and the length g.
 
-    w = g * v / |v|
+    w = g * v / norm(v)
 
     torch's ``torch.nn.utils.parametrizations.weight_norm``. ``backward`` returns the gradients of v
     and g as dx and dgamma; that of v has no part along v.
@@ -75,8 +75,7 @@ def weight_standardization(
     w = gain * (v - mean) / sqrt(var + eps)
 
     Weights of variance 1 multiply the deviation of a signal by the root of their number. So a
-    normalisation of what the unit computes stands behind it, in the source group norm; without one,
-    ``signal.ScaledWeightStandardization`` divides by that root.
+    normalisation of what the unit computes stands behind it, in the source group norm.
 
     Parameters
     ----------
