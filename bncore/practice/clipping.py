@@ -1,9 +1,10 @@
 r"""Adaptive gradient clipping: a unit's gradient is kept short beside the unit's weights.
 
-Where |G_i| > c max(|W_i|, eps),    G_i <- c max(|W_i|, eps) G_i / |G_i|
+Where norm(G_i) > c max(norm(W_i), eps),    G_i <- c max(norm(W_i), eps) G_i / norm(G_i)
 
-A step of gradient descent at rate eta moves weights W_i by eta |G_i| / |W_i| of their length. Batch norm
-keeps that in check, as the gradient shrinks with the length of the weights; without it, this does.
+A step of gradient descent at rate eta moves weights W_i by eta norm(G_i) / norm(W_i) of their length.
+Batch norm keeps that in check, as the gradient shrinks with the length of the weights; without it, this
+does.
 
 Brock, De, Smith and Simonyan (2021), equation 3.
 """
