@@ -55,7 +55,7 @@ class Attentive(nn.Module):
         K.
     normalization : callable, optional
         From a number of features to a module without scale and shift, such as
-        ``partial(LayerNorm, affine=False)``. By default batch norm.
+        ``partial(LayerNorm, affine=False)``. None stands for ``PlainBatchNorm``.
 
     Raises
     ------
@@ -75,12 +75,12 @@ class Attentive(nn.Module):
         self,
         features: int,
         components: int = 5,
-        normalization: Callable[[int], nn.Module] = PlainBatchNorm,
+        normalization: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
         self.features = check.positive_integer("features", features)
         components = check.positive_integer("components", components)
-        self.norm = normalization(features)
+        self.norm = (normalization or PlainBatchNorm)(features)
         if not isinstance(self.norm, nn.Module):
             raise TypeError(
                 f"normalization({features}) returned a {check.type_name(self.norm)}, expected a "
